@@ -1,0 +1,58 @@
+/* One time step: the recurrent product and the cell, written once. */
+
+/* The cell of n units of one row, gates before activation in acc (4):
+ *     c = f * c + i * g          h = o * tanh(c)
+ */
+FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, ptrdiff_t n) {
+    const vreal i = FL_NAME(v_sigmoid)(acc[0]);
+    const vreal f = FL_NAME(v_sigmoid)(acc[1]);
+    const vreal g = FL_NAME(v_tanh)(acc[2]);
+    const vreal o = FL_NAME(v_sigmoid)(acc[3]);
+    const vreal previous = n == FL_V ? v_load(c) : v_load_n(c, n);
+    const vreal next = v_fma(f, previous, v_mul(i, g));
+    const vreal out = v_mul(o, FL_NAME(v_tanh)(next));
+    if (n == FL_V) {
+        v_store(c, next);
+        v_store(h, out);
+    } else {
+        v_store_n(c, next, n);
+        v_store_n(h, out, n);
+    }
+}
+
+/* One tile of step(): R rows of N panels, of which the first begins at `unit`. */
+FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff_t unit,
+                                  const FL_REAL *h, ptrdiff_t h_stride, const FL_REAL *u,
+                                  const FL_REAL *z, ptrdiff_t z_stride, FL_REAL *c, FL_REAL *h_out,
+                                  ptrdiff_t h_out_stride) {
+    vreal acc[FL_TILE_MAX];
+    FL_UNROLL
+    for (int r = 0; r < R; r++) {
+        FL_UNROLL
+        for (int j = 0; j < 4 * N; j++) acc[r * 4 * N + j] = v_load(z + r * z_stride + j * FL_V);
+    }
+    FL_NAME(tile_multiply)(R, N, H, h, h_stride, u, acc);
+    FL_UNROLL
+    for (int r = 0; r < R; r++) {
+        FL_UNROLL
+        for (int n = 0; n < N; n++) {
+            const ptrdiff_t first = unit + n * FL_V;
+            FL_NAME(cell)(acc + (r * N + n) * 4, c + r * H + first,
+                          h_out + r * h_out_stride + first, H - first < FL_V ? H - first : FL_V);
+        }
+    }
+}
+
+static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, const void *h_, ptrdiff_t h_stride,
+                          const void *u_, const void *z_, void *c_, void *h_out_,
+                          ptrdiff_t h_out_stride) {
+    const FL_REAL *h = h_, *u = u_, *z = z_;
+    FL_REAL *c = c_, *h_out = h_out_;
+    const ptrdiff_t P = (H + FL_V - 1) / FL_V, z_stride = P * FL_PANEL;
+#define FL_TILE(R, N, row, panel)                                                             \
+    FL_NAME(step_tile)(R, N, H, (panel) * FL_V, h + (row) * h_stride, h_stride,               \
+                       u + (panel) * H * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
+                       z_stride, c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
+    FL_FOR_TILES(rows, P, FL_TILE);
+#undef FL_TILE
+}

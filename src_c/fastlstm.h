@@ -1,0 +1,140 @@
+/* fastlstm: long short-term memory networks on CPUs. The C API, complete without Python.
+ *
+ * Letters: T time steps, B batch, I input size, H hidden size, L layers, D directions (1 or 2),
+ * G = 4 gates in the order i, f, g, o. I_l is the input size of layer l: I for l = 0, D*H above.
+ * "real" stands for float or double, by the model's dtype. Arrays are row-major; strides count
+ * elements, not bytes.
+ *
+ * Equations (Hochreiter and Schmidhuber 1997; forget gate: Gers, Schmidhuber and Cummins 2000):
+ *
+ *     i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)      f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)
+ *     g_t = tanh   (W_g x_t + U_g h_{t-1} + b_g)      o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)
+ *     c_t = f_t * c_{t-1} + i_t * g_t                 h_t = o_t * tanh(c_t)
+ *
+ * Exactness: the bits of a result depend on the model and the sequence alone. They do not depend
+ * on B, the other sequences, how time is cut into calls, strides, or the instruction set.
+ *
+ * Build: C11, any compiler with `-ffp-contract=off` (GCC, Clang) or `/fp:precise` (MSVC); no other
+ * flag is needed, each kernel file names its instruction set itself:
+ *
+ *     cc -std=c11 -O3 -ffp-contract=off -I src_c app.c src_c/[a-z]*.c -lm
+ *
+ * Thread safety: a model is immutable once made. Any number of threads may use one at once.
+ */
+#ifndef FASTLSTM_H
+#define FASTLSTM_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum fl_status {
+    FL_OK = 0,
+    FL_ERROR_ARGUMENT, /* a size is out of range, a required pointer is NULL */
+    FL_ERROR_OVERFLOW, /* a product of sizes does not fit ptrdiff_t */
+    FL_ERROR_MEMORY,   /* an allocation failed; nothing was changed */
+    FL_ERROR_ISA       /* the instruction set is unknown, or this machine lacks it */
+} fl_status;
+
+typedef enum fl_dtype { FL_FLOAT32 = 0, FL_FLOAT64 = 1 } fl_dtype;
+
+/* What a model is, apart from its parameters. */
+typedef struct fl_config {
+    ptrdiff_t input_size;     /* I >= 1 */
+    ptrdiff_t hidden_size;    /* H >= 1 */
+    ptrdiff_t num_layers;     /* L >= 1 */
+    ptrdiff_t num_directions; /* D: 1 forward in time, 2 forward and reverse */
+    int has_bias;             /* 0: the parameters hold no biases and b = 0 */
+    fl_dtype dtype;           /* of parameters, inputs, states and results */
+} fl_config;
+
+/* A model: parameters packed for one instruction set. */
+typedef struct fl_model fl_model;
+
+/* Returns a constant English sentence for a status. Never NULL. */
+const char *fl_status_message(fl_status status);
+
+/* Number of instruction sets that this library was built with and this machine can run; >= 1. */
+int fl_isa_count(void);
+
+/* Returns the name of available instruction set `index`, the fastest first ("avx512", "avx2",
+ * "neon", "scalar"), or NULL when index is not in [0, fl_isa_count()). */
+const char *fl_isa_name(int index);
+
+/* Returns the name of the instruction set that a model gets when none is asked for: the one that
+ * the environment variable FASTLSTM_ISA names when it is set and not empty, else the fastest.
+ * NULL when FASTLSTM_ISA names one that is not available. */
+const char *fl_isa_default(void);
+
+/* Size in bytes of the data cache of a level (1, 2 or 3) as the processor or the system reports
+ * it; 0 when unknown. */
+size_t fl_cache_size(int level);
+
+/* Returns the name and version of the compiler that built the library. */
+const char *fl_compiler(void);
+
+/* Counts the parameters of a model.
+ *
+ * config  in.
+ * count   out: number of reals in the parameter vector of fl_model_create.
+ */
+fl_status fl_parameter_count(const fl_config *config, size_t *count);
+
+/* Makes a model.
+ *
+ * config      in.
+ * isa         in: name of an instruction set, or NULL for fl_isa_default().
+ * parameters  in: one vector, in the order of PyTorch's state_dict: for each layer, for each
+ *             direction: W (4H, I_l), U (4H, H), then with bias b_ih (4H), b_hh (4H). The 4H rows
+ *             are H rows each of i, f, g, o; b = b_ih + b_hh. Copied: it may be freed afterwards.
+ * model       out: the model, to be freed by fl_model_destroy; NULL on error.
+ */
+fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
+                          fl_model **model);
+
+/* Frees a model. NULL is allowed. */
+void fl_model_destroy(fl_model *model);
+
+/* Returns the name of the instruction set that a model runs on. */
+const char *fl_model_isa(const fl_model *model);
+
+/* Bytes held by a model: its packed parameters and bookkeeping. */
+size_t fl_model_bytes(const fl_model *model);
+
+/* Runs a model over B sequences of T steps.
+ *
+ * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
+ * x           in (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may
+ *             be zero or negative. May be NULL when T*B = 0.
+ * h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros. Index l*D + d.
+ * y           out (T, B, D*H): the hidden states of the last layer, forward direction first;
+ *             strides as for x, but no two elements may overlap. May not overlap any input.
+ * h_n, c_n    out (L*D, B, H) contiguous: the states after the last step of each direction.
+ *             h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
+ *
+ * Flushes denormals to zero inside the call; the floating-point environment is as before after
+ * it. Scratch memory is allocated and freed inside: with D = 1, or L = 1, its size does not grow
+ * with T; else it is two arrays (T, B, D*H). On error nothing is written.
+ */
+fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
+                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
+                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n);
+
+/* Activations of the kernels, element by element, for tests and for use around the LSTM.
+ *
+ * isa   in: as for fl_model_create.       n     in: number of elements, >= 0.
+ * x     in (n).                           y     out (n); may be x.
+ *
+ * float: within 4 ulp of the exact value, denormals counting as zero; sigmoid is in [0, 1] and
+ * exactly 0 or 1 when saturated; tanh is odd and exactly +-1 when saturated. NaN gives NaN.
+ */
+fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
+fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

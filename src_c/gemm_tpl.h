@@ -1,0 +1,108 @@
+/* Register tiles and the products built of them, written once.
+ *
+ * A tile is R rows by N panels: R * N * 4 accumulators. R and N are constants wherever a tile is
+ * used, so every loop over them unrolls. Lanes run over units, tiles over rows; nothing runs over
+ * k, so each accumulator stays one chain (see kernels.h).
+ */
+
+#define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
+#define FL_PANEL (4 * FL_V)
+
+/* acc (R, N, 4) += a (R, K) @ w (N, K, 4, V). */
+FL_INLINE void FL_NAME(tile_multiply)(const int R, const int N, ptrdiff_t K, const FL_REAL *a,
+                                      ptrdiff_t a_stride, const FL_REAL *w, vreal *acc) {
+    for (ptrdiff_t k = 0; k < K; k++) {
+        FL_UNROLL
+        for (int n = 0; n < N; n++) {
+            FL_UNROLL
+            for (int gate = 0; gate < 4; gate++) {
+                const vreal weight = v_load(w + (n * K + k) * FL_PANEL + gate * FL_V);
+                FL_UNROLL
+                for (int r = 0; r < R; r++) {
+                    vreal *sum = acc + (r * N + n) * 4 + gate;
+                    *sum = v_fma(v_set1(a[r * a_stride + k]), weight, *sum);
+                }
+            }
+        }
+    }
+}
+
+/* One tile of product(): z (R, N, 4, V) = bias (N, 4, V) + a @ w. */
+FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, const FL_REAL *a,
+                                     ptrdiff_t a_stride, const FL_REAL *w, const FL_REAL *bias,
+                                     FL_REAL *z, ptrdiff_t z_stride) {
+    vreal acc[FL_TILE_MAX];
+    FL_UNROLL
+    for (int r = 0; r < R; r++) {
+        FL_UNROLL
+        for (int j = 0; j < 4 * N; j++) acc[r * 4 * N + j] = v_load(bias + j * FL_V);
+    }
+    FL_NAME(tile_multiply)(R, N, K, a, a_stride, w, acc);
+    FL_UNROLL
+    for (int r = 0; r < R; r++) {
+        FL_UNROLL
+        for (int j = 0; j < 4 * N; j++) v_store(z + r * z_stride + j * FL_V, acc[r * 4 * N + j]);
+    }
+}
+
+/* Calls TILE(R, N, row, panel) so that the tiles cover rows x P. Panels are the outer loop: the
+ * weights of a panel are read once for all rows. A single row takes several panels at a time, or
+ * too few chains would be under way to hide the latency of the multiply-adds. */
+#define FL_FOR_TILES(rows, P, TILE)                                        \
+    do {                                                                   \
+        ptrdiff_t panel = 0;                                               \
+        if ((rows) == 1)                                                   \
+            for (; panel + FL_TILE_PANELS <= (P); panel += FL_TILE_PANELS) \
+                TILE(1, FL_TILE_PANELS, 0, panel);                         \
+        for (; panel < (P); panel++) {                                     \
+            ptrdiff_t row = 0;                                             \
+            for (; row + FL_TILE_ROWS <= (rows); row += FL_TILE_ROWS)      \
+                TILE(FL_TILE_ROWS, 1, row, panel);                         \
+            FL_FOR_LAST_ROWS(rows, row, panel, TILE)                       \
+        }                                                                  \
+    } while (0)
+
+/* The rows that are left when full tiles are done: 0 to FL_TILE_ROWS - 1. */
+#define FL_FOR_LAST_ROWS(rows, row, panel, TILE)        \
+    switch ((rows) - row) {                             \
+        case 5: FL_TILE_IF(5, row, panel, TILE); break; \
+        case 4: FL_TILE_IF(4, row, panel, TILE); break; \
+        case 3: FL_TILE_IF(3, row, panel, TILE); break; \
+        case 2: FL_TILE_IF(2, row, panel, TILE); break; \
+        case 1: FL_TILE_IF(1, row, panel, TILE); break; \
+    }
+/* Tiles that are too tall for this instruction set are not compiled. */
+#define FL_TILE_IF(R, row, panel, TILE) \
+    if (R < FL_TILE_ROWS) TILE((R < FL_TILE_ROWS ? R : 1), 1, row, panel)
+
+static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const void *a_,
+                             ptrdiff_t a_stride, const void *w_, const void *bias_, void *z_,
+                             ptrdiff_t z_stride) {
+    const FL_REAL *a = a_, *w = w_, *bias = bias_;
+    FL_REAL *z = z_;
+#define FL_TILE(R, N, row, panel)                                                               \
+    FL_NAME(product_tile)(R, N, K, a + (row) * a_stride, a_stride, w + (panel) * K * FL_PANEL,  \
+                          bias + (panel) * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
+                          z_stride)
+    FL_FOR_TILES(rows, P, FL_TILE);
+#undef FL_TILE
+}
+
+static void FL_NAME(pack_weights)(ptrdiff_t H, ptrdiff_t K, const void *weights_, void *packed_) {
+    const FL_REAL *weights = weights_;
+    FL_REAL *packed = packed_;
+    for (ptrdiff_t first = 0; first < H; first += FL_V)
+        for (ptrdiff_t k = 0; k < K; k++)
+            for (ptrdiff_t gate = 0; gate < 4; gate++)
+                for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
+                    *packed++ = unit < H ? weights[(gate * H + unit) * K + k] : 0;
+}
+
+static void FL_NAME(pack_bias)(ptrdiff_t H, const void *b_ih_, const void *b_hh_, void *packed_) {
+    const FL_REAL *b_ih = b_ih_, *b_hh = b_hh_;
+    FL_REAL *packed = packed_;
+    for (ptrdiff_t first = 0; first < H; first += FL_V)
+        for (ptrdiff_t gate = 0; gate < 4; gate++)
+            for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
+                *packed++ = b_ih && unit < H ? b_ih[gate * H + unit] + b_hh[gate * H + unit] : 0;
+}

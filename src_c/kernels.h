@@ -1,0 +1,60 @@
+/* The kernel table: all that the drivers know of an instruction set.
+ *
+ * One const table per instruction set and precision, made by kernels_tpl.h. V lanes of `lanes`
+ * reals make a vector. H units are cut into P = ceil(H / V) panels of V units, the last one padded
+ * with zero weights. A panel holds, for each k, the weights of all four gates of its units:
+ *
+ *     packed weights (P, K, 4, V)       packed bias (P, 4, V)       pre-activations (rows, P, 4, V)
+ *
+ * so that the four gates of V units end in registers together and the cell follows at once.
+ *
+ * Every pre-activation is one chain of fused multiply-adds: from the bias, over k = 0..I-1 of the
+ * input, then over k = 0..H-1 of the hidden state. Kernels may block the chain, never split it:
+ * this is what makes results independent of batch size, chunking and instruction set.
+ */
+#ifndef FL_KERNELS_H
+#define FL_KERNELS_H
+
+#include <stddef.h>
+
+#include "fastlstm.h"
+
+typedef struct fl_kernels {
+    const char *isa;
+    fl_dtype dtype;
+    ptrdiff_t lanes;   /* V */
+    size_t real_bytes; /* sizeof(real) */
+
+    /* weights (4H, K) row-major, gates i, f, g, o -> packed (P, K, 4, V). */
+    void (*pack_weights)(ptrdiff_t H, ptrdiff_t K, const void *weights, void *packed);
+
+    /* b_ih (4H), b_hh (4H), both or neither NULL -> packed (P, 4, V) = b_ih + b_hh, or zeros. */
+    void (*pack_bias)(ptrdiff_t H, const void *b_ih, const void *b_hh, void *packed);
+
+    /* z (rows, P, 4, V) = bias (P, 4, V) + a (rows, K) @ w (P, K, 4, V).
+     * Row r of a begins at a + r*a_stride, row r of z at z + r*z_stride. */
+    void (*product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const void *a, ptrdiff_t a_stride,
+                    const void *w, const void *bias, void *z, ptrdiff_t z_stride);
+
+    /* One time step of `rows` sequences: z + h (rows, H) @ u (P, H, 4, V), then the cell.
+     * c (rows, H) contiguous, in and out; z (rows, P, 4, V) contiguous, in; h_out (rows, H) may
+     * not overlap h. Rows of h and h_out are h_stride and h_out_stride apart. */
+    void (*step)(ptrdiff_t rows, ptrdiff_t H, const void *h, ptrdiff_t h_stride, const void *u,
+                 const void *z, void *c, void *h_out, ptrdiff_t h_out_stride);
+
+    /* y (n) = activation of x (n); y may be x. */
+    void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
+    void (*tanh)(ptrdiff_t n, const void *x, void *y);
+} fl_kernels;
+
+/* One per instruction set, indexed by fl_dtype; defined when the target architecture has it. */
+extern const fl_kernels fl_kernels_scalar[2];
+extern const fl_kernels fl_kernels_avx2[2];
+extern const fl_kernels fl_kernels_avx512[2];
+extern const fl_kernels fl_kernels_neon[2];
+
+/* Returns the table of an instruction set by name (NULL: fl_isa_default()), or NULL when there is
+ * none of that name on this machine. */
+const fl_kernels *fl_kernels_find(const char *isa, fl_dtype dtype);
+
+#endif

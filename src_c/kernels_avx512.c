@@ -1,0 +1,12 @@
+/* x86-64 with AVX-512F: Intel servers since Skylake-SP (2017), AMD since Zen 4 (2022). */
+#include "kernels.h"
+#include "platform.h"
+
+#if FL_X86
+FL_TARGET_BEGIN("avx512f")
+#define FL_ISA avx512
+#define FL_WIDTH 512
+#define FL_VOCABULARY "simd_x86.h"
+#include "kernels_tpl.h"
+FL_TARGET_END
+#endif

@@ -1,0 +1,46 @@
+/* All kernels of one instruction set in both precisions, and their table.
+ *
+ * The including file defines FL_ISA (its name, a bare word) and FL_VOCABULARY (a simd_*.h).
+ */
+#define FL_STRING_(word) #word
+#define FL_STRING(word) FL_STRING_(word)
+
+#define FL_DOUBLE 0
+#include "precision.h"
+#include FL_VOCABULARY
+#include "math_tpl.h"
+#include "gemm_tpl.h"
+#include "cell_tpl.h"
+enum { FL_NAME(lanes) = FL_V };
+
+#undef FL_DOUBLE
+#undef FL_TILE_MAX
+#undef FL_PANEL
+#undef FL_FOR_TILES
+#undef FL_FOR_LAST_ROWS
+#undef FL_TILE_IF
+#define FL_DOUBLE 1
+#include "precision.h"
+#include FL_VOCABULARY
+#include "math_tpl.h"
+#include "gemm_tpl.h"
+#include "cell_tpl.h"
+enum { FL_NAME(lanes) = FL_V };
+
+#define FL_TABLE(type_, real, suffix)                 \
+    {                                                 \
+        .isa = FL_STRING(FL_ISA),                     \
+        .dtype = type_,                               \
+        .lanes = FL_CAT(lanes, suffix),               \
+        .real_bytes = sizeof(real),                   \
+        .pack_weights = FL_CAT(pack_weights, suffix), \
+        .pack_bias = FL_CAT(pack_bias, suffix),       \
+        .product = FL_CAT(product, suffix),           \
+        .step = FL_CAT(step, suffix),                 \
+        .sigmoid = FL_CAT(apply_sigmoid, suffix),     \
+        .tanh = FL_CAT(apply_tanh, suffix),           \
+    }
+const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
+    FL_TABLE(FL_FLOAT32, float, _f32),
+    FL_TABLE(FL_FLOAT64, double, _f64),
+};
