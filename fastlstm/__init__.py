@@ -1,0 +1,14 @@
+"""LSTM and BiLSTM on CPUs: fast, small and exact to the bit.
+
+>>> import numpy as np
+>>> from fastlstm import LSTM
+>>> lstm = LSTM(input_size=3, hidden_size=5, seed=0)
+>>> y, (h_n, c_n) = lstm(np.ones((10, 2, 3), np.float32))  # x (T, B, I)
+>>> y.shape, h_n.shape
+((10, 2, 5), (1, 2, 5))
+"""
+
+from fastlstm._version import __version__
+from fastlstm.lstm import LSTM, BiLSTM
+
+__all__ = ["LSTM", "BiLSTM", "__version__"]

@@ -1,0 +1,172 @@
+"""Checking and converting what callers hand in; every error names the argument.
+
+Nothing here knows about LSTMs beyond the letters: T time, B batch, I input size, H hidden size.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+#: float32 or float64 values.
+RealArray: TypeAlias = npt.NDArray[np.floating[Any]]
+
+#: The precisions that the kernels have.
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_size(name: str, value: Any, largest: int = sys.maxsize) -> int:
+    """Return value as a size from 1 to largest.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is out of range.
+    """
+    expected = f"expected an integer from 1 to {largest}"
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: got {value!r}, {expected}")
+    try:
+        size = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}: got {value!r} of type {type(value).__name__}, {expected}"
+        ) from None
+    if not 1 <= size <= largest:
+        raise ValueError(f"{name}: got {size}, {expected}")
+    return size
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """Return value as a bool; TypeError if it is anything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
+def as_precision(name: str, value: Any) -> np.dtype[Any]:
+    """Return value as the dtype float32 or float64 in native byte order.
+
+    Raises
+    ------
+    TypeError
+        If it does not name a dtype.
+    ValueError
+        If it names another one.
+    """
+    expected = "expected float32 or float64"
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, {expected}") from None
+    if value is None or dtype not in DTYPES:
+        raise ValueError(f"{name}: got {value!r}, {expected}")
+    return dtype
+
+
+def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
+    """Return value as an array of dtype, without a copy where none is needed.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called, for the error.
+    value : array_like
+        An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``.
+        Booleans, integers and floats of any width and byte order are converted as by
+        ``numpy.ndarray.astype``: rounded to the nearest, too large ones to infinity.
+    dtype : numpy.dtype
+        The precision wanted, float32 or float64.
+
+    Raises
+    ------
+    TypeError
+        If the values are complex, strings, dates or objects, or can't be had as an array.
+    ValueError
+        If the nested sequences are not rectangular.
+    """
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            array = np.from_dlpack(value)
+        else:
+            array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be made an array: {error}") from error
+    except Exception as error:
+        raise TypeError(f"{name}: cannot be made an array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{name}: got values of dtype {array.dtype} ({type(value).__name__}), "
+            "expected real numbers"
+        )
+    return array.astype(dtype, copy=False)
+
+
+def with_contiguous_rows(array: RealArray) -> RealArray:
+    """Return the array itself when the kernels can read it as it lies, else a C-contiguous copy.
+
+    They can when it is aligned, its last axis has no gaps and its other strides are whole items.
+    """
+    *outer, last = array.strides
+    lies_well = (
+        array.flags.aligned
+        and (last == array.itemsize or array.shape[-1] <= 1)
+        and all(stride % array.itemsize == 0 for stride in outer)
+    )
+    return array if lies_well else np.array(array, order="C")
+
+
+def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
+    """Return an initial state as a C-contiguous array of the shape and dtype wanted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`as_real_array`; ValueError for another shape.
+    """
+    state = as_real_array(name, value, dtype)
+    if state.shape != shape:
+        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}")
+    lies_well = state.flags.c_contiguous and state.flags.aligned
+    return state if lies_well else np.array(state, order="C")
+
+
+def check_out(
+    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, RealArray]
+) -> None:
+    """Check that ``out=`` can take a result, and shares no memory with an input.
+
+    Raises
+    ------
+    TypeError
+        If it is not a NumPy array of that dtype.
+    ValueError
+        If its shape or layout is wrong, it is read-only, or it overlaps an input.
+    """
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"out: got {type(value).__name__}, expected a NumPy array")
+    if value.dtype != dtype:
+        raise TypeError(f"out: got dtype {value.dtype}, expected {dtype}")
+    if value.shape != shape:
+        raise ValueError(f"out: got shape {value.shape}, expected {shape}")
+    if not (value.flags.c_contiguous and value.flags.aligned):
+        raise ValueError("out: got a strided or unaligned array, expected a C-contiguous one")
+    if not value.flags.writeable:
+        raise ValueError("out: got a read-only array, expected a writable one")
+    for name, array in inputs.items():
+        if np.may_share_memory(value, array) and _shares_memory(value, array):
+            raise ValueError(f"out: overlaps {name}, expected memory of its own")
+
+
+def _shares_memory(a: RealArray, b: RealArray) -> bool:
+    """Tell whether two arrays overlap; when that is too hard to find out, say that they do."""
+    try:
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]  # the stubs lack it
+    except np.exceptions.TooHardError:
+        return True

@@ -1,0 +1,369 @@
+"""The layers: thin Python over the C core. Checks, converts, allocates; computes nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, NamedTuple, SupportsFloat, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastlstm import _core
+from fastlstm.arguments import (
+    RealArray,
+    as_flag,
+    as_precision,
+    as_real_array,
+    as_size,
+    as_state,
+    check_out,
+    with_contiguous_rows,
+)
+from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
+
+#: (h, c), each (L*D, B, H), or (L*D, H) without a batch.
+State: TypeAlias = tuple[RealArray, RealArray]
+
+#: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
+MAX_LAYERS = 1000
+
+
+class _Weights(NamedTuple):
+    """Parameters as they were given and as they run; replaced as one, never changed."""
+
+    vector: RealArray
+    model: _core.Model
+
+
+class _Recurrent:
+    """What LSTM and BiLSTM share; they differ in the number of directions."""
+
+    num_directions: ClassVar[int]
+    input_size: Final[int]
+    hidden_size: Final[int]
+    num_layers: Final[int]
+    bias: Final[bool]
+    batch_first: Final[bool]
+    dtype: Final[np.dtype[Any]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        batch_first: bool = False,
+        dtype: npt.DTypeLike = np.float32,
+        forget_bias: float | None = None,
+        seed: int | np.random.Generator | None = None,
+        isa: str | None = None,
+    ) -> None:
+        self.input_size = as_size("input_size", input_size)
+        self.hidden_size = as_size("hidden_size", hidden_size)
+        self.num_layers = as_size("num_layers", num_layers, MAX_LAYERS)
+        self.bias = as_flag("bias", bias)
+        self.batch_first = as_flag("batch_first", batch_first)
+        self.dtype = as_precision("dtype", dtype)
+        forget = _as_forget_bias(forget_bias, self.bias)
+        count = parameter_count(self._architecture)
+        if count * np.dtype(np.float64).itemsize > sys.maxsize:
+            raise ValueError(
+                f"input_size, hidden_size, num_layers: {self.input_size}, {self.hidden_size}, "
+                f"{self.num_layers} make {count} parameters, more than memory can address"
+            )
+        vector = initialise(self._architecture, self.dtype, _as_generator(seed), forget)
+        self._set_weights(vector, isa)
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set this layer runs on."""
+        return self._weights.model.isa
+
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        *,
+        out: RealArray | None = None,
+    ) -> tuple[RealArray, State]:
+        """Run the layer over one sequence or a batch of sequences.
+
+        Parameters
+        ----------
+        x : array_like (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence
+            Any strides; any real dtype, converted to the layer's as by ``ndarray.astype``. Where
+            the dtype is right and the last axis has no gaps it is read in place, never copied.
+            T = 0 and B = 0 are allowed.
+        state : (h_0, c_0), optional
+            Initial hidden and cell state of each layer and direction, each (L*D, B, H), or
+            (L*D, H) with x (T, I); index l*D + d. Zeros when omitted.
+        out : ndarray, optional
+            Takes the result y instead of a new array: of y's shape and the layer's dtype,
+            C-contiguous, sharing no memory with the inputs.
+
+        Returns
+        -------
+        y : ndarray (T, B, D*H), (B, T, D*H) with ``batch_first``, or (T, D*H)
+            Hidden states of the last layer, those of the forward direction first.
+        (h_n, c_n) : tuple of ndarray
+            States after each direction's last step, of the shape of the initial ones; with T = 0
+            equal to them.
+
+        Raises
+        ------
+        TypeError
+            If an argument does not hold real numbers, or ``out`` is not an array of the dtype.
+        ValueError
+            If a shape or layout is wrong, or ``out`` overlaps an input.
+
+        Notes
+        -----
+        NaN and infinity propagate as the equations have it; they are no error. Denormal numbers
+        count as zero.
+        """
+        rows = with_contiguous_rows(self._as_input(x))
+        batched = rows.ndim == 3
+        D, H = self.num_directions, self.hidden_size
+        y_shape = (*rows.shape[:-1], D * H)
+        batch = (rows.shape[0 if self.batch_first else 1],) if batched else ()
+        state_shape = (self.num_layers * D, *batch, H)
+        h_0, c_0 = self._as_states(state, state_shape)
+        _check_total("x", y_shape, self.dtype)
+        _check_total("x", state_shape, self.dtype)
+
+        inputs = {"x": rows, "h_0": h_0, "c_0": c_0}
+        if out is not None:
+            used = {name: array for name, array in inputs.items() if array is not None}
+            check_out(out, y_shape, self.dtype, used)
+        y = np.empty(y_shape, self.dtype) if out is None else out
+        h_n = np.empty(state_shape, self.dtype)
+        c_n = np.empty(state_shape, self.dtype)
+        arrays = (rows, h_0, c_0, y, h_n, c_n)
+        model = self._weights.model
+        if batched:
+            model.forward(*arrays, self.batch_first)
+        else:
+            model.forward(*map(_batch_of_one, arrays))
+        return y, (h_n, c_n)
+
+    def state_dict(self) -> dict[str, RealArray]:
+        """Return the parameters by PyTorch's names, in its order.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Read-only views: weights change only through :meth:`load_state_dict`, which repacks
+            them. ``weight_ih_l0`` (4H, I) holds W and ``weight_hh_l0`` (4H, H) holds U, each H
+            rows of the gates i, f, g, o; ``bias_ih_l0`` and ``bias_hh_l0`` (4H) add up to b.
+            Higher layers are ``_l1``, ... with W (4H, D*H); reverse directions end in
+            ``_reverse``.
+        """
+        return split(self._weights.vector, self._architecture)
+
+    def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """Replace all parameters.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array_like
+            Every parameter that :meth:`state_dict` names and no other, of the same shape; values
+            are converted to the layer's dtype. ``torch.nn.LSTM(...).state_dict()`` will do.
+
+        Raises
+        ------
+        TypeError
+            If it is not a mapping.
+        ValueError
+            Naming every parameter that is missing, unexpected, misshapen or not of real numbers.
+            The layer is then as it was.
+        """
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
+        self._set_weights(join(arrays, self._architecture, self.dtype), self.isa)
+
+    def __repr__(self) -> str:
+        options = [f"{self.input_size}", f"{self.hidden_size}"]
+        if self.num_layers != 1:
+            options.append(f"num_layers={self.num_layers}")
+        if not self.bias:
+            options.append("bias=False")
+        if self.batch_first:
+            options.append("batch_first=True")
+        options.append(f"dtype={self.dtype.name}")
+        return f"{type(self).__name__}({', '.join(options)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The packed weights stay behind: another machine has another instruction set.
+        state = self.__dict__.copy()
+        state["_weights"] = self._weights.vector
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vector = state["_weights"]
+        self.__dict__.update({name: state[name] for name in state if name != "_weights"})
+        self._set_weights(vector.copy(), None)
+
+    @property
+    def _architecture(self) -> Architecture:
+        return Architecture(
+            self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.bias
+        )
+
+    def _set_weights(self, vector: RealArray, isa: str | None) -> None:
+        """Pack a parameter vector and take it over. The vector must be the layer's own."""
+        model = _core.Model(*self._architecture, vector, isa)
+        vector.flags.writeable = False
+        self._weights = _Weights(vector, model)
+
+    def _as_input(self, x: npt.ArrayLike) -> RealArray:
+        rows = as_real_array("x", x, self.dtype)
+        outer = "(B, T, {})" if self.batch_first else "(T, B, {})"
+        expected = f"expected {outer} or (T, {{}})".format(self.input_size, self.input_size)
+        if rows.ndim not in (2, 3):
+            raise ValueError(f"x: got {rows.ndim} dimensions, shape {rows.shape}, {expected}")
+        if rows.shape[-1] != self.input_size:
+            raise ValueError(f"x: got shape {rows.shape}, {expected}")
+        return rows
+
+    def _as_states(
+        self, state: tuple[npt.ArrayLike, npt.ArrayLike] | None, shape: tuple[int, ...]
+    ) -> tuple[RealArray | None, RealArray | None]:
+        if state is None:
+            return None, None
+        if not isinstance(state, tuple | list):
+            raise TypeError(f"state: got {type(state).__name__}, expected a pair (h_0, c_0)")
+        if len(state) != 2:
+            raise ValueError(f"state: got {len(state)} items, expected a pair (h_0, c_0)")
+        h_0, c_0 = state
+        return as_state("h_0", h_0, shape, self.dtype), as_state("c_0", c_0, shape, self.dtype)
+
+
+def _as_generator(seed: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"seed: got {seed!r}: {error}") from None
+
+
+def _as_forget_bias(value: Any, bias: bool) -> float | None:
+    if value is None:
+        return None
+    if not bias:
+        raise ValueError("forget_bias: needs bias=True")
+    if not isinstance(value, SupportsFloat) or isinstance(value, str):
+        raise TypeError(f"forget_bias: got {value!r}, expected a number")
+    return float(value)
+
+
+def _batch_of_one(array: RealArray | None) -> Any:
+    """A view of (T, n) as (T, 1, n), of a state (L*D, H) as (L*D, 1, H)."""
+    return None if array is None else array[:, np.newaxis]
+
+
+def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """ValueError when an array of this shape could not be addressed."""
+    total = dtype.itemsize
+    for size in shape:
+        total *= size
+    if total > sys.maxsize:
+        raise ValueError(f"{name}: makes a result of shape {shape}, more than memory can address")
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory, one or more layers, forward in time.
+
+    For each step t, with W, U and b of each gate (Hochreiter and Schmidhuber 1997; forget gate by
+    Gers, Schmidhuber and Cummins 2000)::
+
+        f_t = sigmoid(W_f @ x_t + U_f @ h_{t-1} + b_f)
+        i_t = sigmoid(W_i @ x_t + U_i @ h_{t-1} + b_i)
+        o_t = sigmoid(W_o @ x_t + U_o @ h_{t-1} + b_o)
+        g_t = tanh   (W_g @ x_t + U_g @ h_{t-1} + b_g)
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = o_t * tanh(c_t)
+
+    Parameters
+    ----------
+    input_size : int
+        I, numbers per step of the input.
+    hidden_size : int
+        H, units of each layer and direction.
+    num_layers : int, default 1
+        L, layers on top of each other, up to 1000.
+    bias : bool, default True
+        Whether there are biases; without, b = 0.
+    batch_first : bool, default False
+        Whether x and y are (B, T, ...) instead of (T, B, ...). States are (L*D, B, H) either way.
+    dtype : float32 or float64, default float32
+        Precision of parameters, states, results and arithmetic.
+    forget_bias : float, optional
+        What the biases of the forget gates add up to at first; drawn like the others if omitted.
+    seed : int or numpy.random.Generator, optional
+        For the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)).
+    isa : str, optional
+        Instruction set, one of those that ``python -m fastlstm info`` lists. By default what the
+        environment variable ``FASTLSTM_ISA`` names, else the fastest.
+
+    Attributes
+    ----------
+    input_size, hidden_size, num_layers, num_directions, bias, batch_first, dtype, isa
+        As above, read-only; ``num_directions`` (D) is 1, of a :class:`BiLSTM` 2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+    MemoryError
+        If the parameters don't fit.
+
+    Notes
+    -----
+    The bits of a result depend on the parameters and the sequence alone: not on the batch size,
+    the other sequences, how the sequence is cut into calls, the strides of the input, or the
+    instruction set. NaNs stay NaNs, but which of the many NaN bit patterns they have is not
+    promised.
+
+    A layer holds no running state and may be used by many threads at once; the interpreter's lock
+    is released during the computation.
+
+    Names, shapes and meanings are those of ``torch.nn.LSTM``. It differs from it in this: layers
+    are one direction (see :class:`BiLSTM` for two); parameters come out read-only; the input is
+    converted to the layer's dtype and T = 0 is allowed; ``dropout`` and ``proj_size`` are missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm import LSTM
+    >>> lstm = LSTM(3, 5, num_layers=2, seed=0)
+    >>> x = np.zeros((10, 4, 3), np.float32)
+    >>> y, (h_n, c_n) = lstm(x)
+    >>> y.shape, h_n.shape, c_n.shape
+    ((10, 4, 5), (2, 4, 5), (2, 4, 5))
+    """
+
+    num_directions = 1
+
+
+class BiLSTM(_Recurrent):
+    """Bidirectional LSTM: a forward and a reverse pass, side by side in every layer.
+
+    The reverse direction has parameters of its own (names ending in ``_reverse``) and runs from
+    the last step to the first; the next layer sees both, [forward, reverse], 2H numbers a step
+    (Schuster and Paliwal 1997; Graves and Schmidhuber 2005). Parameters, attributes, errors and
+    notes are those of :class:`LSTM`. ``h_n[2*l + 1]`` is the reverse direction's state after its
+    last step, which is step 0 of the sequence.
+
+    It is ``torch.nn.LSTM(..., bidirectional=True)``, with the same names and shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm import BiLSTM
+    >>> y, (h_n, c_n) = BiLSTM(3, 5, seed=0)(np.zeros((10, 4, 3), np.float32))
+    >>> y.shape, h_n.shape
+    ((10, 4, 10), (2, 4, 5))
+    """
+
+    num_directions = 2
