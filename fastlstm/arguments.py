@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -138,9 +139,12 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
 
 
 def check_out(
-    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, RealArray]
+    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Mapping[str, Any]
 ) -> None:
     """Check that ``out=`` can take a result, and shares no memory with an input.
+
+    ``inputs`` holds by name what was handed in, as it came and as it is used; anything but an
+    array in it is passed over.
 
     Raises
     ------
@@ -159,8 +163,8 @@ def check_out(
         raise ValueError("out: got a strided or unaligned array, expected a C-contiguous one")
     if not value.flags.writeable:
         raise ValueError("out: got a read-only array, expected a writable one")
-    for name, array in inputs.items():
-        if np.may_share_memory(value, array) and _shares_memory(value, array):
+    for name, arrays in inputs.items():
+        if any(isinstance(a, np.ndarray) and _shares_memory(value, a) for a in arrays):
             raise ValueError(f"out: overlaps {name}, expected memory of its own")
 
 

@@ -133,10 +133,10 @@ class _Recurrent:
         _check_total("x", y_shape, self.dtype)
         _check_total("x", state_shape, self.dtype)
 
-        inputs = {"x": rows, "h_0": h_0, "c_0": c_0}
         if out is not None:
-            used = {name: array for name, array in inputs.items() if array is not None}
-            check_out(out, y_shape, self.dtype, used)
+            h_given, c_given = state or (None, None)
+            inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
+            check_out(out, y_shape, self.dtype, inputs)
         y = np.empty(y_shape, self.dtype) if out is None else out
         h_n = np.empty(state_shape, self.dtype)
         c_n = np.empty(state_shape, self.dtype)

@@ -23,7 +23,7 @@ class Architecture(NamedTuple):
 
 def parameter_count(sizes: Architecture) -> int:
     """Return how many numbers the parameters hold, by arithmetic alone."""
-    I, H, L, D, bias = sizes  # noqa: E741
+    I, H, L, D, bias = sizes
     rows = 4 * H * D
     first, above = I + H + 2 * bias, D * H + H + 2 * bias
     return rows * (first + (L - 1) * above)
@@ -36,7 +36,7 @@ def parameter_shapes(sizes: Architecture) -> Iterator[tuple[str, tuple[int, ...]
     ``bias_ih_l0`` and ``bias_hh_l0`` (4H) add up to b. Layer k has ``_lk``, the reverse direction
     the suffix ``_reverse``.
     """
-    I, H, L, D, bias = sizes  # noqa: E741
+    I, H, L, D, bias = sizes
     for layer in range(L):
         for direction in range(D):
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
