@@ -181,7 +181,7 @@ class _Recurrent:
         """
         if not isinstance(arrays, Mapping):
             raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
-        self._set_weights(join(arrays, self._architecture, self.dtype), self.isa)
+        self._set_weights(join("arrays", arrays, self._architecture, self.dtype), self.isa)
 
     def __repr__(self) -> str:
         options = [f"{self.input_size}", f"{self.hidden_size}"]

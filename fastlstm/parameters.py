@@ -80,8 +80,12 @@ def initialise(
     return vector
 
 
-def join(arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]) -> RealArray:
+def join(
+    argument: str, arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]
+) -> RealArray:
     """Return one vector of the parameters that a mapping holds by name.
+
+    ``argument`` is what the mapping is called, for the error.
 
     Raises
     ------
@@ -110,5 +114,5 @@ def join(arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]) -
         else:
             problems.append(f"{name} has shape {array.shape}, expected {view.shape}")
     if problems:
-        raise ValueError(f"arrays: {'; '.join(problems)}")
+        raise ValueError(f"{argument}: {'; '.join(problems)}")
     return vector
