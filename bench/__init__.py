@@ -1,0 +1,171 @@
+"""The benchmark: ``python -m fastlstm bench``.
+
+It compares fastlstm with its NumPy reference and with every installed peer on a grid of cells.
+How that is done, and what the figures do not say, is told in ``docs/benchmarks.md``.
+
+One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
+file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
+(one cell), ``machine`` (what it ran on), ``report`` (table and JSON), ``picture``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .grid import Cell
+    from .peers import Contestant
+
+__all__ = ["main"]
+
+_EPILOG = """\
+The exit code is 1 if contestants disagree by more than rounding, 2 for bad arguments.
+Peers are installed with: pip install "fastlstm[bench]"
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastlstm bench",
+        description="Compare fastlstm with its NumPy reference and every installed peer.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--grid", default="short", help="short (default; about a minute) or full")
+    add(
+        "--cell",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this cell; may be a pattern such as 'lstm-T1-*', and may be repeated",
+    )
+    add("--list", action="store_true", help="print the names of the cells and stop")
+    add(
+        "--threads",
+        default="1",
+        metavar="N",
+        help="threads of every contestant, or 'all' (default: 1)",
+    )
+    add(
+        "--rounds",
+        type=int,
+        default=15,
+        metavar="N",
+        help="rounds per cell (default: 15; slow contestants take part in fewer)",
+    )
+    add("--peers", metavar="A,B", help="only these peers (default: all that are installed)")
+    add("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    add("--plot", type=Path, metavar="FILE", help="draw them into FILE (.png, .svg or .pdf)")
+    add("--force", action="store_true", help="overwrite FILE")
+    return parser
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Give a command that measures the same again; output files are no part of that."""
+    words = ["python", "-m", "fastlstm", "bench", "--grid", args.grid]
+    for pattern in args.cell:
+        words += ["--cell", pattern]
+    words += ["--threads", args.threads, "--rounds", str(args.rounds)]
+    if args.peers is not None:
+        words += ["--peers", args.peers]
+    return shlex.join(words)
+
+
+def _run(
+    args: argparse.Namespace,
+    cells: Sequence[Cell],
+    installed: Sequence[Contestant],
+    missing: Sequence[Contestant],
+    count: int,
+    processors: tuple[int, ...] | None,
+) -> int:
+    """Measure, print, write; in the process that has the right environment."""
+    from . import machine, report
+    from .compare import Settings, measure_cell
+
+    # With several threads, those that idle spin for some milliseconds after a call.
+    settings = Settings(count, args.rounds, pause_seconds=0.01 if count > 1 else 0.0)
+    described = machine.describe()
+    results = []
+    for number, cell in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {cell.name}", file=sys.stderr, flush=True)
+        results.append(measure_cell(cell, installed, settings))
+    found = report.Report(
+        command=_command(args),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        grid=args.grid,
+        machine=described,
+        settings=settings,
+        pinned_to=processors,
+        peers=installed,
+        missing=missing,
+        results=results,
+    )
+    print(report.table(found))
+    if args.json:
+        text = json.dumps(report.as_dict(found), indent=2, allow_nan=False) + "\n"
+        report.write_file(args.json, text.encode(), args.force)
+    if args.plot:
+        from . import picture
+
+        drawn = picture.draw(found, args.plot.suffix[1:].lower())
+        report.write_file(args.plot, drawn, args.force)
+    return 0 if found.agreed else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark's command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the command's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0; 1 if contestants disagreed; 130 if interrupted.
+
+    Raises
+    ------
+    SystemExit
+        With code 2, after a message, for arguments that make no sense.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    from . import grid, peers, picture, report, threads
+
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        cells = grid.select(args.grid, args.cell)
+        installed, missing = peers.select(args.peers)
+        count = threads.parse_count(args.threads)
+        if args.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {args.rounds}")
+        for path in filter(None, (args.json, args.plot)):
+            report.check_target(path, args.force)
+        if args.plot:
+            picture.check_format(args.plot)
+            if not installed:
+                raise ValueError("--plot draws the ratio to the peers, but there is none")
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+    if args.list:
+        print("\n".join(f"{cell.name}  {cell.note}".rstrip() for cell in cells))
+        return 0
+    try:
+        if not threads.environment_is_set(count):
+            return threads.run_in_child(argv, count)
+        with threads.pinned(count) as processors:
+            return _run(args, cells, installed, missing, count, processors)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

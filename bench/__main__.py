@@ -1,0 +1,8 @@
+"""``python -m fastlstm.bench``, the same as ``python -m fastlstm bench``."""
+
+import sys
+
+from . import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""One cell: build every contestant, check that they agree, then time them in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .grid import Cell
+from .measure import Plan, Spread, interleave, make_plan, ratios
+from .peers import OURS, REFERENCE, Contestant, Runner, UnsupportedError
+from .problem import Arrays, agrees, difference, make_problem
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes
+    ----------
+    threads : int
+        Threads for every contestant.
+    rounds : int
+        Rounds wanted; slow contestants take part in fewer.
+    sample_seconds : float
+        Least duration of a sample, in seconds.
+    budget_seconds : float
+        Time for all samples of one contestant in one cell, in seconds.
+    pause_seconds : float
+        Sleep before each sample, in seconds.
+    """
+
+    threads: int = 1
+    rounds: int = 15
+    sample_seconds: float = 0.004
+    budget_seconds: float = 1.0
+    pause_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant's figures in one cell.
+
+    Attributes
+    ----------
+    samples : list of float
+        Seconds per call, one a round.
+    inner : int
+        Calls in a sample.
+    difference : float
+        Largest relative difference of its results from the base's.
+    """
+
+    samples: list[float]
+    inner: int
+    difference: float
+
+    @property
+    def time(self) -> Spread:
+        """Seconds per call."""
+        return Spread.of(self.samples)
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All figures of one cell.
+
+    Attributes
+    ----------
+    cell : Cell
+    entries : dict of str to Entry
+        By contestant, in the order of their turns; fastlstm first.
+    left_out : dict of str to str
+        Why a contestant has no figures here.
+    base : str
+        The contestant whose results the others' are compared with.
+    """
+
+    cell: Cell
+    entries: dict[str, Entry]
+    left_out: dict[str, str]
+    base: str
+
+    @property
+    def peers(self) -> list[str]:
+        """Names of the measured contestants other than fastlstm and its reference."""
+        return [name for name in self.entries if name not in (OURS.name, REFERENCE.name)]
+
+    @property
+    def best_peer(self) -> str | None:
+        """The peer with the lowest median time; None if no peer was measured."""
+        return min(self.peers, key=lambda n: self.entries[n].time.median, default=None)
+
+    def ratio(self, name: str | None) -> Spread | None:
+        """Time of ``name`` over fastlstm's, round by round; None if it was not measured."""
+        if name is None or name not in self.entries:
+            return None
+        return Spread.of(ratios(self.entries[name].samples, self.entries[OURS.name].samples))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the best peer is faster than fastlstm."""
+        ratio = self.ratio(self.best_peer)
+        return ratio is not None and ratio.median < 1.0
+
+    @property
+    def disagreeing(self) -> list[str]:
+        """Contestants whose results differ from the base's by more than rounding."""
+        return [
+            name
+            for name, entry in self.entries.items()
+            if not agrees(entry.difference, self.cell.dtype)
+        ]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) -> CellResult:
+    """Compare fastlstm, its reference and the peers on one cell.
+
+    A contestant that can't do the cell, or fails in it, is left out with the reason; an error of
+    fastlstm itself is raised.
+    """
+    problem = make_problem(cell)
+    runners: dict[str, Runner] = {}
+    arrays: dict[str, Arrays] = {}
+    left_out: dict[str, str] = {}
+    for contestant in (OURS, REFERENCE, *peers):
+        try:
+            runner = contestant.build(problem, settings.threads)
+            arrays[contestant.name] = runner.arrays()
+        except UnsupportedError as reason:
+            left_out[contestant.name] = str(reason)
+        except Exception as error:
+            if contestant is OURS:
+                raise
+            left_out[contestant.name] = f"failed: {_first_line(error)}"
+        else:
+            runners[contestant.name] = runner
+
+    base = REFERENCE.name if REFERENCE.name in arrays else OURS.name
+    differences = {name: difference(got, arrays[base]) for name, got in arrays.items()}
+    arrays.clear()
+
+    plans: dict[str, Plan] = {
+        name: make_plan(
+            runner,
+            rounds=settings.rounds,
+            sample_seconds=settings.sample_seconds,
+            budget_seconds=settings.budget_seconds,
+        )
+        for name, runner in runners.items()
+    }
+    samples = interleave(runners, plans, pause_seconds=settings.pause_seconds)
+    entries = {name: Entry(samples[name], plans[name].inner, differences[name]) for name in runners}
+    return CellResult(cell, entries, left_out, base)

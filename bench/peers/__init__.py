@@ -1,0 +1,133 @@
+"""The contestants: fastlstm, its NumPy reference, and every library it is compared with.
+
+One adapter a file.  An adapter takes a :class:`~fastlstm.bench.problem.Problem` and the number of
+threads, and gives back a runner: a call without arguments, which is timed, and ``arrays()``, which
+runs it once and returns y, h_n, c_n as NumPy arrays for the check.  What a user would do once
+(converting weights, compiling, binding inputs) is done before the first call.
+
+Nothing is imported before it is asked for: a library that is not installed costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol
+
+from ..problem import Arrays, Problem
+
+
+class Runner(Protocol):
+    """One contestant, ready to run one problem."""
+
+    def __call__(self) -> object:
+        """Run the whole forward pass and wait for the result."""
+
+    def arrays(self) -> Arrays:
+        """Run it and return y (T, B, D*H), h_n (L*D, B, H), c_n (L*D, B, H)."""
+
+
+class UnsupportedError(Exception):
+    """The contestant can't do this cell; the message says why."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A library that may be measured.
+
+    Attributes
+    ----------
+    name : str
+    module : str
+        Module of this package that holds ``build(problem, threads) -> Runner``.
+    needs : tuple of str
+        Importable modules that the adapter uses.
+    threads : str
+        What holds it to a number of threads.
+    switch : bool
+        Whether that is a switch that always works.  Where it is not, and the system can't pin
+        processes to processors either, the output says so.
+    """
+
+    name: str
+    module: str
+    needs: tuple[str, ...]
+    threads: str
+    switch: bool = True
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The modules it needs that are not installed."""
+        return tuple(name for name in self.needs if find_spec(name) is None)
+
+    def build(self, problem: Problem, threads: int) -> Runner:
+        """Make a runner.
+
+        Raises
+        ------
+        UnsupportedError
+            If the library can't do this cell.
+        ImportError
+            If the library is not installed or does not load.
+        """
+        runner: Runner = import_module(f"{__name__}.{self.module}").build(problem, threads)
+        return runner
+
+
+OURS = Contestant("fastlstm", "ours", (), "FASTLSTM_NUM_THREADS")
+REFERENCE = Contestant("numpy", "numpy_reference", (), "the variables of its BLAS")
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Contestant("torch", "pytorch", ("torch",), "torch.set_num_threads"),
+        Contestant(
+            "onnxruntime",
+            "onnx_runtime",
+            ("onnx", "onnxruntime"),
+            "intra_op_num_threads of the session",
+        ),
+        Contestant(
+            "openvino",
+            "open_vino",
+            ("onnx", "openvino"),
+            "INFERENCE_NUM_THREADS of the compiled model",
+        ),
+        Contestant(
+            "jax",
+            "jax_scan",
+            ("jax",),
+            "NPROC, XLA_FLAGS and the processors it may use",
+            switch=False,
+        ),
+    )
+}
+
+
+def select(names: str | None) -> tuple[list[Contestant], list[Contestant]]:
+    """Split the peers asked for into those installed and those not.
+
+    Parameters
+    ----------
+    names : str or None
+        Comma-separated names; an empty string for no peer; None for all.
+
+    Returns
+    -------
+    installed, missing : list of Contestant
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+    """
+    if names is None:
+        asked = list(PEERS)
+    else:
+        asked = list(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
+    for name in asked:
+        if name not in PEERS:
+            raise ValueError(f"unknown peer {name!r}; there is {', '.join(PEERS)}")
+    chosen = [PEERS[name] for name in asked]
+    return [p for p in chosen if not p.missing], [p for p in chosen if p.missing]

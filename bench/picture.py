@@ -1,0 +1,171 @@
+"""The picture: how much faster than each peer fastlstm is, cell by cell."""
+
+from __future__ import annotations
+
+import io
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .compare import CellResult
+from .peers import PEERS
+from .report import Report, summary
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and a shape for each.
+_LOOKS = dict(
+    zip(
+        PEERS, (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")), strict=True
+    )
+)
+_FASTER, _SLOWER = "#d9ead3", "#f4cccc"
+
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_format(path: Path) -> None:
+    """Check, before anything is measured, that the picture can be made.
+
+    Raises
+    ------
+    ValueError
+        If the file's suffix is none of ``FORMATS``.
+    ModuleNotFoundError
+        If matplotlib is not installed; the message names the extra.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} must end in {', '.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError(
+            'matplotlib is not installed: pip install "fastlstm[cli]"', name="matplotlib"
+        )
+
+
+def _label(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _draw_cell(axes: Any, position: int, result: CellResult) -> None:
+    """One row: a bar from 1 to the best peer, a mark for each peer, whiskers at the quartiles."""
+    best = result.ratio(result.best_peer)
+    if best is None:
+        return
+    axes.barh(
+        position,
+        best.median - 1.0,
+        left=1.0,
+        height=0.62,
+        zorder=2,
+        color=_FASTER if best.median >= 1.0 else _SLOWER,
+    )
+    for name in result.peers:
+        ratio = result.ratio(name)
+        if ratio is None:
+            continue
+        colour, shape = _LOOKS[name]
+        axes.plot((ratio.q1, ratio.q3), (position, position), color=colour, lw=1.2, zorder=3)
+        axes.plot(
+            ratio.median, position, shape, color=colour, ms=6.5, mec="white", mew=0.6, zorder=4
+        )
+
+
+def draw(report: Report, file_format: str = "png") -> bytes:
+    """Draw the report.
+
+    Parameters
+    ----------
+    report : Report
+        At least one cell must have been measured with a peer.
+    file_format : str
+        ``"png"``, ``"svg"`` or ``"pdf"``.
+
+    Returns
+    -------
+    bytes
+        The file's content.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+    """
+    # Figure and canvas without pyplot: no window system, no global state.
+    figure_type: Any = import_module("matplotlib.figure").Figure
+    canvas_type: Any = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
+    ticker: Any = import_module("matplotlib.ticker")
+    lines: Any = import_module("matplotlib.lines")
+
+    results = [r for r in report.results if r.best_peer is not None]
+    if not results:
+        raise ValueError("there is no peer in any cell, so there is no ratio to draw")
+
+    figure = figure_type(figsize=(9.0, 2.1 + 0.29 * len(results)), layout="constrained")
+    canvas_type(figure)
+    axes = figure.add_subplot()
+    for position, result in enumerate(results):
+        _draw_cell(axes, position, result)
+    axes.axvline(1.0, color="black", lw=1.2, zorder=5)
+
+    axes.set_xscale("log")
+    edges = [
+        edge for r in results for name in r.peers if (s := r.ratio(name)) for edge in (s.q1, s.q3)
+    ]
+    low, high = min(0.8, min(edges) / 1.15), max(1.25, max(edges) * 1.15)
+    axes.set_xlim(low, high)
+    # Few labels where the axis is long, so that they never touch.
+    digits = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5) if high / low < 200 else (1,)
+    steps = [digit * 10.0**power for power in range(-4, 5) for digit in digits]
+    axes.xaxis.set_major_locator(ticker.FixedLocator(steps))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel(
+        "time of the peer / time of fastlstm   (log scale; right of 1: fastlstm is faster)"
+    )
+
+    axes.set_ylim(len(results) - 0.4, -0.6)
+    axes.set_yticks(
+        range(len(results)), [r.cell.name for r in results], family="monospace", fontsize=9
+    )
+    right = axes.secondary_yaxis("right")
+    bests = [ratio.median for r in results if (ratio := r.ratio(r.best_peer))]
+    right.set_yticks(range(len(results)), [_label(value) for value in bests], fontsize=9)
+    for text, value in zip(right.get_yticklabels(), bests, strict=True):
+        text.set_color("black" if value >= 1.0 else "#b00000")
+        text.set_fontweight("normal" if value >= 1.0 else "bold")
+    right.set_ylabel("against the best peer", fontsize=9)
+    right.tick_params(length=0)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.88", lw=0.8, zorder=0)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+        right.spines[side].set_visible(False)
+
+    present = [name for name in PEERS if any(name in r.entries for r in results)]
+    handles = [
+        lines.Line2D(
+            [],
+            [],
+            color=_LOOKS[name][0],
+            marker=_LOOKS[name][1],
+            ls="none",
+            ms=6.5,
+            label=f"{name} {report.machine.packages.get(name, '')}".strip(),
+        )
+        for name in present
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9
+    )
+    found = summary(results)
+    count = report.settings.threads
+    axes.set_title(
+        f"fastlstm {report.machine.packages['fastlstm']} against its peers, "
+        f"{count} thread{'s' if count > 1 else ''}: geometric mean {found['geometric_mean']:.2f}\n"
+        f"{report.machine.cpu}, {report.machine.isa}",
+        fontsize=10,
+        loc="left",
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, dpi=144)
+    return buffer.getvalue()

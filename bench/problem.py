@@ -1,0 +1,109 @@
+"""The numbers of a cell: weights, input and states, the same for every contestant."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .grid import Cell
+
+Arrays = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Weights and data of one cell, all in the cell's dtype and C-contiguous.
+
+    Attributes
+    ----------
+    cell : Cell
+    x : ndarray, (T, B, I)
+    h_0, c_0 : ndarray, (L*D, B, H)
+        Non-zero and different from each other: a contestant that mixes them up is found out.
+    parameters : dict
+        PyTorch's names and shapes: weight_ih_l0 (4H, I), weight_hh_l0 (4H, H), bias_ih_l0 and
+        bias_hh_l0 (4H,), then ``_reverse`` and the layers above; gates i, f, g, o.
+    """
+
+    cell: Cell
+    x: NDArray[np.floating]
+    h_0: NDArray[np.floating]
+    c_0: NDArray[np.floating]
+    parameters: dict[str, NDArray[np.floating]]
+
+
+def suffixes(cell: Cell) -> list[tuple[int, str]]:
+    """(layer, suffix of the parameter names) for every layer and direction, (L*D,) of them."""
+    ways = ("", "_reverse")[: cell.D]
+    return [(layer, f"_l{layer}{way}") for layer in range(cell.L) for way in ways]
+
+
+def make_problem(cell: Cell, seed: int = 0) -> Problem:
+    """Random weights and data, fixed by the cell's name and the seed.
+
+    Weights and biases are uniform in ±1/sqrt(H), PyTorch's initialisation; x is standard normal.
+    Times do not depend on the values (no contestant has a path for zeros), but the check that
+    all contestants agree does: nothing here is zero or constant.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(cell.name.encode())])
+    bound = 1.0 / np.sqrt(cell.H)
+
+    def uniform(*shape: int) -> NDArray[np.floating]:
+        return rng.uniform(-bound, bound, shape).astype(cell.dtype)
+
+    parameters: dict[str, NDArray[np.floating]] = {}
+    for layer, suffix in suffixes(cell):
+        parameters[f"weight_ih{suffix}"] = uniform(4 * cell.H, cell.layer_inputs[layer])
+        parameters[f"weight_hh{suffix}"] = uniform(4 * cell.H, cell.H)
+        parameters[f"bias_ih{suffix}"] = uniform(4 * cell.H)
+        parameters[f"bias_hh{suffix}"] = uniform(4 * cell.H)
+    state = (cell.L * cell.D, cell.B, cell.H)
+    return Problem(
+        cell=cell,
+        x=rng.standard_normal((cell.T, cell.B, cell.I)).astype(cell.dtype),
+        h_0=rng.uniform(-0.9, 0.9, state).astype(cell.dtype),
+        c_0=rng.uniform(-1.8, 1.8, state).astype(cell.dtype),
+        parameters=parameters,
+    )
+
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+"""Largest relative difference that passes for rounding.
+
+It tells a wrong result from another order of summation or another approximation of tanh.  It is
+no accuracy claim: the tests hold fastlstm to much less.
+"""
+
+
+def difference(got: Arrays, base: Arrays) -> float:
+    """Largest absolute difference of y, h_n and c_n, each relative to its scale max|base|.
+
+    Parameters
+    ----------
+    got, base : tuple of ndarray
+        (y (T, B, D*H), h_n (L*D, B, H), c_n (L*D, B, H)).
+
+    Returns
+    -------
+    float
+        Infinity if a shape differs; NaN if a NaN is involved.
+    """
+    worst = 0.0
+    for one, other in zip(got, base, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        scale = float(np.max(np.abs(other), initial=0.0)) or 1.0
+        gap = np.abs(one.astype(np.float64) - other.astype(np.float64))
+        relative = float(np.max(gap, initial=0.0)) / scale
+        if np.isnan(relative):
+            return relative
+        worst = max(worst, relative)
+    return worst
+
+
+def agrees(relative_difference: float, dtype: str) -> bool:
+    """Whether a difference passes for rounding; NaN never does."""
+    return relative_difference <= TOLERANCE[dtype]

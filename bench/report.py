@@ -1,0 +1,286 @@
+"""The table for people and the JSON for programs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .compare import CellResult, Settings
+from .machine import Machine
+from .measure import Spread, geometric_mean
+from .peers import OURS, PEERS, REFERENCE, Contestant
+from .problem import TOLERANCE
+
+SCHEMA = 1
+_EXTRA = 'pip install "fastlstm[bench]"'
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one run found.
+
+    Attributes
+    ----------
+    command : str
+        A command that measures the same again.
+    date : str
+        ISO 8601, UTC.
+    grid : str
+    machine : Machine
+    settings : Settings
+    pinned_to : tuple of int or None
+        Processors the process was pinned to; None where that is impossible.
+    peers, missing : sequence of Contestant
+        Peers measured, and those asked for but not installed.
+    results : sequence of CellResult
+    """
+
+    command: str
+    date: str
+    grid: str
+    machine: Machine
+    settings: Settings
+    pinned_to: tuple[int, ...] | None
+    peers: Sequence[Contestant]
+    missing: Sequence[Contestant]
+    results: Sequence[CellResult]
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all contestants agreed in all cells."""
+        return not any(result.disagreeing for result in self.results)
+
+
+def _significant(value: float, digits: int = 3) -> str:
+    """Plain decimal notation with at least ``digits`` significant digits."""
+    if not math.isfinite(value) or value <= 0:
+        return str(value)
+    decimals = max(0, digits - 1 - math.floor(math.log10(value)))
+    return f"{value:,.{decimals}f}"
+
+
+def _time(spread: Spread) -> str:
+    """Microseconds with half the distance of the quartiles."""
+    return f"{_significant(spread.median * 1e6)} ±{100 * spread.relative:.0f}%"
+
+
+def _ratio(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.median:.2f}"
+
+
+def _row(result: CellResult, names: Sequence[str]) -> list[str]:
+    cell, ours = result.cell, result.entries[OURS.name].time
+    best = result.best_peer
+    ratio = _ratio(result.ratio(best))
+    return [
+        cell.name,
+        *(_time(result.entries[n].time) if n in result.entries else "-" for n in names),
+        f"{cell.flops / ours.median / 1e9:.1f}",
+        # With a batch, U is read for many rows at once: no bandwidth to speak of.
+        f"{cell.recurrent_bytes / ours.median / 1e9:.1f}" if cell.B == 1 else "-",
+        best or "-",
+        f"**{ratio}**" if result.lost else ratio,
+        _ratio(result.ratio(REFERENCE.name)),
+        f"{np.max([entry.difference for entry in result.entries.values()]):.0e}",
+    ]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned Markdown table; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first = row[0].ljust(widths[0])
+        return "| " + " | ".join([first, *map(str.rjust, row[1:], widths[1:])]) + " |"
+
+    rule = "|-" + "-" * widths[0] + "-|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
+    return [line(header), rule, *map(line, rows)]
+
+
+def _reasons(results: Sequence[CellResult]) -> list[str]:
+    """Who was left out where, and why; one line a contestant and reason."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for name, reason in result.left_out.items():
+            where.setdefault((name, reason), []).append(result.cell.name)
+    return [
+        f"{name} left out of {', '.join(cells)}: {reason}"
+        for (name, reason), cells in where.items()
+    ]
+
+
+def summary(results: Sequence[CellResult]) -> dict[str, object]:
+    """Geometric mean, least ratio and lost cells, over the cells that have a peer."""
+    found = {
+        r.cell.name: ratio.median for r in results if (ratio := r.ratio(r.best_peer)) is not None
+    }
+    return {
+        "cells": len(found),
+        "geometric_mean": geometric_mean(list(found.values())) if found else None,
+        "least": min(found.values(), default=None),
+        "least_cell": min(found, key=lambda name: found[name], default=None),
+        "lost": [name for name, ratio in found.items() if ratio < 1.0],
+    }
+
+
+def _bytes(count: int) -> str:
+    return f"{count // 1048576} MiB" if count >= 1048576 else f"{count // 1024} KiB"
+
+
+def _heading(report: Report) -> list[str]:
+    machine, count = report.machine, report.settings.threads
+    caches = ", ".join(f"{level} {_bytes(size)}" for level, size in machine.caches.items())
+    versions = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
+    threads = f"{count} thread{'s' if count > 1 else ''} each, "
+    if report.pinned_to is None:
+        threads += "not pinned (this system can't)"
+    else:
+        threads += "pinned to processor " + ", ".join(map(str, report.pinned_to))
+    family = f" ({machine.family})" if machine.family else ""
+    lines = [
+        f"{machine.cpu}{family}, {machine.processors} processors, {caches or 'caches unknown'}",
+        f"{machine.system}, {machine.python}, fastlstm's C core: {machine.isa}, {machine.compiler}",
+        versions,
+        threads,
+    ]
+    if report.pinned_to is None:
+        lines += [
+            f"{peer.name} can't be held to {count} threads here for certain"
+            for peer in report.peers
+            if not peer.switch
+        ]
+    lines += [
+        f"{peer.name} not installed (needs {', '.join(peer.missing)}): {_EXTRA}"
+        for peer in report.missing
+    ]
+    return lines
+
+
+def table(report: Report) -> str:
+    """Heading, Markdown table, notes and summary, as printed."""
+    names = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
+    header = ["cell", *names, "GFLOP/s", "GB/s", "best peer", "ratio", "vs numpy", "max diff"]
+    lines = [*_heading(report), ""]
+    lines += _markdown(header, [_row(result, names) for result in report.results])
+    lines += [
+        "",
+        "Times are microseconds per call: median of rounds, ±half the quartile distance.",
+        "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Ratio: time of the best peer",
+        "over fastlstm's, median of per-round ratios; in bold where fastlstm lost.",
+        "Max diff: largest difference of any contestant's results from the reference's, relative",
+        "to their scale.",
+    ]
+    lines += _reasons(report.results)
+    found = summary(report.results)
+    if found["cells"]:
+        lost = found["lost"]
+        assert isinstance(lost, list)
+        lines.append(
+            f"Geometric mean of the ratio {found['geometric_mean']:.2f}, least "
+            f"{found['least']:.2f} ({found['least_cell']}), "
+            f"{len(lost)} of {found['cells']} cells lost."
+        )
+    for result in report.results:
+        for name in result.disagreeing:
+            lines.append(
+                f"DISAGREEMENT in {result.cell.name}: {name} differs from {result.base} by "
+                f"{result.entries[name].difference:.1e}, more than "
+                f"{TOLERANCE[result.cell.dtype]:.0e}"
+            )
+    if report.agreed:
+        lines.append("All results agree.")
+    return "\n".join(lines)
+
+
+def _cell_as_dict(result: CellResult) -> dict[str, object]:
+    cell = result.cell
+
+    def spread(value: Spread | None) -> dict[str, float] | None:
+        return None if value is None else asdict(value)
+
+    contestants = {
+        name: {
+            "seconds": asdict(entry.time),
+            "rounds": len(entry.samples),
+            "inner": entry.inner,
+            "gflop_per_s": cell.flops / entry.time.median / 1e9,
+            "weight_gb_per_s": cell.recurrent_bytes / entry.time.median / 1e9,
+            # JSON has neither infinity nor NaN.
+            "difference": entry.difference if math.isfinite(entry.difference) else None,
+            "fastlstm_ratio": spread(result.ratio(name)),
+        }
+        for name, entry in result.entries.items()
+    }
+    return {
+        "name": cell.name,
+        **asdict(cell),
+        "flops": cell.flops,
+        "recurrent_bytes": cell.recurrent_bytes,
+        "contestants": contestants,
+        "left_out": result.left_out,
+        "base": result.base,
+        "disagreeing": result.disagreeing,
+        "best_peer": result.best_peer,
+        "ratio_to_best_peer": spread(result.ratio(result.best_peer)),
+        "ratio_to_reference": spread(result.ratio(REFERENCE.name)),
+    }
+
+
+def as_dict(report: Report) -> dict[str, object]:
+    """Put the report in plain containers: seconds, and ratios of their time to fastlstm's."""
+    known = {OURS.name: OURS, REFERENCE.name: REFERENCE, **PEERS}
+    measured = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
+    return {
+        "schema": SCHEMA,
+        "command": report.command,
+        "date": report.date,
+        "grid": report.grid,
+        "machine": report.machine.as_dict(),
+        "settings": asdict(report.settings),
+        "pinned_to": None if report.pinned_to is None else list(report.pinned_to),
+        "threads_held_by": {name: known[name].threads for name in measured},
+        "not_installed": [peer.name for peer in report.missing],
+        "cells": [_cell_as_dict(result) for result in report.results],
+        "summary": summary(report.results),
+        "agreed": report.agreed,
+    }
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Refuse, before anything is measured, a file that could not be written afterwards.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and ``force`` is false.
+    FileNotFoundError, IsADirectoryError
+        If its folder does not exist, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder of {path} does not exist")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists; --force overwrites it")
+
+
+def write_file(path: Path, content: bytes, force: bool) -> None:
+    """Write a file in one piece: either all of it is there in the end, or nothing.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists by now and ``force`` is false.
+    """
+    check_target(path, force)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

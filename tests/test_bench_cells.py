@@ -1,0 +1,181 @@
+"""What the benchmark runs: the grid, the numbers of a cell, and an adapter for each peer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmark_fakes import FakeClock, in_float64
+from conftest import missing
+from fastlstm.bench import grid, peers, problem
+from fastlstm.bench.grid import Cell
+from fastlstm.bench.peers import numpy_reference
+
+TINY = Cell(T=3, B=2, I=5, H=4)
+PATH_OF_PEERS = "fastlstm.bench.peers."
+
+
+# --- the grid -------------------------------------------------------------------------------
+
+
+def test_flops_of_one_layer_by_hand() -> None:
+    # 16 rows of weights over 5 + 4 columns, a multiply and an add each, 3 steps of 2 sequences
+    assert TINY.flops == 16 * 9 * 2 * 3 * 2 == 1728
+
+
+def test_flops_of_stacked_bilstm_by_hand() -> None:
+    # per direction: layer 0 reads 5 numbers, layer 1 the 8 of both directions below
+    first, second = 16 * (5 + 4) * 2 * 3 * 2, 16 * (8 + 4) * 2 * 3 * 2
+    assert replace(TINY, L=2, D=2).flops == 2 * (first + second) == 8064
+
+
+def test_recurrent_bytes_by_hand() -> None:
+    assert TINY.recurrent_bytes == 3 * (16 * 4) * 4
+    assert replace(TINY, L=2, D=2, dtype="float64").recurrent_bytes == 3 * 4 * (16 * 4) * 8
+
+
+@pytest.mark.parametrize("name", grid.GRIDS)
+def test_names_and_cells_are_unique(name: str) -> None:
+    cells = grid.GRIDS[name]
+    assert len({c.name for c in cells}) == len(cells)
+    assert len({replace(c, note="") for c in cells}) == len(cells)
+    for cell in cells:
+        assert re.fullmatch(r"[\w-]+", cell.name), "a name needs no quotes in a shell"
+
+
+def test_name_says_everything_that_differs() -> None:
+    cell = Cell(T=80, B=16, I=9, H=256, L=2, D=2, dtype="float64")
+    assert cell.name == "bilstm-T80-B16-I9-H256-L2-f64"
+    assert Cell(T=1, B=1, I=16, H=16).name == "lstm-T1-B1-H16"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("T", 0), ("B", -1), ("I", 0), ("H", 0), ("L", 0), ("D", 3), ("dtype", "float16")],
+)
+def test_cell_names_the_bad_argument(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be"):
+        replace(TINY, **{field: value})
+
+
+def test_select_by_name_and_pattern_keeps_the_order_of_the_grid() -> None:
+    names = [c.name for c in grid.select("full", ["*-f64", "LSTM-t1-b1-h16"])]
+    everything = [c.name for c in grid.GRIDS["full"]]
+    assert names == [n for n in everything if n.endswith("-f64") or n == "lstm-T1-B1-H16"]
+    assert len(names) == 7
+    assert grid.select("short") == list(grid.GRIDS["short"])
+
+
+# --- the numbers of a cell, and the check that results agree ----------------------------------
+
+
+def test_problem_is_reproducible_and_nothing_in_it_is_zero_or_shared() -> None:
+    cell = Cell(T=3, B=2, I=5, H=4, L=2, D=2)
+    one, two = problem.make_problem(cell), problem.make_problem(cell)
+    arrays = {"x": one.x, "h_0": one.h_0, "c_0": one.c_0, **one.parameters}
+    again = {"x": two.x, "h_0": two.h_0, "c_0": two.c_0, **two.parameters}
+    assert one.x.shape == (3, 2, 5)
+    assert one.h_0.shape == one.c_0.shape == (4, 2, 4)
+    assert one.parameters["weight_ih_l1_reverse"].shape == (16, 8)
+    assert len(one.parameters) == 4 * 4
+    for name, array in arrays.items():
+        assert array.dtype == np.float32
+        assert np.all(array != 0)
+        np.testing.assert_array_equal(array, again[name])
+    assert not np.any(one.h_0 == one.c_0)
+    assert not np.array_equal(one.x, problem.make_problem(cell, seed=1).x)
+
+
+def test_swapped_states_do_not_pass_for_rounding() -> None:
+    p = problem.make_problem(TINY)
+    base = in_float64(p)
+    swapped = in_float64(replace(p, h_0=p.c_0, c_0=p.h_0))
+    assert problem.agrees(problem.difference(base, base), "float32")
+    assert not problem.agrees(problem.difference(swapped, base), "float32")
+
+
+def test_difference_is_relative_to_the_scale_of_each_array() -> None:
+    base = tuple(np.array([1.0, scale]) for scale in (10.0, 100.0, 1000.0))
+    got = (base[0], base[1] + np.array([0.0, 5.0]), base[2] - np.array([20.0, 0.0]))
+    assert problem.difference(got, base) == pytest.approx(0.05)  # type: ignore[arg-type]
+
+
+def test_nan_and_wrong_shape_never_agree() -> None:
+    good = (np.ones(3), np.ones(3), np.ones(3))
+    bad = (np.ones(3), np.array([1.0, np.nan, 1.0]), np.ones(3))
+    assert not problem.agrees(problem.difference(bad, good), "float32")
+    assert not problem.agrees(problem.difference(good, bad), "float32")
+    assert problem.difference((np.ones(2), np.ones(3), np.ones(3)), good) == float("inf")
+
+
+# --- adapters -------------------------------------------------------------------------------
+
+ODD = [
+    Cell(T=1, B=1, I=5, H=7),
+    Cell(T=6, B=3, I=7, H=11),
+    Cell(T=5, B=1, I=13, H=19, D=2),
+    Cell(T=4, B=2, I=3, H=5, L=2),
+    Cell(T=7, B=3, I=9, H=6, L=3, D=2),
+    Cell(T=5, B=2, I=6, H=9, L=2, D=2, dtype="float64"),
+]
+
+
+@pytest.mark.parametrize("cell", ODD, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", ["fastlstm", "numpy", *peers.PEERS])
+def test_adapter_agrees_with_the_reference(name: str, cell: Cell) -> None:
+    known = {"fastlstm": peers.OURS, "numpy": peers.REFERENCE, **peers.PEERS}
+    if known[name].missing:
+        missing(", ".join(known[name].missing))
+    p = problem.make_problem(cell)
+    try:
+        runner = known[name].build(p, 1)
+    except peers.UnsupportedError:
+        assert cell.dtype == "float64"
+        assert name in ("onnxruntime", "openvino")
+        return
+    base = in_float64(p)
+    got = runner.arrays()
+    assert [a.shape for a in got] == [a.shape for a in base]
+    assert all(a.dtype == cell.dtype for a in got)
+    limit = {"float32": 3e-6, "float64": 1e-13}[cell.dtype]
+    assert problem.difference(got, base) < limit
+    # Calls in between leave no state behind.
+    runner()
+    runner()
+    assert problem.difference(runner.arrays(), got) == 0.0
+
+
+def test_unknown_peer_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"unknown peer 'tensorflow'.*torch.*jax"):
+        peers.select("torch,tensorflow")
+
+
+def test_peers_not_installed_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    ghost = peers.Contestant("ghost", "ghost", ("no_such_module_at_all",), "nothing")
+    monkeypatch.setitem(peers.PEERS, "ghost", ghost)
+    installed, missing = peers.select("ghost")
+    assert (installed, missing) == ([], [ghost])
+    assert peers.select("") == ([], [])
+
+
+def test_reference_is_skipped_where_it_would_take_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numpy_reference, "LONGEST_CALL", 0.0)
+    with pytest.raises(peers.UnsupportedError, match="skipped"):
+        peers.REFERENCE.build(problem.make_problem(TINY), 1)
+
+
+def test_expected_time_is_extrapolated_from_a_few_steps() -> None:
+    clock = FakeClock()
+    asked: list[int] = []
+
+    def steps(count: int) -> None:
+        asked.append(count)
+        clock.now += 0.5 * count
+
+    assert numpy_reference.expected_seconds(steps, 100, clock) == pytest.approx(50.0)
+    assert asked == [1, 4]
