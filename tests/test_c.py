@@ -33,11 +33,8 @@ def build(name: str, folder: Path) -> Path:
         missing("a C compiler")
     sources = [*sorted((ROOT / "src_c").glob("*.c")), ROOT / "tests" / "c" / f"{name}.c"]
     program = folder / name
-    subprocess.run(
-        [*command, *FLAGS, "-I", str(ROOT / "src_c"), *map(str, sources), "-lm"]
-        + ["-o", str(program)],
-        check=True,
-    )
+    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-o", program]
+    subprocess.run([*command, *map(str, words)], check=True)
     return program
 
 
