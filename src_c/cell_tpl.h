@@ -4,13 +4,11 @@
  *     c = f * c + i * g          h = o * tanh(c)
  */
 FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, ptrdiff_t n) {
-    const vreal i = FL_NAME(v_sigmoid)(acc[0]);
     const vreal f = FL_NAME(v_sigmoid)(acc[1]);
-    const vreal g = FL_NAME(v_tanh)(acc[2]);
-    const vreal o = FL_NAME(v_sigmoid)(acc[3]);
+    const vreal input = FL_NAME(v_sigmoid_tanh)(acc[0], acc[2]); /* i * g */
     const vreal previous = n == FL_V ? v_load(c) : v_load_n(c, n);
-    const vreal next = v_fma(f, previous, v_mul(i, g));
-    const vreal out = v_mul(o, FL_NAME(v_tanh)(next));
+    const vreal next = v_fma(f, previous, input);
+    const vreal out = FL_NAME(v_sigmoid_tanh)(acc[3], next);
     if (n == FL_V) {
         v_store(c, next);
         v_store(h, out);
@@ -18,6 +16,23 @@ FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, ptrdiff_t
         v_store_n(c, next, n);
         v_store_n(h, out, n);
     }
+}
+
+/* The cells of a tile of R rows by N panels, gates before activation in z (R, N, 4, V), the first
+ * unit being `unit`. One loop, not unrolled: the code of a cell is long, and the processor overlaps
+ * one cell with the next by itself. */
+static FL_NOINLINE void FL_NAME(cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t H, ptrdiff_t unit,
+                                       const FL_REAL *z, FL_REAL *c, FL_REAL *h_out,
+                                       ptrdiff_t h_out_stride) {
+    for (ptrdiff_t r = 0; r < R; r++)
+        for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V) {
+            vreal acc[4];
+            FL_UNROLL
+            for (int gate = 0; gate < 4; gate++) acc[gate] = v_load(z + gate * FL_V);
+            FL_NAME(cell)(acc, c + r * H + first, h_out + r * h_out_stride + first,
+                          H - first < FL_V ? H - first : FL_V);
+            z += FL_PANEL;
+        }
 }
 
 /* One tile of step(): R rows of N panels, of which the first begins at `unit`. */
@@ -32,20 +47,19 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
         for (int j = 0; j < 4 * N; j++) acc[r * 4 * N + j] = v_load(z + r * z_stride + j * FL_V);
     }
     FL_NAME(tile_multiply)(R, N, H, h, h_stride, u, acc);
-    FL_UNROLL
-    for (int r = 0; r < R; r++) {
-        FL_UNROLL
-        for (int n = 0; n < N; n++) {
-            const ptrdiff_t first = unit + n * FL_V;
-            FL_NAME(cell)(acc + (r * N + n) * 4, c + r * H + first,
-                          h_out + r * h_out_stride + first, H - first < FL_V ? H - first : FL_V);
-        }
+    if (R * N == 1) { /* tiny layers are all latency: from register to register */
+        FL_NAME(cell)(acc, c + unit, h_out + unit, H - unit < FL_V ? H - unit : FL_V);
+        return;
     }
+    FL_REAL gates[FL_TILE_MAX * FL_V];
+    FL_UNROLL
+    for (int j = 0; j < R * N * 4; j++) v_store(gates + j * FL_V, acc[j]);
+    FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride);
 }
 
 static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, const void *h_, ptrdiff_t h_stride,
                           const void *u_, const void *z_, void *c_, void *h_out_,
-                          ptrdiff_t h_out_stride) {
+                          ptrdiff_t h_out_stride, int backward) {
     const FL_REAL *h = h_, *u = u_, *z = z_;
     FL_REAL *c = c_, *h_out = h_out_;
     const ptrdiff_t P = (H + FL_V - 1) / FL_V, z_stride = P * FL_PANEL;
@@ -53,6 +67,6 @@ static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, const void *h_, ptrdiff_t
     FL_NAME(step_tile)(R, N, H, (panel) * FL_V, h + (row) * h_stride, h_stride,               \
                        u + (panel) * H * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
                        z_stride, c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
-    FL_FOR_TILES(rows, P, FL_TILE);
+    FL_FOR_TILES(rows, P, backward, FL_TILE);
 #undef FL_TILE
 }

@@ -122,6 +122,44 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
                      ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
                      void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n);
 
+/* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
+ * thread at a time may use a stream; the model must outlive it. */
+typedef struct fl_stream fl_stream;
+
+/* Makes a stream of `batch` >= 1 sequences, all states zero. FL_ERROR_ARGUMENT for a model of two
+ * directions: the reverse one would have to begin at the end.
+ *
+ * stream  out: to be freed by fl_stream_destroy; NULL on error.
+ */
+fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **stream);
+
+/* Frees a stream. NULL is allowed. */
+void fl_stream_destroy(fl_stream *stream);
+
+/* One step. Allocates nothing and can't fail: arguments are not checked.
+ *
+ * x_t  in (B, I) contiguous.        y_t  out (B, H) contiguous; may not overlap x_t.
+ */
+void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
+
+/* T steps, the same bits as T calls of fl_stream_step. Allocates nothing.
+ *
+ * T     >= 0.
+ * x, y  in (T, B, I), out (T, B, H) with strides as in fl_forward.
+ */
+fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
+                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b);
+
+/* Sets the states of some sequences to zero.
+ *
+ * mask  in (B): the sequences with a non-zero byte; NULL for all.
+ */
+void fl_stream_reset(fl_stream *stream, const unsigned char *mask);
+
+/* Copies the state out and in. h, c (L, B, H) contiguous. */
+void fl_stream_get_state(const fl_stream *stream, void *h, void *c);
+void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
+
 /* Activations of the kernels, element by element, for tests and for use around the LSTM.
  *
  * isa   in: as for fl_model_create.       n     in: number of elements, >= 0.

@@ -5,6 +5,8 @@
  *     z (n, B, P, 4, V) = bias + x (n, B, I_l) @ W        one large product, off the critical path
  *     for each t:  h_t, c_t = cell(z_t + h_{t-1} @ U)     h_{t-1} is read where y_{t-1} was written
  *
+ * Odd steps sweep over U from its end: what the step before read last is still in the cache.
+ *
  * A reverse direction is a forward one over negative time strides. With one direction every layer
  * handles a chunk before the next chunk comes, so memory does not grow with T; with two, a layer
  * needs all of the layer below.
@@ -12,32 +14,26 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "forward.h"
 #include "kernels.h"
 #include "model.h"
 #include "platform.h"
 
 /* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
  * a chunk has at most so many steps, beyond which a longer one gains nothing. */
-enum { CHUNK_BYTES = 256 * 1024, CHUNK_STEPS = 256 };
+enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256 };
 
-/* Rows (T, B) of reals in someone's memory: element (t, b, k) is data[t*stride_t + b*stride_b + k],
- * in units of `real` bytes. */
-typedef struct rows_view {
-    char *data;
-    ptrdiff_t stride_t, stride_b;
-} rows_view;
-
-static char *row_at(rows_view view, ptrdiff_t t, ptrdiff_t b, size_t real) {
+static char *row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
     return view.data + (t * view.stride_t + b * view.stride_b) * (ptrdiff_t)real;
 }
 
-static rows_view from_step(rows_view view, ptrdiff_t t, size_t real) {
+static fl_rows from_step(fl_rows view, ptrdiff_t t, size_t real) {
     view.data = row_at(view, t, 0, real);
     return view;
 }
 
 /* The same rows with time running backwards. */
-static rows_view reversed(rows_view view, ptrdiff_t T, size_t real) {
+static fl_rows reversed(fl_rows view, ptrdiff_t T, size_t real) {
     view.data = row_at(view, T - 1, 0, real);
     view.stride_t = -view.stride_t;
     return view;
@@ -48,7 +44,7 @@ static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 /* z (n, B, P, 4, V) = bias + x (n, B, I_l) @ W, in as few and as tall products as the strides of x
  * allow. */
 static void input_product(const fl_model *model, const fl_direction *direction, ptrdiff_t n,
-                          ptrdiff_t B, rows_view x, char *z) {
+                          ptrdiff_t B, fl_rows x, char *z) {
     const fl_kernels *kernels = model->kernels;
     const size_t real = kernels->real_bytes;
     const ptrdiff_t z_row = model->panels * 4 * kernels->lanes;
@@ -76,7 +72,7 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
 /* Runs one direction of one layer over T steps in chunks of at most `chunk`.
  * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out; z scratch. */
 static void run_direction(const fl_model *model, const fl_direction *direction, ptrdiff_t T,
-                          ptrdiff_t B, rows_view x, rows_view y, char *h, char *c, char *z,
+                          ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *z,
                           ptrdiff_t chunk) {
     const fl_kernels *kernels = model->kernels;
     const size_t real = kernels->real_bytes;
@@ -91,7 +87,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         for (ptrdiff_t t = 0; t < n; t++) {
             char *h_next = row_at(y, first + t, 0, real);
             kernels->step(B, H, h_previous, h_stride, direction->u, z + t * z_step, c, h_next,
-                          y.stride_b);
+                          y.stride_b, (first + t) % 2 != 0);
             h_previous = h_next;
             h_stride = y.stride_b;
         }
@@ -101,16 +97,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
             memcpy(h + b * H * (ptrdiff_t)real, row_at(y, T - 1, b, real), (size_t)H * real);
 }
 
-/* Scratch of one call: z of one chunk, and two buffers between layers. */
-typedef struct fl_scratch {
-    char *z, *between[2];
-    ptrdiff_t chunk; /* steps */
-} fl_scratch;
-
-/* Chooses the chunk and allocates. between_steps: steps that a buffer between layers must hold, or
- * 0 for one chunk. */
-static fl_status scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
-                                ptrdiff_t between_steps, fl_scratch *made) {
+fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_scratch *made) {
     const size_t real = model->kernels->real_bytes;
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
@@ -120,7 +107,8 @@ static fl_status scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
         return FL_ERROR_OVERFLOW;
     const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
     made->chunk = smaller(T, smaller(affordable > 1 ? affordable : 1, CHUNK_STEPS));
-    if (between_steps == 0) between_steps = made->chunk;
+    /* With two directions a layer needs all of the layer below. */
+    const ptrdiff_t between_steps = D == 2 ? T : made->chunk;
     if (!fl_multiply_sizes(z_step, (size_t)made->chunk, &z_bytes) ||
         !fl_multiply_sizes(D * H * real, (size_t)B, &buffer_bytes) ||
         !fl_multiply_sizes(buffer_bytes, (size_t)between_steps, &buffer_bytes) ||
@@ -133,18 +121,20 @@ static fl_status scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
     return FL_OK;
 }
 
+void fl_scratch_destroy(fl_scratch *scratch) { fl_free_aligned(scratch->z); }
+
 /* All layers and directions over the same T steps. State of index l*D + d at h, c + index * B*H. */
-static void run_stack(const fl_model *model, ptrdiff_t T, ptrdiff_t B, rows_view x, rows_view y,
+static void run_stack(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x, fl_rows y,
                       char *h, char *c, const fl_scratch *scratch) {
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
     const ptrdiff_t H = model->config.hidden_size;
     for (ptrdiff_t l = 0; l < L; l++) {
-        const rows_view between = {scratch->between[l % 2], B * D * H, D * H};
-        const rows_view out = l == L - 1 ? y : between;
+        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H};
+        const fl_rows out = l == L - 1 ? y : between;
         for (ptrdiff_t d = 0; d < D; d++) {
             const ptrdiff_t index = l * D + d, state = index * B * H * (ptrdiff_t)real;
-            rows_view in_d = x, out_d = out;
+            fl_rows in_d = x, out_d = out;
             out_d.data += d * H * (ptrdiff_t)real;
             if (d == 1) {
                 in_d = reversed(in_d, T, real);
@@ -155,6 +145,18 @@ static void run_stack(const fl_model *model, ptrdiff_t T, ptrdiff_t B, rows_view
         }
         x = out;
     }
+}
+
+void fl_run(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x, fl_rows y, void *h, void *c,
+            const fl_scratch *scratch) {
+    const size_t real = model->kernels->real_bytes;
+    const int whole = model->config.num_directions == 2 || model->config.num_layers == 1;
+    const ptrdiff_t stretch = whole ? T : scratch->chunk;
+    const fl_fp_state saved = fl_fp_enter();
+    for (ptrdiff_t first = 0; first < T; first += stretch)
+        run_stack(model, smaller(stretch, T - first), B, from_step(x, first, real),
+                  from_step(y, first, real), h, c, scratch);
+    fl_fp_leave(saved);
 }
 
 fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
@@ -174,7 +176,7 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
 
     fl_scratch scratch = {NULL, {NULL, NULL}, 0};
     if (T > 0) {
-        const fl_status status = scratch_create(model, T, B, D == 2 ? T : 0, &scratch);
+        const fl_status status = fl_scratch_create(model, T, B, &scratch);
         if (status != FL_OK) return status;
     }
 
@@ -183,17 +185,11 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
     else if (h_0 != h_n) memcpy(h_n, h_0, state_bytes);
     if (c_0 == NULL) memset(c_n, 0, state_bytes);
     else if (c_0 != c_n) memcpy(c_n, c_0, state_bytes);
-    if (T == 0) return FL_OK;
 
-    const fl_fp_state saved = fl_fp_enter();
-    rows_view in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    rows_view out = {y, y_stride_t, y_stride_b};
-    const ptrdiff_t stretch = D == 1 && L > 1 ? scratch.chunk : T;
-    for (ptrdiff_t first = 0; first < T; first += stretch)
-        run_stack(model, smaller(stretch, T - first), B, from_step(in, first, real),
-                  from_step(out, first, real), h_n, c_n, &scratch);
-    fl_fp_leave(saved);
-    fl_free_aligned(scratch.z);
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
+    const fl_rows out = {y, y_stride_t, y_stride_b};
+    fl_run(model, T, B, in, out, h_n, c_n, &scratch);
+    fl_scratch_destroy(&scratch);
     return FL_OK;
 }
 

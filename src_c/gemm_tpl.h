@@ -47,33 +47,41 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
 
 /* Calls TILE(R, N, row, panel) so that the tiles cover rows x P. Panels are the outer loop: the
  * weights of a panel are read once for all rows. A single row takes several panels at a time, or
- * too few chains would be under way to hide the latency of the multiply-adds. */
-#define FL_FOR_TILES(rows, P, TILE)                                        \
-    do {                                                                   \
-        ptrdiff_t panel = 0;                                               \
-        if ((rows) == 1)                                                   \
-            for (; panel + FL_TILE_PANELS <= (P); panel += FL_TILE_PANELS) \
-                TILE(1, FL_TILE_PANELS, 0, panel);                         \
-        for (; panel < (P); panel++) {                                     \
-            ptrdiff_t row = 0;                                             \
-            for (; row + FL_TILE_ROWS <= (rows); row += FL_TILE_ROWS)      \
-                TILE(FL_TILE_ROWS, 1, row, panel);                         \
-            FL_FOR_LAST_ROWS(rows, row, panel, TILE)                       \
-        }                                                                  \
+ * too few chains would be under way to hide the latency of the multiply-adds. With `backward`, the
+ * last panel comes first: what the sweep before read last is still in the cache. */
+#define FL_FOR_TILES(rows, P, backward, TILE)                                      \
+    do {                                                                           \
+        const ptrdiff_t groups = (rows) == 1 ? (P) / FL_TILE_PANELS : 0;           \
+        const ptrdiff_t stops = groups + (P) - groups * FL_TILE_PANELS;            \
+        const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;        \
+        const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;             \
+        for (ptrdiff_t i = 0; i < stops; i++) {                                    \
+            const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                 \
+            if (stop < groups) {                                                   \
+                TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS);                 \
+                continue;                                                          \
+            }                                                                      \
+            const ptrdiff_t panel = stop + groups * (FL_TILE_PANELS - 1);          \
+            for (ptrdiff_t tile = 0, row = 0, R; tile < tiles; tile++, row += R) { \
+                R = low + (tile < taller);                                         \
+                FL_TILE_OF_ROWS(R, row, panel, TILE)                               \
+            }                                                                      \
+        }                                                                          \
     } while (0)
 
-/* The rows that are left when full tiles are done: 0 to FL_TILE_ROWS - 1. */
-#define FL_FOR_LAST_ROWS(rows, row, panel, TILE)        \
-    switch ((rows) - row) {                             \
+/* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4 rather than 6 + 2. */
+#define FL_TILE_OF_ROWS(R, row, panel, TILE)            \
+    switch (R) {                                        \
+        case 6: FL_TILE_IF(6, row, panel, TILE); break; \
         case 5: FL_TILE_IF(5, row, panel, TILE); break; \
         case 4: FL_TILE_IF(4, row, panel, TILE); break; \
         case 3: FL_TILE_IF(3, row, panel, TILE); break; \
         case 2: FL_TILE_IF(2, row, panel, TILE); break; \
-        case 1: FL_TILE_IF(1, row, panel, TILE); break; \
+        default: TILE(1, 1, row, panel);                \
     }
 /* Tiles that are too tall for this instruction set are not compiled. */
 #define FL_TILE_IF(R, row, panel, TILE) \
-    if (R < FL_TILE_ROWS) TILE((R < FL_TILE_ROWS ? R : 1), 1, row, panel)
+    if (R <= FL_TILE_ROWS) TILE((R <= FL_TILE_ROWS ? R : 1), 1, row, panel)
 
 static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const void *a_,
                              ptrdiff_t a_stride, const void *w_, const void *bias_, void *z_,
@@ -84,7 +92,7 @@ static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const voi
     FL_NAME(product_tile)(R, N, K, a + (row) * a_stride, a_stride, w + (panel) * K * FL_PANEL,  \
                           bias + (panel) * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
                           z_stride)
-    FL_FOR_TILES(rows, P, FL_TILE);
+    FL_FOR_TILES(rows, P, 0, FL_TILE);
 #undef FL_TILE
 }
 

@@ -38,9 +38,10 @@ typedef struct fl_kernels {
 
     /* One time step of `rows` sequences: z + h (rows, H) @ u (P, H, 4, V), then the cell.
      * c (rows, H) contiguous, in and out; z (rows, P, 4, V) contiguous, in; h_out (rows, H) may
-     * not overlap h. Rows of h and h_out are h_stride and h_out_stride apart. */
+     * not overlap h. Rows of h and h_out are h_stride and h_out_stride apart.
+     * backward: take the panels from last to first, which changes nothing but what is in cache. */
     void (*step)(ptrdiff_t rows, ptrdiff_t H, const void *h, ptrdiff_t h_stride, const void *u,
-                 const void *z, void *c, void *h_out, ptrdiff_t h_out_stride);
+                 const void *z, void *c, void *h_out, ptrdiff_t h_out_stride, int backward);
 
     /* y (n) = activation of x (n); y may be x. */
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

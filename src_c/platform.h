@@ -24,10 +24,12 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define FL_INLINE static __forceinline
+#define FL_NOINLINE __declspec(noinline)
 #define FL_UNROLL
 #pragma fp_contract(off)
 #else
 #define FL_INLINE static inline __attribute__((always_inline))
+#define FL_NOINLINE __attribute__((noinline))
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
 #define FL_UNROLL _Pragma("GCC unroll 32")
 #endif

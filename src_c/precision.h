@@ -38,6 +38,7 @@
  *     v_add v_sub v_mul v_div       one rounding
  *     v_fma(a, b, c)                a*b + c, one rounding
  *     v_fnma(a, b, c)               c - a*b, one rounding
+ *     v_fnms(a, b, c)               -c - a*b, one rounding
  *     v_min(a, b), v_max(a, b)      the smaller, the larger; NaN when b is NaN (a never is)
  *     v_abs(a), v_copysign(a, s)    |a|; |a| with the sign of s
  *     v_pow2(m)                     2^n for m = FL_ROUND_MAGIC + n; n from -127 to 128 (float) or
@@ -55,6 +56,7 @@
 #define v_div FL_NAME(v_div)
 #define v_fma FL_NAME(v_fma)
 #define v_fnma FL_NAME(v_fnma)
+#define v_fnms FL_NAME(v_fnms)
 #define v_min FL_NAME(v_min)
 #define v_max FL_NAME(v_max)
 #define v_abs FL_NAME(v_abs)

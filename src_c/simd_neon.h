@@ -42,6 +42,7 @@ FL_INLINE vreal v_mul(vreal a, vreal b) { return FL_Q(mul)(a, b); }
 FL_INLINE vreal v_div(vreal a, vreal b) { return FL_Q(div)(a, b); }
 FL_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return FL_Q(fma)(c, a, b); }
 FL_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return FL_Q(fms)(c, a, b); }
+FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_Q(neg)(FL_Q(fma)(c, a, b)); }
 FL_INLINE vreal v_min(vreal a, vreal b) { return FL_Q(min)(a, b); }
 FL_INLINE vreal v_max(vreal a, vreal b) { return FL_Q(max)(a, b); }
 FL_INLINE vreal v_abs(vreal a) { return FL_Q(abs)(a); }

@@ -35,6 +35,7 @@ FL_INLINE vreal v_mul(vreal a, vreal b) { return a * b; }
 FL_INLINE vreal v_div(vreal a, vreal b) { return a / b; }
 FL_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return FL_LIBM(fma)(a, b, c); }
 FL_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return FL_LIBM(fma)(-a, b, c); }
+FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_LIBM(fma)(-a, b, -c); }
 FL_INLINE vreal v_min(vreal a, vreal b) { return a < b ? a : b; }
 FL_INLINE vreal v_max(vreal a, vreal b) { return a > b ? a : b; }
 FL_INLINE vreal v_abs(vreal a) { return FL_LIBM(fabs)(a); }

@@ -34,9 +34,11 @@
 #endif
 
 #if FL_WIDTH == 512
-/* 32 registers: 24 accumulators, one panel of weights (4), one broadcast. */
+/* 32 registers: 24 accumulators, one panel of weights (4), one broadcast. For one row, 4 chains and
+ * what the processor begins of the next panel hide the latency; sweeping by single panels leaves
+ * the most in the L1 cache for the sweep back. */
 #define FL_TILE_ROWS 6
-#define FL_TILE_PANELS 4
+#define FL_TILE_PANELS 1
 #else
 /* 16 registers: 12 accumulators, 3 broadcasts, one vector of weights. */
 #define FL_TILE_ROWS 3
@@ -85,6 +87,7 @@ FL_INLINE vreal v_mul(vreal a, vreal b) { return FL_MM(mul)(a, b); }
 FL_INLINE vreal v_div(vreal a, vreal b) { return FL_MM(div)(a, b); }
 FL_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return FL_MM(fmadd)(a, b, c); }
 FL_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return FL_MM(fnmadd)(a, b, c); }
+FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_MM(fnmsub)(a, b, c); }
 FL_INLINE vreal v_min(vreal a, vreal b) { return FL_MM(min)(a, b); }
 FL_INLINE vreal v_max(vreal a, vreal b) { return FL_MM(max)(a, b); }
 
