@@ -10,5 +10,15 @@
 
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.stream import Stream
+from fastlstm.threads import get_num_threads, num_threads, set_num_threads
 
-__all__ = ["LSTM", "BiLSTM", "__version__"]
+__all__ = [
+    "LSTM",
+    "BiLSTM",
+    "Stream",
+    "__version__",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+]

@@ -6,6 +6,7 @@ writability) before any C code sees it, so that no use of this module can touch 
 its own. Friendly errors are the business of ``lstm.py``, which checks first.
 """
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT,
     PyBUF_STRIDES,
@@ -13,8 +14,10 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
-from libc.string cimport strcmp
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy, strcmp
 
 
 cdef extern from "fastlstm.h" nogil:
@@ -46,6 +49,8 @@ cdef extern from "fastlstm.h" nogil:
     const char *fl_isa_default()
     size_t fl_cache_size(int)
     const char *fl_compiler()
+    int fl_get_num_threads()
+    fl_status fl_set_num_threads(int)
     fl_status fl_parameter_count(const fl_config *, size_t *)
     fl_status fl_model_create(const fl_config *, const char *, const void *, fl_model **)
     void fl_model_destroy(fl_model *)
@@ -54,6 +59,18 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_forward(
         const fl_model *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *,
         const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *)
+
+    ctypedef struct fl_stream:
+        pass
+
+    fl_status fl_stream_create(const fl_model *, ptrdiff_t, fl_stream **)
+    void fl_stream_destroy(fl_stream *)
+    void fl_stream_step(fl_stream *, const void *, void *)
+    fl_status fl_stream_push(
+        fl_stream *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, ptrdiff_t, ptrdiff_t)
+    void fl_stream_reset(fl_stream *, const unsigned char *)
+    void fl_stream_get_state(const fl_stream *, void *, void *)
+    void fl_stream_set_state(fl_stream *, const void *, const void *)
     fl_status fl_sigmoid(const char *, fl_dtype, ptrdiff_t, const void *, void *)
     fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
 
@@ -89,6 +106,16 @@ def cache_sizes():
     return {name: size for name, size in sizes.items() if size}
 
 
+def get_num_threads():
+    """Return how many threads a call may use at most."""
+    return fl_get_num_threads()
+
+
+def set_num_threads(int count):
+    """Set how many threads a call may use at most, 1 to 64."""
+    _raise_status(fl_set_num_threads(count))
+
+
 cdef object _isa_error(str argument, object value=None):
     import os
 
@@ -115,7 +142,7 @@ cdef bytes _isa_bytes(object isa):
     """The name of an instruction set for C, checked; the default for None."""
     if isa is None:
         return default_isa().encode()
-    if isa not in available_isas():
+    if not isinstance(isa, str) or isa not in available_isas():
         raise _isa_error("isa", isa)
     return isa.encode()
 
@@ -318,3 +345,324 @@ def activation(str name, x, y, isa=None):
         else:
             status = fl_tanh(isa_chars, dtype, n, x_.view.buf, y_.view.buf)
     _raise_status(status)
+
+
+cdef extern from "Python.h":
+    # As in cpython.buffer, but without a try statement's cost where failing is no error.
+    int _try_get_buffer "PyObject_GetBuffer" (object, Py_buffer *, int) noexcept
+    void PyErr_Clear() noexcept
+
+
+# Work of a call, in floating-point operations, from which the interpreter's lock is released: 0.1 to
+# 0.2 ms of AVX-512. Measured on 2 cores, I = H, batch 1: to release and take back costs 50 ns, and
+# lets two threads with a stream each do 1.6 (H = 64) to 1.9 (H = 256) times as much. But beside a
+# thread that is busy in Python, taking the lock back takes up to 5 ms (sys.getswitchinterval): a step
+# of H = 128 took 1.7 ms then, and 9 us with the lock kept. A stream is there for low latency, so
+# short calls keep the lock.
+cdef double _WORTH_RELEASING = 1e7
+
+
+@cython.no_gc_clear  # the model must outlive the C stream, in reference cycles too
+cdef class StreamBase:
+    """What :class:`fastlstm.Stream` is made of; the part that runs at every step.
+
+    Parameters
+    ----------
+    model : Model
+        Of one direction. Kept alive.
+    batch_size : int
+        B.
+    batch_first : bool
+        Layout of the chunks of :meth:`_push`.
+    y : ndarray (B, H) of the model's dtype, contiguous
+        The array for the results of steps without ``out``. Kept, nobody else may have it.
+    """
+
+    cdef fl_stream *stream
+    cdef Model model
+    cdef readonly ptrdiff_t batch_size
+    cdef readonly bint batch_first
+    cdef readonly object dtype
+    cdef Py_ssize_t itemsize, x_bytes, y_bytes
+    cdef char format_char
+    cdef double step_flops
+    cdef bint busy  # a call that has released the interpreter's lock is under way
+    cdef _Buffer own
+    cdef object own_batch, own_single, array_type
+    cdef bytes x_copy
+
+    def __cinit__(self, Model model not None, ptrdiff_t batch_size, bint batch_first, y):
+        _raise_status(fl_stream_create(model.model, batch_size, &self.stream))
+        self.model = model
+        self.batch_size = batch_size
+        self.batch_first = batch_first
+        self.own = _Buffer(y, model.is_double, (batch_size, model.hidden_size), True)
+        self.own.require_contiguous(0)
+        self.dtype = y.dtype
+        self.array_type = type(y)
+        self.own_batch = y.view()
+        self.own_batch.flags.writeable = False
+        self.own_single = self.own_batch[0] if batch_size == 1 else None
+        self.itemsize = self.own.view.itemsize
+        self.format_char = self.own.view.format[0]
+        cdef object row = batch_size * self.itemsize  # a Python int: OverflowError, no wraparound
+        self.y_bytes = row * model.hidden_size
+        self.x_bytes = row * model.input_size
+        self.x_copy = None
+        cdef double inputs = model.input_size + (model.num_layers - 1.0) * model.hidden_size
+        self.step_flops = 8.0 * batch_size * model.hidden_size * (
+            inputs + <double> model.num_layers * model.hidden_size)
+
+    def __dealloc__(self):
+        fl_stream_destroy(self.stream)
+
+    def __reduce__(self):
+        raise TypeError(
+            f"{type(self).__name__}: can't be copied or pickled; copy or pickle its layer and its "
+            "state, make a new stream of the layer and set the state"
+        )
+
+    @property
+    def input_size(self):
+        """I."""
+        return self.model.input_size
+
+    @property
+    def hidden_size(self):
+        """H."""
+        return self.model.hidden_size
+
+    @property
+    def num_layers(self):
+        """L."""
+        return self.model.num_layers
+
+    @property
+    def isa(self):
+        """Name of the instruction set this stream runs on."""
+        return self.model.isa
+
+    @property
+    def address(self):
+        """Address of the C stream, the first argument of the function at ``step_address``."""
+        return <uintptr_t> self.stream
+
+    @property
+    def step_address(self):
+        """Address of ``void fl_stream_step(void *stream, const void *x_t, void *y_t)``.
+
+        For Numba, ctypes, cffi and C. It steps the stream at :attr:`address` and checks nothing:
+        x_t (B, I) and y_t (B, H) are contiguous, of the stream's dtype, and do not overlap; one
+        thread at a time uses the stream; the stream object is alive.
+        """
+        return <uintptr_t> &fl_stream_step
+
+    cdef int take(self, object array, Py_buffer *view, Py_ssize_t width, int flags) noexcept:
+        """Get a buffer of (B, width), or of (width,) if B is 1, that is right in every respect.
+
+        Returns its number of dimensions; 0, holding nothing, for anything else.
+        """
+        if _try_get_buffer(array, view, flags) != 0:
+            PyErr_Clear()
+            return 0
+        cdef Py_ssize_t row = width * self.itemsize
+        if (
+            view.itemsize == self.itemsize
+            and view.format != NULL
+            and view.format[0] == self.format_char
+            and view.format[1] == 0
+            and <uintptr_t> view.buf % <uintptr_t> self.itemsize == 0
+        ):
+            if view.ndim == 2:
+                if (
+                    view.shape[0] == self.batch_size
+                    and view.shape[1] == width
+                    and (view.strides[1] == self.itemsize or width == 1)
+                    and (view.strides[0] == row or self.batch_size == 1)
+                ):
+                    return 2
+            elif view.ndim == 1 and self.batch_size == 1:
+                if view.shape[0] == width and (view.strides[0] == self.itemsize or width == 1):
+                    return 1
+        PyBuffer_Release(view)
+        return 0
+
+    @cython.binding(False)
+    def step(self, x_t, out=None):
+        """Advance every sequence by one step.
+
+        Without ``out`` **every call returns the same array, and the next step overwrites it**:
+        copy what you keep, ``ys.append(stream.step(x_t).copy())``, or give ``out``.
+
+        Parameters
+        ----------
+        x_t : array_like (B, I), or (I,) if B is 1
+            The next input of each sequence. A C-contiguous array of the stream's dtype is read
+            in place; anything else is converted, as by calling the layer, which is slower and
+            allocates.
+        out : ndarray (B, H), or (H,) for x_t (I,), optional
+            Takes the result: C-contiguous, of the stream's dtype, sharing no memory with x_t.
+
+        Returns
+        -------
+        y_t : ndarray (B, H), or (H,) for x_t (I,)
+            Hidden states of the last layer: ``out``, or else the stream's own array, read-only.
+            It may be the next x_t, if H is I.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x_t does not hold real numbers or is of another shape; if ``out`` is not as
+            described. The state is then as it was.
+        RuntimeError
+            If another thread is in a call of this stream.
+        """
+        cdef Py_buffer x, y
+        cdef int ndim = 0
+        # Kinds of array besides the plain one, such as masked arrays, are left to NumPy.
+        if type(x_t) is self.array_type:
+            ndim = self.take(x_t, &x, self.model.input_size, PyBUF_STRIDES | PyBUF_FORMAT)
+        if ndim == 0:
+            x_t = self._convert(x_t, out)
+            ndim = self.take(x_t, &x, self.model.input_size, PyBUF_STRIDES | PyBUF_FORMAT)
+            if ndim == 0:
+                raise ValueError("x_t: its memory can't be read")
+        cdef const char *x_start = <const char *> x.buf
+        cdef char *y_start
+        cdef int out_ndim
+        if out is None:
+            if self.busy:
+                PyBuffer_Release(&x)
+                raise _in_use()
+            y_start = <char *> self.own.view.buf
+            if x_start < y_start + self.y_bytes and y_start < x_start + self.x_bytes:
+                # The last result, or a part of it, is the next input.
+                if self.x_copy is None:
+                    self.x_copy = bytes(self.x_bytes)
+                memcpy(PyBytes_AS_STRING(self.x_copy), x_start, self.x_bytes)
+                x_start = PyBytes_AS_STRING(self.x_copy)
+            self.run(x_start, y_start)
+            PyBuffer_Release(&x)
+            return self.own_batch if ndim == 2 else self.own_single
+
+        out_ndim = self.take(
+            out, &y, self.model.hidden_size, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
+        y_start = <char *> y.buf if out_ndim else NULL
+        if (
+            out_ndim != ndim
+            or type(out) is not self.array_type
+            or (x_start < y_start + self.y_bytes and y_start < x_start + self.x_bytes)
+            or self.busy
+        ):
+            try:
+                self._convert(x_t, out)  # tells what is wrong with out
+                if self.busy:
+                    raise _in_use()
+                if out_ndim != ndim:
+                    raise ValueError("out: its memory can't be written")
+            except:
+                PyBuffer_Release(&x)
+                if out_ndim:
+                    PyBuffer_Release(&y)
+                raise
+        self.run(x_start, y_start)
+        PyBuffer_Release(&y)
+        PyBuffer_Release(&x)
+        return out
+
+    cdef void run(self, const void *x_t, void *y_t) noexcept:
+        """One step, nothing checked."""
+        if self.step_flops < _WORTH_RELEASING:
+            fl_stream_step(self.stream, x_t, y_t)
+            return
+        self.busy = True
+        with nogil:
+            fl_stream_step(self.stream, x_t, y_t)
+        self.busy = False
+
+    def _convert(self, x_t, out):
+        """Return x_t as an array that can be read in place; raise what is wrong with x_t or out."""
+        raise ValueError("x_t: not a contiguous array of the stream's dtype and shape")
+
+    def _push(self, x, y):
+        """Run T steps.
+
+        Parameters
+        ----------
+        x : ndarray (T, B, I), or (B, T, I) with batch_first
+            The last axis contiguous, the others of any stride.
+        y : ndarray (T, B, H), or (B, T, H) with batch_first, contiguous
+            Written.
+        """
+        cdef int time_axis = 1 if self.batch_first else 0
+        cdef ptrdiff_t T = x.shape[time_axis]
+        outer = (self.batch_size, T) if self.batch_first else (T, self.batch_size)
+        cdef bint is_double = self.model.is_double
+        cdef _Buffer x_ = _Buffer(x, is_double, (*outer, self.model.input_size), False)
+        cdef _Buffer y_ = _Buffer(y, is_double, (*outer, self.model.hidden_size), True)
+        x_.require_contiguous(2)
+        y_.require_contiguous(0)
+        cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(1 - time_axis)
+        cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(1 - time_axis)
+        cdef fl_status status
+        self.check_free()
+        if T * self.step_flops < _WORTH_RELEASING:
+            status = fl_stream_push(
+                self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b)
+        else:
+            self.busy = True
+            with nogil:
+                status = fl_stream_push(
+                    self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b)
+            self.busy = False
+        _raise_status(status)
+
+    def _reset(self, bytes mask):
+        """Zero the states: of all sequences for None, else of those with a non-zero byte (B,)."""
+        if mask is not None and len(mask) != self.batch_size:
+            raise ValueError(f"mask of {len(mask)} bytes, expected {self.batch_size}")
+        cdef const char *chosen = NULL if mask is None else PyBytes_AS_STRING(mask)
+        self.check_free()
+        fl_stream_reset(self.stream, <const unsigned char *> chosen)
+
+    def _get_state(self, h, c):
+        """Copy the state to h and c (L, B, H), contiguous."""
+        cdef _Buffer h_ = self.state_buffer(h, True)
+        cdef _Buffer c_ = self.state_buffer(c, True)
+        self.check_free()
+        fl_stream_get_state(self.stream, h_.view.buf, c_.view.buf)
+
+    def _set_state(self, h, c):
+        """Copy the state from h and c (L, B, H), contiguous."""
+        cdef _Buffer h_ = self.state_buffer(h, False)
+        cdef _Buffer c_ = self.state_buffer(c, False)
+        self.check_free()
+        fl_stream_set_state(self.stream, h_.view.buf, c_.view.buf)
+
+    cdef _Buffer state_buffer(self, object array, bint writable):
+        shape = (self.model.num_layers, self.batch_size, self.model.hidden_size)
+        cdef _Buffer held = _Buffer(array, self.model.is_double, shape, writable)
+        held.require_contiguous(0)
+        return held
+
+    cdef int check_free(self) except -1:
+        if self.busy:
+            raise _in_use()
+        return 0
+
+
+cdef object _in_use():
+    return RuntimeError(
+        "stream in use by another thread; give each thread a stream of its own, or guard the calls "
+        "with a lock"
+    )
+
+
+cdef void *stream_handle(object stream) except NULL:
+    if not isinstance(stream, StreamBase):
+        raise TypeError(f"stream: got {type(stream).__name__}, expected a fastlstm.Stream")
+    return (<StreamBase> stream).stream
+
+
+cdef void stream_step(void *handle, const void *x_t, void *y_t) noexcept nogil:
+    fl_stream_step(<fl_stream *> handle, x_t, y_t)

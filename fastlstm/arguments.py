@@ -5,6 +5,8 @@ Nothing here knows about LSTMs beyond the letters: T time, B batch, I input size
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 import sys
 from collections.abc import Mapping
@@ -64,7 +66,7 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
     expected = "expected float32 or float64"
     try:
         dtype: np.dtype[Any] = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise TypeError(f"{name}: got {value!r}, {expected}") from None
     if value is None or dtype not in DTYPES:
         raise ValueError(f"{name}: got {value!r}, {expected}")
@@ -80,18 +82,23 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
         What the argument is called, for the error.
     value : array_like
         An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``.
-        Booleans, integers and floats of any width and byte order are converted as by
-        ``numpy.ndarray.astype``: rounded to the nearest, too large ones to infinity.
+        Booleans, integers and floats of any width and byte order are converted: rounded to the
+        nearest, too large ones to infinity.
     dtype : numpy.dtype
         The precision wanted, float32 or float64.
 
     Raises
     ------
     TypeError
-        If the values are complex, strings, dates or objects, or can't be had as an array.
+        If the values are complex, strings, dates or objects, can't be had as an array, or come
+        with a mask.
     ValueError
         If the nested sequences are not rectangular.
     """
+    if type(value) is np.ndarray and value.dtype == dtype:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, expected one without a mask (see .filled())")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             array = np.from_dlpack(value)
@@ -106,7 +113,8 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
             f"{name}: got values of dtype {array.dtype} ({type(value).__name__}), "
             "expected real numbers"
         )
-    return array.astype(dtype, copy=False)
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def with_contiguous_rows(array: RealArray) -> RealArray:
@@ -114,6 +122,8 @@ def with_contiguous_rows(array: RealArray) -> RealArray:
 
     They can when it is aligned, its last axis has no gaps and its other strides are whole items.
     """
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
     *outer, last = array.strides
     lies_well = (
         array.flags.aligned
@@ -121,6 +131,29 @@ def with_contiguous_rows(array: RealArray) -> RealArray:
         and all(stride % array.itemsize == 0 for stride in outer)
     )
     return array if lies_well else np.array(array, order="C")
+
+
+def as_finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
+    """Return value as a float that is finite in dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is not a real number.
+    ValueError
+        If it is NaN, infinite or too large for dtype.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.number):
+        raise TypeError(f"{name}: got {value!r}, expected a number")
+    if isinstance(value, np.complexfloating):
+        raise TypeError(f"{name}: got {value!r}, expected a real number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= float(np.finfo(dtype).max):
+        raise ValueError(f"{name}: got {value!r}, expected a finite number")
+    return number
 
 
 def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
@@ -165,7 +198,7 @@ def check_out(
         raise ValueError("out: got a read-only array, expected a writable one")
     for name, arrays in inputs.items():
         if any(isinstance(a, np.ndarray) and _shares_memory(value, a) for a in arrays):
-            raise ValueError(f"out: overlaps {name}, expected memory of its own")
+            raise ValueError(f"out: shares memory with {name}, expected memory of its own")
 
 
 def _shares_memory(a: RealArray, b: RealArray) -> bool:

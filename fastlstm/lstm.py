@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, NamedTuple, SupportsFloat, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm.arguments import (
     RealArray,
+    as_finite,
     as_flag,
     as_precision,
     as_real_array,
@@ -21,6 +23,7 @@ from fastlstm.arguments import (
     with_contiguous_rows,
 )
 from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
+from fastlstm.stream import Stream
 
 #: (h, c), each (L*D, B, H), or (L*D, H) without a batch.
 State: TypeAlias = tuple[RealArray, RealArray]
@@ -66,7 +69,9 @@ class _Recurrent:
         self.bias = as_flag("bias", bias)
         self.batch_first = as_flag("batch_first", batch_first)
         self.dtype = as_precision("dtype", dtype)
-        forget = _as_forget_bias(forget_bias, self.bias)
+        forget = None if forget_bias is None else as_finite("forget_bias", forget_bias, self.dtype)
+        if forget is not None and not self.bias:
+            raise ValueError("forget_bias: got a number, but bias=False leaves no bias to set")
         count = parameter_count(self._architecture)
         if count * np.dtype(np.float64).itemsize > sys.maxsize:
             raise ValueError(
@@ -74,7 +79,14 @@ class _Recurrent:
                 f"{self.num_layers} make {count} parameters, more than memory can address"
             )
         vector = initialise(self._architecture, self.dtype, _as_generator(seed), forget)
+        self._isa_asked = isa
         self._set_weights(vector, isa)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The weights are packed for these sizes and options; a change would not reach them.
+        if name in self.__dict__ and name != "_weights":
+            raise AttributeError(f"{name}: fixed when the layer was made")
+        super().__setattr__(name, value)
 
     @property
     def isa(self) -> str:
@@ -195,7 +207,7 @@ class _Recurrent:
         return f"{type(self).__name__}({', '.join(options)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # The packed weights stay behind: another machine has another instruction set.
+        # The packed weights stay behind: another machine may have another instruction set.
         state = self.__dict__.copy()
         state["_weights"] = self._weights.vector
         return state
@@ -203,7 +215,8 @@ class _Recurrent:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vector = state["_weights"]
         self.__dict__.update({name: state[name] for name in state if name != "_weights"})
-        self._set_weights(vector.copy(), None)
+        asked = self._isa_asked
+        self._set_weights(vector.copy(), asked if asked in _core.available_isas() else None)
 
     @property
     def _architecture(self) -> Architecture:
@@ -219,13 +232,13 @@ class _Recurrent:
 
     def _as_input(self, x: npt.ArrayLike) -> RealArray:
         rows = as_real_array("x", x, self.dtype)
-        outer = "(B, T, {})" if self.batch_first else "(T, B, {})"
-        expected = f"expected {outer} or (T, {{}})".format(self.input_size, self.input_size)
-        if rows.ndim not in (2, 3):
-            raise ValueError(f"x: got {rows.ndim} dimensions, shape {rows.shape}, {expected}")
-        if rows.shape[-1] != self.input_size:
-            raise ValueError(f"x: got shape {rows.shape}, {expected}")
-        return rows
+        if rows.ndim in (2, 3) and rows.shape[-1] == self.input_size:
+            return rows
+        outer = "B, T" if self.batch_first else "T, B"
+        raise ValueError(
+            f"x: got {rows.ndim} dimensions, shape {rows.shape}, "
+            f"expected ({outer}, {self.input_size}) or (T, {self.input_size})"
+        )
 
     def _as_states(
         self, state: tuple[npt.ArrayLike, npt.ArrayLike] | None, shape: tuple[int, ...]
@@ -247,16 +260,6 @@ def _as_generator(seed: Any) -> np.random.Generator:
         raise type(error)(f"seed: got {seed!r}: {error}") from None
 
 
-def _as_forget_bias(value: Any, bias: bool) -> float | None:
-    if value is None:
-        return None
-    if not bias:
-        raise ValueError("forget_bias: needs bias=True")
-    if not isinstance(value, SupportsFloat) or isinstance(value, str):
-        raise TypeError(f"forget_bias: got {value!r}, expected a number")
-    return float(value)
-
-
 def _batch_of_one(array: RealArray | None) -> Any:
     """A view of (T, n) as (T, 1, n), of a state (L*D, H) as (L*D, 1, H)."""
     return None if array is None else array[:, np.newaxis]
@@ -264,10 +267,9 @@ def _batch_of_one(array: RealArray | None) -> Any:
 
 def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """ValueError when an array of this shape could not be addressed."""
-    total = dtype.itemsize
-    for size in shape:
-        total *= size
-    if total > sys.maxsize:
+    # An axis of size 0 hides nothing: NumPy refuses such shapes as well.
+    count = math.prod(shape) or math.prod(size or 1 for size in shape)
+    if count * dtype.itemsize > sys.maxsize:
         raise ValueError(f"{name}: makes a result of shape {shape}, more than memory can address")
 
 
@@ -304,7 +306,8 @@ class LSTM(_Recurrent):
         For the initial parameters, drawn from U(-1/sqrt(H), 1/sqrt(H)).
     isa : str, optional
         Instruction set, one of those that ``python -m fastlstm info`` lists. By default what the
-        environment variable ``FASTLSTM_ISA`` names, else the fastest.
+        environment variable ``FASTLSTM_ISA`` names, else the fastest. Copies keep one that was
+        asked for where the machine has it.
 
     Attributes
     ----------
@@ -323,7 +326,9 @@ class LSTM(_Recurrent):
     The bits of a result depend on the parameters and the sequence alone: not on the batch size,
     the other sequences, how the sequence is cut into calls, the strides of the input, or the
     instruction set. NaNs stay NaNs, but which of the many NaN bit patterns they have is not
-    promised.
+    promised. Two corners of denormal size are not either: arm64 flushes a result that x86-64 rounds
+    up to the smallest normal number, and a processor without fused multiply-add (x86-64 before
+    2013) relies on the C library's, which in float64 can be off by an ulp below 1e-290.
 
     A layer holds no running state and may be used by many threads at once; the interpreter's lock
     is released during the computation.
@@ -344,6 +349,37 @@ class LSTM(_Recurrent):
     """
 
     num_directions = 1
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Make a stream: this layer fed a step at a time, with a state of its own.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            B, sequences that advance together.
+
+        Returns
+        -------
+        Stream
+            Its state is zero. It keeps the parameters that the layer has now: a later
+            :meth:`load_state_dict` does not reach it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``batch_size`` is no integer or out of range.
+        MemoryError
+            If the state doesn't fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastlstm import LSTM
+        >>> stream = LSTM(3, 5, seed=0).stream()
+        >>> stream.step(np.zeros(3, np.float32)).shape
+        (5,)
+        """
+        return Stream(self._weights.model, batch_size, self.batch_first)
 
 
 class BiLSTM(_Recurrent):
@@ -367,3 +403,16 @@ class BiLSTM(_Recurrent):
     """
 
     num_directions = 2
+
+    def stream(self, batch_size: int = 1) -> NoReturn:
+        """Refuse: only an :class:`LSTM` can be fed a step at a time.
+
+        Raises
+        ------
+        TypeError
+            Always.
+        """
+        raise TypeError(
+            "BiLSTM can't be streamed: its reverse direction begins at the last step, so no result "
+            "is known before the whole sequence is; call it on whole sequences, or use LSTM"
+        )

@@ -57,16 +57,17 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
     FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride);
 }
 
-static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, const void *h_, ptrdiff_t h_stride,
-                          const void *u_, const void *z_, void *c_, void *h_out_,
-                          ptrdiff_t h_out_stride, int backward) {
+static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first_panel, ptrdiff_t panels,
+                          const void *h_, ptrdiff_t h_stride, const void *u_, const void *z_,
+                          void *c_, void *h_out_, ptrdiff_t h_out_stride, int backward) {
+    const ptrdiff_t z_stride = (H + FL_V - 1) / FL_V * FL_PANEL;
     const FL_REAL *h = h_, *u = u_, *z = z_;
     FL_REAL *c = c_, *h_out = h_out_;
-    const ptrdiff_t P = (H + FL_V - 1) / FL_V, z_stride = P * FL_PANEL;
-#define FL_TILE(R, N, row, panel)                                                             \
-    FL_NAME(step_tile)(R, N, H, (panel) * FL_V, h + (row) * h_stride, h_stride,               \
-                       u + (panel) * H * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
-                       z_stride, c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
-    FL_FOR_TILES(rows, P, backward, FL_TILE);
+#define FL_TILE(R, N, row, panel)                                                               \
+    FL_NAME(step_tile)(R, N, H, (first_panel + (panel)) * FL_V, h + (row) * h_stride, h_stride, \
+                       u + (first_panel + (panel)) * H * FL_PANEL,                              \
+                       z + (row) * z_stride + (first_panel + (panel)) * FL_PANEL, z_stride,     \
+                       c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
+    FL_FOR_TILES(rows, panels, backward, FL_TILE);
 #undef FL_TILE
 }

@@ -14,10 +14,11 @@
  * Exactness: the bits of a result depend on the model and the sequence alone. They do not depend
  * on B, the other sequences, how time is cut into calls, strides, or the instruction set.
  *
- * Build: C11, any compiler with `-ffp-contract=off` (GCC, Clang) or `/fp:precise` (MSVC); no other
- * flag is needed, each kernel file names its instruction set itself:
+ * Build: C11 and POSIX threads or Windows; GCC, Clang or MSVC with `-ffp-contract=off` (GCC, Clang)
+ * or `/fp:precise` (MSVC); no other flag is needed, each kernel file names its instruction set
+ * itself:
  *
- *     cc -std=c11 -O3 -ffp-contract=off -I src_c app.c src_c/[a-z]*.c -lm
+ *     cc -std=c11 -O3 -ffp-contract=off -I src_c app.c src_c/[a-z]*.c -lm -pthread
  *
  * Thread safety: a model is immutable once made. Any number of threads may use one at once.
  */
@@ -71,6 +72,13 @@ const char *fl_isa_default(void);
 /* Size in bytes of the data cache of a level (1, 2 or 3) as the processor or the system reports
  * it; 0 when unknown. */
 size_t fl_cache_size(int level);
+
+/* How many threads a call may use at most, the calling one included. At first what the environment
+ * variable FASTLSTM_NUM_THREADS says, else the processors that the process may use (affinity, and
+ * a container's share). Calls use fewer where more would not pay; results are the same to the bit.
+ * Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
+int fl_get_num_threads(void);
+fl_status fl_set_num_threads(int count);
 
 /* Returns the name and version of the compiler that built the library. */
 const char *fl_compiler(void);

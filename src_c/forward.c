@@ -2,8 +2,8 @@
  *
  * For each chunk of time a direction of a layer does
  *
- *     z (n, B, P, 4, V) = bias + x (n, B, I_l) @ W        one large product, off the critical path
- *     for each t:  h_t, c_t = cell(z_t + h_{t-1} @ U)     h_{t-1} is read where y_{t-1} was written
+ *   z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W    one large product, off the critical path
+ *   for each t: h_t, c_t = cell(z_t + h_{t-1} @ U)       h_{t-1} is read where y_{t-1} was written
  *
  * Odd steps sweep over U from its end: what the step before read last is still in the cache.
  *
@@ -17,18 +17,23 @@
 #include "forward.h"
 #include "kernels.h"
 #include "model.h"
-#include "platform.h"
+#include "threads.h"
 
 /* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
  * a chunk has at most so many steps, beyond which a longer one gains nothing. */
 enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256 };
 
+/* The panels of a layer that one thread computes. */
+typedef struct panel_range {
+    ptrdiff_t first, count;
+} panel_range;
+
 static char *row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
     return view.data + (t * view.stride_t + b * view.stride_b) * (ptrdiff_t)real;
 }
 
-static fl_rows from_step(fl_rows view, ptrdiff_t t, size_t real) {
-    view.data = row_at(view, t, 0, real);
+fl_rows fl_rows_from(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    view.data = row_at(view, t, b, real);
     return view;
 }
 
@@ -41,13 +46,15 @@ static fl_rows reversed(fl_rows view, ptrdiff_t T, size_t real) {
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* z (n, B, P, 4, V) = bias + x (n, B, I_l) @ W, in as few and as tall products as the strides of x
- * allow. */
+/* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W, in as few and as tall products as the strides
+ * of x allow. */
 static void input_product(const fl_model *model, const fl_direction *direction, ptrdiff_t n,
-                          ptrdiff_t B, fl_rows x, char *z) {
+                          ptrdiff_t B, fl_rows x, char *z, panel_range range) {
     const fl_kernels *kernels = model->kernels;
-    const size_t real = kernels->real_bytes;
-    const ptrdiff_t z_row = model->panels * 4 * kernels->lanes;
+    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, panel = 4 * kernels->lanes;
+    const ptrdiff_t K = direction->input_size, z_row = model->panels * panel;
+    const char *w = (const char *)direction->w + range.first * K * panel * real;
+    const char *bias = (const char *)direction->bias + range.first * panel * real;
     ptrdiff_t calls = n, rows = B, call_stride = x.stride_t, row_stride = x.stride_b;
     ptrdiff_t z_call_stride = B * z_row, z_row_stride = z_row;
 
@@ -64,44 +71,51 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
         z_row_stride = B * z_row;
     }
     for (ptrdiff_t i = 0; i < calls; i++)
-        kernels->product(rows, model->panels, direction->input_size,
-                         x.data + i * call_stride * (ptrdiff_t)real, row_stride, direction->w,
-                         direction->bias, z + i * z_call_stride * (ptrdiff_t)real, z_row_stride);
+        kernels->product(rows, range.count, K, x.data + i * call_stride * real, row_stride, w, bias,
+                         z + (i * z_call_stride + range.first * panel) * real, z_row_stride);
 }
 
-/* Runs one direction of one layer over T steps in chunks of at most `chunk`.
- * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out; z scratch. */
+/* Runs one direction of one layer over T steps of B sequences, in chunks of time.
+ * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out. */
 static void run_direction(const fl_model *model, const fl_direction *direction, ptrdiff_t T,
                           ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *z,
-                          ptrdiff_t chunk) {
+                          ptrdiff_t chunk, const fl_share *share) {
     const fl_kernels *kernels = model->kernels;
     const size_t real = kernels->real_bytes;
-    const ptrdiff_t H = model->config.hidden_size;
-    const ptrdiff_t z_step = B * model->panels * 4 * kernels->lanes * (ptrdiff_t)real;
+    const ptrdiff_t H = model->config.hidden_size, V = kernels->lanes;
+    const ptrdiff_t z_step = B * model->panels * 4 * V * (ptrdiff_t)real;
+    panel_range range;
+    range.first = model->panels * share->index / share->count;
+    range.count = model->panels * (share->index + 1) / share->count - range.first;
     const char *h_previous = h;
     ptrdiff_t h_stride = H;
 
     for (ptrdiff_t first = 0; first < T; first += chunk) {
         const ptrdiff_t n = smaller(chunk, T - first);
-        input_product(model, direction, n, B, from_step(x, first, real), z);
+        input_product(model, direction, n, B, fl_rows_from(x, first, 0, real), z, range);
         for (ptrdiff_t t = 0; t < n; t++) {
             char *h_next = row_at(y, first + t, 0, real);
-            kernels->step(B, H, h_previous, h_stride, direction->u, z + t * z_step, c, h_next,
-                          y.stride_b, (first + t) % 2 != 0);
+            kernels->step(B, H, range.first, range.count, h_previous, h_stride, direction->u,
+                          z + t * z_step, c, h_next, y.stride_b, (first + t) % 2 != 0);
+            /* All of h_t must be there before anyone reads it. */
+            if (share->count > 1) fl_barrier_wait(share->units);
             h_previous = h_next;
             h_stride = y.stride_b;
         }
     }
-    if (T > 0)
+    if (T > 0 && share->index == 0)
         for (ptrdiff_t b = 0; b < B; b++)
             memcpy(h + b * H * (ptrdiff_t)real, row_at(y, T - 1, b, real), (size_t)H * real);
+    /* The next run reads h, and may write where this one's last y is. */
+    if (share->count > 1) fl_barrier_wait(share->units);
 }
 
-fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_scratch *made) {
+fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, int directions_at_once,
+                            fl_scratch *made) {
     const size_t real = model->kernels->real_bytes;
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
-    size_t z_step, z_bytes, buffer_bytes, bytes;
+    size_t z_step, z_bytes, buffer_bytes, both, bytes;
     const size_t z_row = (size_t)(model->panels * model->kernels->lanes) * real; /* fits: pack.c */
     if (!fl_multiply_sizes(z_row, 4, &z_step) || !fl_multiply_sizes(z_step, (size_t)B, &z_step))
         return FL_ERROR_OVERFLOW;
@@ -112,103 +126,60 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_
     if (!fl_multiply_sizes(z_step, (size_t)made->chunk, &z_bytes) ||
         !fl_multiply_sizes(D * H * real, (size_t)B, &buffer_bytes) ||
         !fl_multiply_sizes(buffer_bytes, (size_t)between_steps, &buffer_bytes) ||
-        !fl_multiply_sizes(buffer_bytes, buffers, &bytes) || !fl_add_sizes(bytes, z_bytes, &bytes))
+        !fl_multiply_sizes(buffer_bytes, buffers, &bytes) ||
+        !fl_multiply_sizes(z_bytes, (size_t)directions_at_once, &both) ||
+        !fl_add_sizes(bytes, both, &bytes))
         return FL_ERROR_OVERFLOW;
-    made->z = fl_alloc_aligned(bytes, 1);
-    if (made->z == NULL) return FL_ERROR_MEMORY;
-    made->between[0] = made->z + z_bytes;
+    made->z[0] = fl_alloc_aligned(bytes, 1);
+    if (made->z[0] == NULL) return FL_ERROR_MEMORY;
+    made->z[1] = made->z[0] + (directions_at_once == 2 ? z_bytes : 0);
+    made->between[0] = made->z[0] + both;
     made->between[1] = made->between[0] + (buffers == 2 ? buffer_bytes : 0);
     return FL_OK;
 }
 
-void fl_scratch_destroy(fl_scratch *scratch) { fl_free_aligned(scratch->z); }
+void fl_scratch_destroy(fl_scratch *scratch) { fl_free_aligned(scratch->z[0]); }
 
-/* All layers and directions over the same T steps. State of index l*D + d at h, c + index * B*H. */
-static void run_stack(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x, fl_rows y,
-                      char *h, char *c, const fl_scratch *scratch) {
+/* All layers and directions over the same steps. */
+static void run_stack(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
+                      const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
-    const ptrdiff_t H = model->config.hidden_size;
+    const ptrdiff_t H = model->config.hidden_size, T = span->T, B = span->B;
+    fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
         const fl_rows between = {scratch->between[l % 2], B * D * H, D * H};
-        const fl_rows out = l == L - 1 ? y : between;
+        const fl_rows out = l == L - 1 ? span->y : between;
         for (ptrdiff_t d = 0; d < D; d++) {
-            const ptrdiff_t index = l * D + d, state = index * B * H * (ptrdiff_t)real;
+            if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;
+            const ptrdiff_t index = l * D + d;
+            const ptrdiff_t state = index * span->state_stride * (ptrdiff_t)real;
             fl_rows in_d = x, out_d = out;
             out_d.data += d * H * (ptrdiff_t)real;
             if (d == 1) {
                 in_d = reversed(in_d, T, real);
                 out_d = reversed(out_d, T, real);
             }
-            run_direction(model, &model->directions[index], T, B, in_d, out_d, h + state, c + state,
-                          scratch->z, scratch->chunk);
+            run_direction(model, &model->directions[index], T, B, in_d, out_d, span->h + state,
+                          span->c + state, scratch->z[d], scratch->chunk, share);
         }
+        /* The layer above reads both directions. */
+        if (share->direction != FL_ALL_DIRECTIONS) fl_barrier_wait(share->everyone);
         x = out;
     }
 }
 
-void fl_run(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x, fl_rows y, void *h, void *c,
-            const fl_scratch *scratch) {
+void fl_run(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
+            const fl_share *share) {
+    static const fl_share alone = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL};
     const size_t real = model->kernels->real_bytes;
     const int whole = model->config.num_directions == 2 || model->config.num_layers == 1;
-    const ptrdiff_t stretch = whole ? T : scratch->chunk;
-    const fl_fp_state saved = fl_fp_enter();
-    for (ptrdiff_t first = 0; first < T; first += stretch)
-        run_stack(model, smaller(stretch, T - first), B, from_step(x, first, real),
-                  from_step(y, first, real), h, c, scratch);
-    fl_fp_leave(saved);
-}
-
-fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n) {
-    if (model == NULL || T < 0 || B < 0) return FL_ERROR_ARGUMENT;
-    if (B == 0) return FL_OK;
-    if (h_n == NULL || c_n == NULL || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
-
-    const size_t real = model->kernels->real_bytes;
-    const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
-    size_t state_bytes;
-    if (!fl_multiply_sizes((size_t)model->config.hidden_size * real, (size_t)(L * D),
-                           &state_bytes) ||
-        !fl_multiply_sizes(state_bytes, (size_t)B, &state_bytes))
-        return FL_ERROR_OVERFLOW;
-
-    fl_scratch scratch = {NULL, {NULL, NULL}, 0};
-    if (T > 0) {
-        const fl_status status = fl_scratch_create(model, T, B, &scratch);
-        if (status != FL_OK) return status;
+    const ptrdiff_t stretch = whole ? span->T : scratch->chunk;
+    fl_span part = *span;
+    for (ptrdiff_t first = 0; first < span->T; first += stretch) {
+        part.T = smaller(stretch, span->T - first);
+        part.x = fl_rows_from(span->x, first, 0, real);
+        part.y = fl_rows_from(span->y, first, 0, real);
+        run_stack(model, &part, scratch, share ? share : &alone);
     }
-
-    /* The final states are the running ones. */
-    if (h_0 == NULL) memset(h_n, 0, state_bytes);
-    else if (h_0 != h_n) memcpy(h_n, h_0, state_bytes);
-    if (c_0 == NULL) memset(c_n, 0, state_bytes);
-    else if (c_0 != c_n) memcpy(c_n, c_0, state_bytes);
-
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    const fl_rows out = {y, y_stride_t, y_stride_b};
-    fl_run(model, T, B, in, out, h_n, c_n, &scratch);
-    fl_scratch_destroy(&scratch);
-    return FL_OK;
-}
-
-/* Activations of a table, in the floating-point environment of the kernels. */
-static fl_status apply(void (*activation)(ptrdiff_t, const void *, void *), ptrdiff_t n,
-                       const void *x, void *y) {
-    if (n < 0 || (n > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
-    const fl_fp_state saved = fl_fp_enter();
-    activation(n, x, y);
-    fl_fp_leave(saved);
-    return FL_OK;
-}
-
-fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
-    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
-    return kernels ? apply(kernels->sigmoid, n, x, y) : FL_ERROR_ISA;
-}
-
-fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
-    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
-    return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
 }

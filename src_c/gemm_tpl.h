@@ -5,6 +5,7 @@
  * k, so each accumulator stays one chain (see kernels.h).
  */
 
+_Static_assert(FL_TILE_ROWS <= 6, "FL_TILE_OF_ROWS has no case for taller tiles");
 #define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
 #define FL_PANEL (4 * FL_V)
 
@@ -45,14 +46,14 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
     }
 }
 
-/* Calls TILE(R, N, row, panel) so that the tiles cover rows x P. Panels are the outer loop: the
- * weights of a panel are read once for all rows. A single row takes several panels at a time, or
- * too few chains would be under way to hide the latency of the multiply-adds. With `backward`, the
- * last panel comes first: what the sweep before read last is still in the cache. */
-#define FL_FOR_TILES(rows, P, backward, TILE)                                      \
+/* Calls TILE(R, N, row, panel) so that the tiles cover rows x panels. Panels are the outer loop:
+ * the weights of a panel are read once for all rows. A single row takes several panels at a time,
+ * or too few chains would be under way to hide the latency of the multiply-adds. With `backward`,
+ * the last panel comes first: what the sweep before read last is still in the cache. */
+#define FL_FOR_TILES(rows, panels, backward, TILE)                                 \
     do {                                                                           \
-        const ptrdiff_t groups = (rows) == 1 ? (P) / FL_TILE_PANELS : 0;           \
-        const ptrdiff_t stops = groups + (P) - groups * FL_TILE_PANELS;            \
+        const ptrdiff_t groups = (rows) == 1 ? (panels) / FL_TILE_PANELS : 0;      \
+        const ptrdiff_t stops = groups + (panels) - groups * FL_TILE_PANELS;       \
         const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;        \
         const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;             \
         for (ptrdiff_t i = 0; i < stops; i++) {                                    \
@@ -83,7 +84,7 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
 #define FL_TILE_IF(R, row, panel, TILE) \
     if (R <= FL_TILE_ROWS) TILE((R <= FL_TILE_ROWS ? R : 1), 1, row, panel)
 
-static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const void *a_,
+static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K, const void *a_,
                              ptrdiff_t a_stride, const void *w_, const void *bias_, void *z_,
                              ptrdiff_t z_stride) {
     const FL_REAL *a = a_, *w = w_, *bias = bias_;
@@ -92,7 +93,7 @@ static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t P, ptrdiff_t K, const voi
     FL_NAME(product_tile)(R, N, K, a + (row) * a_stride, a_stride, w + (panel) * K * FL_PANEL,  \
                           bias + (panel) * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
                           z_stride)
-    FL_FOR_TILES(rows, P, 0, FL_TILE);
+    FL_FOR_TILES(rows, panels, 0, FL_TILE);
 #undef FL_TILE
 }
 

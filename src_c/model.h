@@ -10,15 +10,15 @@
 /* The parameters of one layer in one direction. */
 typedef struct fl_direction {
     ptrdiff_t input_size; /* I_l */
-    const void *w;        /* (P, I_l, 4, V) */
-    const void *u;        /* (P, H, 4, V) */
-    const void *bias;     /* (P, 4, V) */
+    const void *w;        /* (panels, I_l, 4, V) */
+    const void *u;        /* (panels, H, 4, V) */
+    const void *bias;     /* (panels, 4, V) */
 } fl_direction;
 
 struct fl_model {
     fl_config config;
     const fl_kernels *kernels;
-    ptrdiff_t panels;          /* P */
+    ptrdiff_t panels;          /* of V units each */
     size_t bytes;              /* of the whole model */
     void *packed;              /* all packed parameters, one block */
     fl_direction directions[]; /* L*D of them, index l*D + d */

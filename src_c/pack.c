@@ -31,7 +31,7 @@ static int add_blocks(size_t count, size_t rows, size_t columns, size_t *total) 
 }
 
 /* Counts reals with H units a layer: the unpacked parameters with units = H and biases = 2 or 0,
- * the packed ones with units = P*V and biases = 1. */
+ * the packed ones with units = panels*V and biases = 1. */
 static int count_reals(const fl_config *config, size_t units, size_t biases, size_t *count) {
     const size_t D = (size_t)config->num_directions, above = (size_t)config->num_layers - 1;
     const size_t H = (size_t)config->hidden_size;

@@ -17,6 +17,9 @@
 #define FL_ARM64 0
 #endif
 
+#if defined(__FAST_MATH__)
+#error "-ffast-math would change the bits of results: build fastlstm without it"
+#endif
 #if FLT_EVAL_METHOD != 0
 #error \
     "fastlstm needs float and double arithmetic without excess precision (on 32-bit x86: -msse2 -mfpmath=sse)"
@@ -32,6 +35,13 @@
 #define FL_NOINLINE __attribute__((noinline))
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
 #define FL_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/* Visible from outside even where the library is built with hidden symbols. */
+#if defined(_WIN32)
+#define FL_EXPORT __declspec(dllexport)
+#else
+#define FL_EXPORT __attribute__((visibility("default")))
 #endif
 
 #define FL_CAT_(a, b) a##b
@@ -53,7 +63,9 @@
 #endif
 
 /* The floating-point environment inside a call: round to nearest, no traps, denormal inputs and
- * results are zero. fl_fp_enter returns the caller's, for fl_fp_leave. */
+ * results are zero. fl_fp_enter returns the caller's, for fl_fp_leave. A result that would round up
+ * to the smallest normal number is kept by x86-64, which looks after rounding, and flushed by
+ * arm64, which looks before: there alone the two can differ. */
 #if FL_X86
 #include <immintrin.h>
 typedef unsigned int fl_fp_state;

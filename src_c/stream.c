@@ -5,6 +5,7 @@
 
 #include "forward.h"
 #include "model.h"
+#include "platform.h"
 
 /* Steps that one run takes at most; a longer push is cut, which does not change its bits. */
 enum { STREAM_STEPS = 64 };
@@ -13,7 +14,7 @@ struct fl_stream {
     const fl_model *model;
     ptrdiff_t batch;
     size_t state_bytes; /* of h, and of c */
-    void *h, *c;        /* (L, B, H) each */
+    char *h, *c;        /* (L, B, H) each */
     fl_scratch scratch;
 };
 
@@ -35,9 +36,9 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     made->h = fl_alloc_aligned(2, state_bytes);
     fl_status status = made->h ? FL_OK : FL_ERROR_MEMORY;
     if (status == FL_OK) {
-        made->c = (char *)made->h + state_bytes;
+        made->c = made->h + state_bytes;
         memset(made->h, 0, 2 * state_bytes);
-        status = fl_scratch_create(model, STREAM_STEPS, batch, &made->scratch);
+        status = fl_scratch_create(model, STREAM_STEPS, batch, 1, &made->scratch);
     }
     if (status != FL_OK) {
         fl_stream_destroy(made);
@@ -54,11 +55,24 @@ void fl_stream_destroy(fl_stream *stream) {
     free(stream);
 }
 
+static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y) {
+    const fl_span span = {T,
+                          stream->batch,
+                          x,
+                          y,
+                          stream->h,
+                          stream->c,
+                          stream->batch * stream->model->config.hidden_size};
+    const fl_fp_state saved = fl_fp_enter();
+    fl_run(stream->model, &span, &stream->scratch, NULL);
+    fl_fp_leave(saved);
+}
+
 void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
     const fl_config *config = &stream->model->config;
     const fl_rows x = {(char *)(uintptr_t)x_t, 0, config->input_size};
     const fl_rows y = {y_t, 0, config->hidden_size};
-    fl_run(stream->model, 1, stream->batch, x, y, stream->h, stream->c, &stream->scratch);
+    run(stream, 1, x, y);
 }
 
 fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
@@ -67,7 +81,7 @@ fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_
     if (stream == NULL || T < 0 || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
     const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
     const fl_rows out = {y, y_stride_t, y_stride_b};
-    fl_run(stream->model, T, stream->batch, in, out, stream->h, stream->c, &stream->scratch);
+    run(stream, T, in, out);
     return FL_OK;
 }
 
@@ -78,8 +92,8 @@ void fl_stream_reset(fl_stream *stream, const unsigned char *mask) {
         for (ptrdiff_t b = 0; b < stream->batch; b++) {
             if (mask != NULL && !mask[b]) continue;
             const size_t start = (size_t)(l * stream->batch + b) * row;
-            memset((char *)stream->h + start, 0, row);
-            memset((char *)stream->c + start, 0, row);
+            memset(stream->h + start, 0, row);
+            memset(stream->c + start, 0, row);
         }
 }
 

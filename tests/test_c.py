@@ -33,7 +33,7 @@ def build(name: str, folder: Path) -> Path:
         missing("a C compiler")
     sources = [*sorted((ROOT / "src_c").glob("*.c")), ROOT / "tests" / "c" / f"{name}.c"]
     program = folder / name
-    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-o", program]
+    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-pthread", "-o", program]
     subprocess.run([*command, *map(str, words)], check=True)
     return program
 
@@ -48,6 +48,14 @@ def run(*command: str) -> str:
 
 def test_c_api(tmp_path: Path) -> None:
     run(str(build("test_capi", tmp_path)))
+
+
+def test_c_threads(tmp_path: Path) -> None:
+    run(str(build("test_threads", tmp_path)))
+
+
+def test_c_streams(tmp_path: Path) -> None:
+    run(str(build("test_stream", tmp_path)))
 
 
 @pytest.fixture(scope="module")

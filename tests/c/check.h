@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-static long checks_passed, checks_failed;
+static _Atomic long checks_passed, checks_failed; /* tests of threads check in all of them */
 
 #define CHECK(condition)                                                                \
     do {                                                                                \

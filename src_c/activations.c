@@ -1,0 +1,24 @@
+/* The activations of the kernels, element by element. */
+#include "fastlstm.h"
+#include "kernels.h"
+#include "platform.h"
+
+/* Activations of a table, in the floating-point environment of the kernels. */
+static fl_status apply(void (*activation)(ptrdiff_t, const void *, void *), ptrdiff_t n,
+                       const void *x, void *y) {
+    if (n < 0 || (n > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
+    const fl_fp_state saved = fl_fp_enter();
+    activation(n, x, y);
+    fl_fp_leave(saved);
+    return FL_OK;
+}
+
+fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
+    return kernels ? apply(kernels->sigmoid, n, x, y) : FL_ERROR_ISA;
+}
+
+fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
+    return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
+}

@@ -1,0 +1,180 @@
+/* fl_forward: how a call is shared out, over blocks of sequences and over threads.
+ *
+ *   rows   Each thread takes sequences and runs all steps of them: no barriers. For batches. A
+ *          thread runs its sequences in blocks, so that the cache holds what a step needs.
+ *   units  Each thread takes a direction, or units of one: its share of U stays in its own cache.
+ *          One spin barrier a step. For few sequences through a large layer.
+ *
+ * Which of them runs changes no bit: sequences and units do not meet in any sum.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#include "forward.h"
+#include "kernels.h"
+#include "model.h"
+#include "platform.h"
+
+/* Measured on a virtual machine of 2 Zen 4 cores, see docs/benchmarks.md. */
+enum {
+    BLOCK_ROWS = 48,           /* sequences that one run takes, see rows_of_block */
+    BLOCK_U_BYTES = 1 << 20,   /* U up to this size is cheap to read again for the next block */
+    THREAD_WORK = 1 << 21,     /* multiply-adds worth waking a thread for */
+    UNITS_STEP_WORK = 1 << 16, /* multiply-adds of a step worth a barrier */
+    ROWS_PER_THREAD = 4        /* sequences that use a core's arithmetic about as well as many do */
+};
+
+/* One call, as its threads see it. */
+typedef struct call {
+    const fl_model *model;
+    fl_span span;
+    int by_rows, threads;
+    ptrdiff_t block;                    /* sequences of a run */
+    int directions_at_once;             /* units: 1 or 2 */
+    fl_barrier units[2], everyone;      /* units: one for each direction, one for all */
+    fl_scratch scratch[FL_MAX_THREADS]; /* rows: one for each thread; units: the first, shared */
+} call;
+
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+/* Multiply-adds of one step of all layers and directions, as a double since they may be many. */
+static double work_of_step(const fl_model *model, ptrdiff_t B) {
+    const fl_config *config = &model->config;
+    const double H = (double)config->hidden_size, D = (double)config->num_directions;
+    const double first = (double)config->input_size + H, above = D * H + H;
+    return 4 * H * D * (double)B * (first + ((double)config->num_layers - 1) * above);
+}
+
+/* How many threads a call is worth, and how they share it; 1 where sharing would cost more. */
+static int plan(call *call) {
+    const fl_config *config = &call->model->config;
+    const ptrdiff_t B = call->span.B;
+    const double step = work_of_step(call->model, B), all = step * (double)call->span.T;
+    int threads = fl_get_num_threads();
+    if (all < (double)threads * THREAD_WORK) threads = (int)(all / THREAD_WORK);
+    call->by_rows = 1;
+    call->directions_at_once = 1;
+    if (threads <= 1) return 1;
+    if (B >= (ptrdiff_t)threads * ROWS_PER_THREAD) return threads;
+
+    const int directions = (int)config->num_directions;
+    const double step_of_direction = step / (double)(config->num_layers * directions);
+    ptrdiff_t per_direction = threads / directions;
+    if (step_of_direction < UNITS_STEP_WORK) per_direction = 1;
+    per_direction = smaller(per_direction, call->model->panels);
+    if (directions * per_direction >= smaller(B, threads)) {
+        call->by_rows = 0;
+        call->directions_at_once = directions;
+        return directions * (int)per_direction;
+    }
+    return (int)smaller(B, threads);
+}
+
+/* Sequences of one run. All of a thread's, unless U is small enough to be read again for each
+ * block: then a block's z and states stay in the cache from one step to the next. */
+static ptrdiff_t rows_of_block(const fl_model *model, ptrdiff_t rows) {
+    const size_t u_bytes = (size_t)model->config.hidden_size * 4 * (size_t)model->panels *
+                           (size_t)model->kernels->lanes * model->kernels->real_bytes;
+    if (rows <= BLOCK_ROWS || u_bytes > BLOCK_U_BYTES) return rows;
+    const ptrdiff_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    return (rows + blocks - 1) / blocks;
+}
+
+/* Thread `index` runs its sequences, block by block. */
+static void run_rows(void *context, int index) {
+    const call *call = context;
+    const size_t real = call->model->kernels->real_bytes;
+    const ptrdiff_t H = call->model->config.hidden_size, B = call->span.B;
+    const ptrdiff_t end = B * (index + 1) / call->threads;
+    const fl_fp_state saved = fl_fp_enter();
+    for (ptrdiff_t b = B * index / call->threads; b < end; b += call->block) {
+        fl_span span = call->span;
+        span.B = smaller(call->block, end - b);
+        span.x = fl_rows_from(span.x, 0, b, real);
+        span.y = fl_rows_from(span.y, 0, b, real);
+        span.h += b * H * (ptrdiff_t)real;
+        span.c += b * H * (ptrdiff_t)real;
+        fl_run(call->model, &span, &call->scratch[index], NULL);
+    }
+    fl_fp_leave(saved);
+}
+
+/* Thread `index` runs its direction or its units of one, in step with the others. */
+static void run_units(void *context, int index) {
+    call *call = context;
+    fl_share share = {0, call->threads / call->directions_at_once, FL_ALL_DIRECTIONS,
+                      &call->units[0], &call->everyone};
+    share.index = index / call->directions_at_once;
+    if (call->directions_at_once == 2) {
+        share.direction = index % 2;
+        share.units = &call->units[index % 2];
+    }
+    const fl_fp_state saved = fl_fp_enter();
+    fl_run(call->model, &call->span, &call->scratch[0], &share);
+    fl_fp_leave(saved);
+}
+
+static int scratches(const call *call) { return call->by_rows ? call->threads : 1; }
+
+static void destroy_scratch(call *call, int count) {
+    for (int i = 0; i < count; i++) fl_scratch_destroy(&call->scratch[i]);
+}
+
+/* Allocates all scratch of a call; none is left on error. */
+static fl_status create_scratch(call *call) {
+    const ptrdiff_t rows = call->by_rows ? call->block : call->span.B;
+    for (int i = 0; i < scratches(call); i++) {
+        const fl_status status = fl_scratch_create(call->model, call->span.T, rows,
+                                                   call->directions_at_once, &call->scratch[i]);
+        if (status == FL_OK) continue;
+        destroy_scratch(call, i);
+        return status;
+    }
+    return FL_OK;
+}
+
+/* to (bytes) = from, or zeros. */
+static void copy_state(void *to, const void *from, size_t bytes) {
+    if (from == NULL) memset(to, 0, bytes);
+    else if (from != to) memcpy(to, from, bytes);
+}
+
+fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
+                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
+                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n) {
+    if (model == NULL || T < 0 || B < 0) return FL_ERROR_ARGUMENT;
+    if (B == 0) return FL_OK;
+    if (h_n == NULL || c_n == NULL || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
+
+    const ptrdiff_t LD = model->config.num_layers * model->config.num_directions;
+    const ptrdiff_t H = model->config.hidden_size;
+    size_t bytes;
+    if (!fl_multiply_sizes((size_t)H * model->kernels->real_bytes, (size_t)LD, &bytes) ||
+        !fl_multiply_sizes(bytes, (size_t)B, &bytes))
+        return FL_ERROR_OVERFLOW;
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
+    const fl_rows out = {y, y_stride_t, y_stride_b};
+    call call = {.model = model, .by_rows = 1, .directions_at_once = 1};
+    call.span = (fl_span){T, B, in, out, h_n, c_n, B * H};
+    const int wanted = T > 0 ? plan(&call) : 1;
+    call.threads = fl_pool_take(wanted);
+    if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */
+        call.by_rows = 1;
+        call.directions_at_once = 1;
+    }
+    call.block = rows_of_block(model, (B + call.threads - 1) / call.threads);
+    call.units[0].size = call.units[1].size = call.threads / call.directions_at_once;
+    call.everyone.size = call.threads;
+
+    const fl_status status = T > 0 ? create_scratch(&call) : FL_OK;
+    if (status == FL_OK) {
+        copy_state(h_n, h_0, bytes); /* the final states are the running ones */
+        copy_state(c_n, c_0, bytes);
+        if (T > 0) {
+            fl_pool_run(call.threads, call.by_rows ? run_rows : run_units, &call);
+            destroy_scratch(&call, scratches(&call));
+        }
+    }
+    fl_pool_release(call.threads);
+    return status;
+}

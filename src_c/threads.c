@@ -1,0 +1,273 @@
+/* The pool. Its threads sleep between calls; a call wakes them once and they spin with it. One call
+ * at a time has the pool: others that come meanwhile run on their own thread alone. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+#include "threads.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fastlstm.h"
+#include "platform.h"
+
+#if defined(_WIN32)
+#include <windows.h>
+typedef SRWLOCK mutex;
+typedef CONDITION_VARIABLE condition;
+#define MUTEX_NEW SRWLOCK_INIT
+#define CONDITION_NEW CONDITION_VARIABLE_INIT
+static void lock(mutex *m) { AcquireSRWLockExclusive(m); }
+static int try_lock(mutex *m) { return TryAcquireSRWLockExclusive(m) != 0; }
+static void unlock(mutex *m) { ReleaseSRWLockExclusive(m); }
+static void wait_for(condition *c, mutex *m) { SleepConditionVariableSRW(c, m, INFINITE, 0); }
+static void wake_all(condition *c) { WakeAllConditionVariable(c); }
+static void yield(void) { SwitchToThread(); }
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+typedef pthread_mutex_t mutex;
+typedef pthread_cond_t condition;
+#define MUTEX_NEW PTHREAD_MUTEX_INITIALIZER
+#define CONDITION_NEW PTHREAD_COND_INITIALIZER
+static void lock(mutex *m) { pthread_mutex_lock(m); }
+static int try_lock(mutex *m) { return pthread_mutex_trylock(m) == 0; }
+static void unlock(mutex *m) { pthread_mutex_unlock(m); }
+static void wait_for(condition *c, mutex *m) { pthread_cond_wait(c, m); }
+static void wake_all(condition *c) { pthread_cond_broadcast(c); }
+static void yield(void) { sched_yield(); }
+#endif
+
+static void pause_briefly(void) {
+#if FL_X86
+    _mm_pause();
+#elif FL_ARM64 && !defined(_MSC_VER)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Waits until *a is no longer `old`. Spins, then lets others run: with fewer processors than
+ * threads, spinning alone would keep off the very thread that is waited for. */
+static void spin_while(const fl_atomic *a, long old) {
+    enum { SPINS = 4096 };
+    for (int i = 0; fl_atomic_load(a) == old; i++) {
+        if (i < SPINS) pause_briefly();
+        else yield();
+    }
+}
+
+void fl_barrier_wait(fl_barrier *barrier) {
+    const long generation = fl_atomic_load(&barrier->generation);
+    if (fl_atomic_add(&barrier->arrived, 1) + 1 == barrier->size) {
+        fl_atomic_store(&barrier->arrived, 0);
+        fl_atomic_store(&barrier->generation, generation + 1);
+    } else {
+        spin_while(&barrier->generation, generation);
+    }
+}
+
+static struct {
+    mutex owner; /* held by the call that has the pool */
+    mutex state; /* guards what follows */
+    condition job_ready;
+    int threads;               /* made so far, the calling one not counted */
+    long job;                  /* number of the current job; a thread does each job once */
+    long born[FL_MAX_THREADS]; /* the job that was current when a thread was made */
+#if defined(__linux__)
+    pthread_t handles[FL_MAX_THREADS];
+    cpu_set_t allowed; /* processors the threads were last told to use, but for `caller` */
+    int placed;        /* threads that were told */
+    int caller;        /* the processor of the call they were told of */
+#endif
+    int count; /* threads wanted for it, the calling one included */
+    void (*work)(void *context, int index);
+    void *context;
+    fl_atomic unfinished;
+} pool = {.owner = MUTEX_NEW, .state = MUTEX_NEW, .job_ready = CONDITION_NEW};
+
+/* The life of pool thread `index` (from 1): sleep, work, sleep. */
+static void serve(int index) {
+    long done = pool.born[index];
+    for (;;) {
+        lock(&pool.state);
+        while (pool.job == done || index >= pool.count) {
+            done = pool.job;
+            wait_for(&pool.job_ready, &pool.state);
+        }
+        done = pool.job;
+        void (*const work)(void *, int) = pool.work;
+        void *const context = pool.context;
+        unlock(&pool.state);
+        work(context, index);
+        fl_atomic_add(&pool.unfinished, -1);
+    }
+}
+
+#if defined(_WIN32)
+static DWORD WINAPI thread_main(void *index) {
+    serve((int)(intptr_t)index);
+    return 0;
+}
+static int start_thread(int index) {
+    HANDLE thread = CreateThread(NULL, 0, thread_main, (void *)(intptr_t)index, 0, NULL);
+    if (thread == NULL) return 0;
+    CloseHandle(thread);
+    return 1;
+}
+#else
+static void *thread_main(void *index) {
+    serve((int)(intptr_t)index);
+    return NULL;
+}
+
+/* A forked child has the pool's memory but none of its threads: it begins anew. */
+static void reset_in_child(void) {
+    pthread_mutex_init(&pool.owner, NULL);
+    pthread_mutex_init(&pool.state, NULL);
+    pthread_cond_init(&pool.job_ready, NULL);
+    pool.threads = 0;
+    pool.count = 0;
+#if defined(__linux__)
+    pool.placed = 0;
+#endif
+}
+
+static int start_thread(int index) {
+    static int prepared_for_fork;
+    if (!prepared_for_fork) {
+        if (pthread_atfork(NULL, NULL, reset_in_child) != 0) return 0;
+        prepared_for_fork = 1;
+    }
+    /* Signals belong to the threads of the program. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    const int failed = pthread_create(&thread, NULL, thread_main, (void *)(intptr_t)index);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) return 0;
+    pthread_detach(thread);
+#if defined(__linux__)
+    pool.handles[index] = thread;
+#endif
+    return 1;
+}
+#endif
+
+#if defined(__linux__)
+/* Processors that the calling thread may use; 1 when the system does not say. */
+static int allowed_processors(cpu_set_t *allowed) {
+    if (sched_getaffinity(0, sizeof *allowed, allowed) != 0) CPU_ZERO(allowed);
+    return CPU_COUNT(allowed) > 0 ? CPU_COUNT(allowed) : 1;
+}
+
+/* Keeps the pool's threads off the processor of the call they work for. Left alone, a thread is
+ * often woken right there, and then waits for the very thread that spins for it. */
+static void place_threads(void) {
+    cpu_set_t allowed;
+    const int caller = sched_getcpu();
+    if (allowed_processors(&allowed) < 2 || caller < 0 || !CPU_ISSET(caller, &allowed)) return;
+    if (pool.placed == pool.threads && pool.caller == caller && CPU_EQUAL(&pool.allowed, &allowed))
+        return;
+    pool.allowed = allowed;
+    pool.caller = caller;
+    pool.placed = pool.threads;
+    CPU_CLR(caller, &allowed);
+    for (int i = 1; i <= pool.threads; i++)
+        pthread_setaffinity_np(pool.handles[i], sizeof allowed, &allowed);
+}
+#else
+static void place_threads(void) {}
+#endif
+
+int fl_pool_take(int wanted) {
+    if (wanted > FL_MAX_THREADS) wanted = FL_MAX_THREADS;
+#if defined(__linux__)
+    /* More threads than processors would wait for each other at every barrier. */
+    cpu_set_t allowed;
+    if (wanted > 1 && wanted > allowed_processors(&allowed)) wanted = allowed_processors(&allowed);
+#endif
+    if (wanted <= 1 || !try_lock(&pool.owner)) return 1;
+    while (pool.threads < wanted - 1) {
+        pool.born[pool.threads + 1] = pool.job;
+        if (!start_thread(pool.threads + 1)) break;
+        pool.threads++;
+    }
+    if (pool.threads == 0) {
+        unlock(&pool.owner);
+        return 1;
+    }
+    return pool.threads + 1 < wanted ? pool.threads + 1 : wanted;
+}
+
+void fl_pool_release(int taken) {
+    if (taken > 1) unlock(&pool.owner);
+}
+
+void fl_pool_run(int taken, void (*work)(void *context, int index), void *context) {
+    if (taken > 1) {
+        place_threads();
+        lock(&pool.state);
+        pool.job++;
+        pool.count = taken;
+        pool.work = work;
+        pool.context = context;
+        fl_atomic_store(&pool.unfinished, taken - 1);
+        wake_all(&pool.job_ready);
+        unlock(&pool.state);
+    }
+    work(context, 0);
+    if (taken > 1)
+        for (long left; (left = fl_atomic_load(&pool.unfinished)) != 0;)
+            spin_while(&pool.unfinished, left);
+}
+
+/* How many threads this process may use at once. */
+static int processors(void) {
+    int count = 1;
+#if defined(_WIN32)
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    count = (int)info.dwNumberOfProcessors;
+#elif defined(__linux__)
+    cpu_set_t allowed;
+    count = allowed_processors(&allowed);
+    /* A container's share of the machine: "quota period" in microseconds, or "max period". */
+    long quota, period;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (file != NULL) {
+        if (fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
+            const long share = (quota + period - 1) / period;
+            if (share < count) count = (int)share;
+        }
+        fclose(file);
+    }
+#elif defined(_SC_NPROCESSORS_ONLN)
+    count = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    return count < 1 ? 1 : count > FL_MAX_THREADS ? FL_MAX_THREADS : count;
+}
+
+/* 0: not yet decided. */
+static fl_atomic num_threads;
+
+/* These two are exported: threadpoolctl recognises the library by them. */
+FL_EXPORT int fl_get_num_threads(void) {
+    long count = fl_atomic_load(&num_threads);
+    if (count == 0) {
+        const char *asked = getenv("FASTLSTM_NUM_THREADS");
+        char *end = NULL;
+        count = asked != NULL && *asked != '\0' ? strtol(asked, &end, 10) : 0;
+        if (count < 1 || count > FL_MAX_THREADS || *end != '\0') count = processors();
+        fl_atomic_store(&num_threads, count);
+    }
+    return (int)count;
+}
+
+FL_EXPORT fl_status fl_set_num_threads(int count) {
+    if (count < 1 || count > FL_MAX_THREADS) return FL_ERROR_ARGUMENT;
+    fl_atomic_store(&num_threads, count);
+    return FL_OK;
+}

@@ -1,0 +1,246 @@
+/* Tests of streams through the C API alone: bits against those of fl_forward, states, resets and
+ * every documented error. */
+#include <float.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "fastlstm.h"
+#include "platform.h"
+
+enum { LONGEST = 150 }; /* steps; more than a stream takes at a time */
+
+/* xorshift64*, numbers in [-1, 1) that are exact in float. */
+static uint64_t random_state = 88172645463325252u;
+static double random_real(void) {
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    const uint64_t bits = random_state * 2685821657736338717u;
+    return (double)(bits >> 40) / (double)(1 << 23) - 1.0;
+}
+
+static size_t size_of(fl_dtype dtype) {
+    return dtype == FL_FLOAT64 ? sizeof(double) : sizeof(float);
+}
+
+/* Random reals in memory of exactly their size, so that a sanitizer sees a step too far. */
+static char *random_reals(size_t count, double scale, fl_dtype dtype) {
+    char *values = malloc(count * size_of(dtype));
+    for (size_t j = 0; j < count; j++) {
+        if (dtype == FL_FLOAT64) ((double *)(void *)values)[j] = scale * random_real();
+        else ((float *)(void *)values)[j] = (float)(scale * random_real());
+    }
+    return values;
+}
+
+static fl_model *random_model(const fl_config *config, const char *isa) {
+    size_t count;
+    fl_model *model = NULL;
+    CHECK(fl_parameter_count(config, &count) == FL_OK);
+    char *parameters = random_reals(count, 0.5, config->dtype);
+    CHECK(fl_model_create(config, isa, parameters, &model) == FL_OK);
+    free(parameters);
+    return model;
+}
+
+static int same_state(const fl_stream *stream, const char *h, const char *c, size_t bytes) {
+    char *h_now = malloc(bytes), *c_now = malloc(bytes);
+    fl_stream_get_state(stream, h_now, c_now);
+    const int same = memcmp(h, h_now, bytes) == 0 && memcmp(c, c_now, bytes) == 0;
+    free(h_now);
+    free(c_now);
+    return same;
+}
+
+/* T steps of B sequences by fl_forward, by steps, by pushes of several lengths, and by a push over
+ * memory in which each sequence lies in one piece. */
+static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t B) {
+    const ptrdiff_t I = config.input_size, H = config.hidden_size;
+    const size_t size = size_of(config.dtype), rows = (size_t)(T * B);
+    const size_t x_step = (size_t)(B * I) * size, y_step = (size_t)(B * H) * size;
+    const size_t state_count = (size_t)(config.num_layers * B * H);
+    const size_t y_bytes = rows * (size_t)H * size, state_bytes = state_count * size;
+    fl_model *model = random_model(&config, isa);
+    char *x = random_reals(rows * (size_t)I, 1, config.dtype);
+    char *h_0 = random_reals(state_count, 0.7, config.dtype);
+    char *c_0 = random_reals(state_count, 0.9, config.dtype);
+    char *y = malloc(y_bytes), *h_n = malloc(state_bytes), *c_n = malloc(state_bytes);
+    CHECK(fl_forward(model, T, B, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n) == FL_OK);
+
+    fl_stream *stream = NULL;
+    CHECK(fl_stream_create(model, B, &stream) == FL_OK && stream != NULL);
+    char *got = calloc(y_bytes, 1);
+    fl_stream_set_state(stream, h_0, c_0);
+    CHECK(same_state(stream, h_0, c_0, state_bytes));
+    for (size_t t = 0; t < (size_t)T; t++) fl_stream_step(stream, x + t * x_step, got + t * y_step);
+    CHECK(memcmp(y, got, y_bytes) == 0 && same_state(stream, h_n, c_n, state_bytes));
+
+    const ptrdiff_t pieces[] = {1, 64, 65, T};
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        memset(got, 0, y_bytes);
+        fl_stream_set_state(stream, h_0, c_0);
+        for (ptrdiff_t t = 0; t < T; t += pieces[i]) {
+            const ptrdiff_t n = pieces[i] < T - t ? pieces[i] : T - t;
+            CHECK(fl_stream_push(stream, n, x + (size_t)t * x_step, B * I, I,
+                                 got + (size_t)t * y_step, B * H, H) == FL_OK);
+        }
+        CHECK(memcmp(y, got, y_bytes) == 0 && same_state(stream, h_n, c_n, state_bytes));
+    }
+
+    const size_t x_row = (size_t)I * size, y_row = (size_t)H * size;
+    char *x_first = malloc(rows * x_row);
+    for (size_t t = 0; t < (size_t)T; t++)
+        for (size_t b = 0; b < (size_t)B; b++)
+            memcpy(x_first + (b * (size_t)T + t) * x_row, x + (t * (size_t)B + b) * x_row, x_row);
+    memset(got, 0, y_bytes);
+    fl_stream_set_state(stream, h_0, c_0);
+    CHECK(fl_stream_push(stream, T, x_first, I, T * I, got, H, T * H) == FL_OK);
+    for (size_t t = 0; t < (size_t)T; t++)
+        for (size_t b = 0; b < (size_t)B; b++)
+            CHECK(memcmp(y + (t * (size_t)B + b) * y_row, got + (b * (size_t)T + t) * y_row,
+                         y_row) == 0);
+    CHECK(same_state(stream, h_n, c_n, state_bytes));
+
+    fl_stream_destroy(stream);
+    fl_model_destroy(model);
+    free(x);
+    free(x_first);
+    free(h_0);
+    free(c_0);
+    free(y);
+    free(h_n);
+    free(c_n);
+    free(got);
+}
+
+static void test_bits(void) {
+    static const struct {
+        ptrdiff_t I, H, L, B;
+        int bias;
+    } cases[] = {{1, 1, 1, 1, 1},  {1, 20, 1, 1, 1}, {3, 5, 2, 2, 1},  {17, 31, 2, 3, 0},
+                 {8, 16, 1, 1, 0}, {9, 65, 1, 7, 1}, {5, 17, 3, 13, 1}};
+    for (int isa = 0; isa < fl_isa_count(); isa++)
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            for (int dtype = FL_FLOAT32; dtype <= FL_FLOAT64; dtype++) {
+                const fl_config config = {cases[i].I, cases[i].H,    cases[i].L,
+                                          1,          cases[i].bias, (fl_dtype)dtype};
+                check_bits(config, fl_isa_name(isa), LONGEST, cases[i].B);
+            }
+}
+
+/* A stream begins at zero; a reset returns the chosen sequences there and leaves the others. */
+static void test_reset(void) {
+    enum { I = 3, H = 5, L = 2, B = 4, STATE = L * B * H };
+    const fl_config config = {I, H, L, 1, 1, FL_FLOAT32};
+    fl_model *model = random_model(&config, NULL);
+    const float zeros[STATE] = {0};
+    const size_t bytes = sizeof zeros;
+    char *x = random_reals(B * I, 1, FL_FLOAT32);
+    float y[B * H], h[STATE], c[STATE], h_expected[STATE], c_expected[STATE];
+    fl_stream *stream;
+    CHECK(fl_stream_create(model, B, &stream) == FL_OK);
+    CHECK(same_state(stream, (const char *)zeros, (const char *)zeros, bytes));
+    fl_stream_step(stream, x, y);
+    fl_stream_get_state(stream, h, c);
+    for (int j = 0; j < STATE; j++) CHECK(h[j] != 0 && c[j] != 0);
+
+    const unsigned char none[B] = {0, 0, 0, 0}, some[B] = {0, 255, 0, 1};
+    fl_stream_reset(stream, none);
+    CHECK(same_state(stream, (const char *)h, (const char *)c, bytes));
+    for (int j = 0; j < STATE; j++) {
+        const int zero = some[j / H % B] != 0;
+        h_expected[j] = zero ? 0 : h[j];
+        c_expected[j] = zero ? 0 : c[j];
+    }
+    fl_stream_reset(stream, some);
+    CHECK(same_state(stream, (const char *)h_expected, (const char *)c_expected, bytes));
+    fl_stream_reset(stream, NULL);
+    CHECK(same_state(stream, (const char *)zeros, (const char *)zeros, bytes));
+    fl_stream_destroy(stream);
+    fl_model_destroy(model);
+    free(x);
+}
+
+/* Streams of one model do not know of each other. */
+static void test_streams_are_apart(void) {
+    enum { I = 2, H = 19, STEPS = 30 };
+    const fl_config config = {I, H, 1, 1, 1, FL_FLOAT64};
+    fl_model *model = random_model(&config, NULL);
+    char *x = random_reals(STEPS * I, 1, FL_FLOAT64);
+    double expected[STEPS * H], y[H], other[H];
+    fl_stream *one, *two;
+    CHECK(fl_stream_create(model, 1, &one) == FL_OK && fl_stream_create(model, 1, &two) == FL_OK);
+    CHECK(fl_stream_push(one, STEPS, x, I, I, expected, H, H) == FL_OK);
+    fl_stream_reset(one, NULL);
+    for (size_t t = 0; t < STEPS; t++) {
+        fl_stream_step(two, x + (STEPS - 1 - t) * I * sizeof(double), other);
+        fl_stream_step(one, x + t * I * sizeof(double), y);
+        CHECK(memcmp(y, expected + t * H, sizeof y) == 0);
+    }
+    fl_stream_destroy(one);
+    fl_stream_destroy(two);
+    fl_model_destroy(model);
+    free(x);
+}
+
+static void test_errors(void) {
+    const fl_config config = {2, 3, 1, 1, 1, FL_FLOAT32}, both = {2, 3, 1, 2, 1, FL_FLOAT32};
+    fl_model *model = random_model(&config, NULL), *two_directions = random_model(&both, NULL);
+    fl_stream *stream = (fl_stream *)(void *)&model;
+    CHECK(fl_stream_create(NULL, 1, &stream) == FL_ERROR_ARGUMENT && stream == NULL);
+    CHECK(fl_stream_create(model, 1, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_create(model, 0, &stream) == FL_ERROR_ARGUMENT && stream == NULL);
+    CHECK(fl_stream_create(model, -1, &stream) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_create(two_directions, 1, &stream) == FL_ERROR_ARGUMENT && stream == NULL);
+    CHECK(fl_stream_create(model, PTRDIFF_MAX, &stream) == FL_ERROR_OVERFLOW && stream == NULL);
+    CHECK(fl_stream_create(model, PTRDIFF_MAX / 100, &stream) != FL_OK && stream == NULL);
+
+    float x[2] = {1, 2}, y[3] = {7, 7, 7};
+    const float h[3] = {1, 2, 3}, c[3] = {4, 5, 6};
+    CHECK(fl_stream_create(model, 1, &stream) == FL_OK);
+    fl_stream_set_state(stream, h, c);
+    CHECK(fl_stream_push(NULL, 1, x, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, -1, x, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 1, NULL, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 1, x, 2, 2, NULL, 3, 3) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 0, NULL, 0, 0, NULL, 0, 0) == FL_OK);
+    CHECK(y[0] == 7 && y[2] == 7);
+    CHECK(same_state(stream, (const char *)h, (const char *)c, sizeof h));
+    fl_stream_destroy(stream);
+    fl_stream_destroy(NULL);
+    fl_model_destroy(model);
+    fl_model_destroy(two_directions);
+}
+
+/* The caller's floating-point environment survives a step, and denormals are zero inside. */
+static void test_floating_point_environment(void) {
+    const fl_config config = {1, 1, 1, 1, 0, FL_FLOAT32};
+    const float parameters[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    const float x = FLT_MIN / 4, h = FLT_MIN / 8, c = FLT_MIN / 2;
+    float y = 7;
+    fl_model *model;
+    fl_stream *stream;
+    CHECK(fl_model_create(&config, NULL, parameters, &model) == FL_OK);
+    CHECK(fl_stream_create(model, 1, &stream) == FL_OK);
+    fl_stream_set_state(stream, &h, &c);
+    const fl_fp_state outer = fl_fp_enter();
+    fl_fp_leave(outer);
+    fl_stream_step(stream, &x, &y);
+    const fl_fp_state after = fl_fp_enter();
+    fl_fp_leave(after);
+    CHECK(memcmp(&outer, &after, sizeof outer) == 0);
+    if (FL_X86 || FL_ARM64) CHECK(y == 0);
+    fl_stream_destroy(stream);
+    fl_model_destroy(model);
+}
+
+int main(void) {
+    test_errors();
+    test_reset();
+    test_streams_are_apart();
+    test_bits();
+    test_floating_point_environment();
+    return checks_report();
+}
