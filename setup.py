@@ -24,7 +24,15 @@ def switch(name: str) -> bool:
 
 
 # Fused multiply-adds are explicit in the kernels; a compiler that made its own would change bits.
-UNIX_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+UNIX_FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-fast-math",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise", "/W3"]
 
 

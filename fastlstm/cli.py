@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        From argparse, for ``--help`` and ``--version`` (code 0) and bad options (code 2).
+        From argparse, for ``--help`` and ``--version`` (code 0) and bad options (code 2); when
+        the process is asked to terminate (code 143).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["bench"]:  # its options are its own: argparse must not see them
-            return _bench(arguments[1:])
-        args = _parser().parse_args(arguments)
-        args.command(args)
+        with _termination_unwinds():
+            if arguments[:1] == ["bench"]:  # its options are its own: argparse must not see them
+                return _bench(arguments[1:])
+            args = _parser().parse_args(arguments)
+            args.command(args)
     except KeyboardInterrupt:
         print("fastlstm: interrupted", file=sys.stderr)
         return 130
@@ -64,6 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastlstm: error: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no partial file stays behind."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -157,8 +178,10 @@ _positive.__name__ = "whole number"  # argparse: "invalid whole number value: 'x
 def _run(args: argparse.Namespace) -> None:
     """Choose: the demonstration, or the user's model on the user's data."""
     if args.model is None:
-        if args.output is not None:
-            raise UserError("--output needs MODEL and INPUT")
+        given = {"--output": args.output, "--chunk": args.chunk, "--no-head": args.no_head}
+        given["--batch-first"] = args.batch_first
+        if useless := [option for option, value in given.items() if value]:
+            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT")
         _run_demo(args.plot, args.force)
     elif args.input is None:
         raise UserError("INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
@@ -352,7 +375,7 @@ def _info(args: argparse.Namespace) -> None:
         "version": __version__,
         "isa": isa,
         "isas": list(_core.available_isas()),
-        "threads": 1,  # a call runs on the thread that makes it
+        "threads": _core.get_num_threads(),
         "cache sizes": dict(_core.cache_sizes()),
         "compiler": _core.compiler(),
     }

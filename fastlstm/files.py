@@ -36,8 +36,11 @@ def open_input(path: Path, input_size: int, model: Path) -> Array:
         raise UserError(f"{path}: no such file")
     try:
         x = readers[path.suffix.lower()](path)
-    except (ValueError, EOFError, csv.Error) as error:
-        raise UserError(f"{path}: {error}") from error
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:
+        # NumPy's header parser and csv raise a dozen types for a damaged file.
+        raise UserError(f"{path}: {error or type(error).__name__}") from error
     if x.dtype.kind not in "biuf":
         raise UserError(f"{path}: must hold real numbers, got {x.dtype}")
     if x.ndim not in (2, 3):

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastlstm.arguments import RealArray, as_real_array, as_state
+from fastlstm.arguments import RealArray, as_real_array, as_size, as_state
 from fastlstm.parameters import Architecture, join, split
 
 __all__ = ["forward", "lstm_cell", "lstm_layer", "sigmoid"]
@@ -191,10 +191,8 @@ def forward(
     working = np.dtype(dtype)
     if working.kind != "f":
         raise TypeError(f"dtype: got {working}, expected a floating dtype")
-    if num_layers < 1:
-        raise ValueError(f"num_layers: got {num_layers}, expected at least 1")
-    if num_directions not in (1, 2):
-        raise ValueError(f"num_directions: got {num_directions}, expected 1 or 2")
+    num_layers = as_size("num_layers", num_layers)
+    num_directions = as_size("num_directions", num_directions, 2)
     inputs = as_real_array("x", x, working)
     if inputs.ndim != 3:
         raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, I)")
@@ -242,11 +240,15 @@ def _as_parameters(
     dtype: np.dtype[Any],
 ) -> dict[str, RealArray]:
     """Return every parameter as an array of `dtype`, names and shapes checked."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters: got {type(parameters).__name__}, expected a mapping of names")
+    columns = []
     for name, shape in (("weight_ih_l0", "(4*H, I)"), ("weight_hh_l0", "(4*H, H)")):
-        if np.ndim(parameters.get(name, 0)) != 2:
-            raise ValueError(f"parameters: {name} is missing or not of shape {shape}")
-    input_size = np.shape(parameters["weight_ih_l0"])[1]
-    hidden_size = np.shape(parameters["weight_hh_l0"])[1]
+        array = as_real_array(f"parameters: {name}", parameters.get(name, 0), dtype)
+        if array.ndim != 2 or array.size == 0:
+            raise ValueError(f"parameters: {name} is missing, empty or not of shape {shape}")
+        columns.append(array.shape[1])
+    input_size, hidden_size = columns
     bias = any(name.startswith("bias_") for name in parameters)
     sizes = Architecture(input_size, hidden_size, num_layers, num_directions, bias)
     return split(join("parameters", parameters, sizes, dtype), sizes)

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -457,6 +458,41 @@ def test_a_bug_is_not_hidden_but_cleaned_up_after(
     assert files(here) == {"m.npz", "x.npy"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_termination_cleans_up(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    spy_on_the_layer(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", "m.npz", "x.npy", "-o", "y.npy", "--quiet"])
+    assert left.value.code == 128 + signal.SIGTERM
+    assert files(here) == {"m.npz", "x.npy"}
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("option", ["--batch-first", "--no-head", "--chunk=3", "--output=y.npy"])
+def test_options_for_a_model_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", option]) == 2
+    assert f"{option.split('=')[0]}: needs MODEL and INPUT" in capsys.readouterr().err
+
+
+def test_damaged_npy_input_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    honest = Path("x.npy").read_bytes()
+    rng = np.random.default_rng(0)
+    headers = [b"{'descr'", b"{[]:1}", b"\t\x0c  x\n y", b"{'descr': '<f4', 'shape': (True, 3)}"]
+    damaged = [honest[:10] + header.ljust(118) + honest[128:] for header in headers]
+    for _ in range(300):
+        data = bytearray(honest)
+        for place in rng.integers(0, 128, rng.integers(1, 4)):
+            data[place] = rng.integers(0, 256)
+        damaged.append(bytes(data[: rng.integers(0, len(data) + 1)]))
+    for data in damaged:
+        Path("d.npy").write_bytes(data)
+        code = cli.main(["run", "m.npz", "d.npy", "-o", "y.npy", "--quiet", "--force"])
+        error = capsys.readouterr().err
+        assert code == (2 if error else 0)
+        assert len(error.splitlines()) == (1 if error else 0), error
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permission bits")
 def test_output_has_the_usual_permissions(here: Path) -> None:
     assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy"]) == 0
@@ -470,7 +506,7 @@ def test_output_has_the_usual_permissions(here: Path) -> None:
 def test_missing_arguments(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "INPUT is missing" in refused(capsys, "m.npz")
     assert "-o OUTPUT is missing" in refused(capsys, "m.npz", "x.npy")
-    assert "--output needs MODEL" in refused(capsys, "-o", "y.npy")
+    assert "--output: needs MODEL" in refused(capsys, "-o", "y.npy")
     assert "--plot" in refused(capsys, "m.npz", "x.npy", "-o", "y.npy", "--plot", "p.png")
 
 
@@ -608,7 +644,7 @@ def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["isa"] == _core.default_isa()
     assert facts["isas"] == list(_core.available_isas())
     assert facts["isa"] in facts["isas"]
-    assert facts["threads"] == 1
+    assert facts["threads"] == fastlstm.get_num_threads()
     assert facts["cache sizes"] == _core.cache_sizes()
     assert facts["compiler"] == _core.compiler() != ""
 

@@ -351,7 +351,7 @@ def test_bad_types_and_counts_name_the_argument() -> None:
         reference.forward(x.astype(object), None, p)
     with pytest.raises(TypeError, match=r"^c_0: .*real numbers"):
         reference.forward(x, (h_0, c_0.astype(str)), p)
-    with pytest.raises(ValueError, match=r"weight_hh_l0: .*real numbers"):
+    with pytest.raises(TypeError, match=r"^parameters: weight_hh_l0: .*real numbers"):
         reference.forward(x, None, {**p, "weight_hh_l0": np.full((20, 5), "1")})
     with pytest.raises(TypeError, match=r"^dtype: "):
         reference.forward(x, None, p, dtype=np.int32)
