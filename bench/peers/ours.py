@@ -1,18 +1,19 @@
-"""fastlstm itself, called as its users call it."""
+"""fastlstm itself, called as its users call it: a stream for single steps, else the layer."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from fastlstm import LSTM, BiLSTM
 
 from ..problem import Arrays, Problem
 
 
-class _Runner:
-    def __init__(self, problem: Problem) -> None:
-        cell = problem.cell
-        layer = BiLSTM if cell.D == 2 else LSTM
-        self._lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype)
-        self._lstm.load_state_dict(problem.parameters)
+class _Layer:
+    """Whole sequences, from the given state each time."""
+
+    def __init__(self, problem: Problem, lstm: LSTM | BiLSTM) -> None:
+        self._lstm = lstm
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
 
@@ -24,6 +25,36 @@ class _Runner:
         return y, h_n, c_n
 
 
-def build(problem: Problem, threads: int) -> _Runner:
-    """Runner for fastlstm; the thread count comes from FASTLSTM_NUM_THREADS."""
-    return _Runner(problem)
+class _Stream:
+    """One step a call, each from the state that the last one left; the result in a given array."""
+
+    def __init__(self, problem: Problem, lstm: LSTM) -> None:
+        cell = problem.cell
+        self._stream = lstm.stream(cell.B)
+        self._x_t = problem.x[0]
+        self._y_t = np.empty((cell.B, cell.H), cell.dtype)
+        self._state = (problem.h_0, problem.c_0)
+        self._stream.state = self._state
+
+    def __call__(self) -> object:
+        return self._stream.step(self._x_t, self._y_t)
+
+    def arrays(self) -> Arrays:
+        self._stream.state = self._state
+        y_t = self._stream.step(self._x_t, np.empty_like(self._y_t))
+        return (y_t[np.newaxis], *self._stream.state)
+
+
+def build(problem: Problem, threads: int) -> _Layer | _Stream:
+    """Runner for fastlstm; the thread count comes from FASTLSTM_NUM_THREADS.
+
+    A cell of a single step in one direction goes through a stream, as it would in an application
+    that steps. What differs from the peers' calls is said in docs/benchmarks.md.
+    """
+    cell = problem.cell
+    layer = BiLSTM if cell.D == 2 else LSTM
+    lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype)
+    lstm.load_state_dict(problem.parameters)
+    if cell.T == 1 and isinstance(lstm, LSTM):
+        return _Stream(problem, lstm)
+    return _Layer(problem, lstm)
