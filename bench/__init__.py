@@ -5,7 +5,8 @@ How that is done, and what the figures do not say, is told in ``docs/benchmarks.
 
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
-(one cell), ``machine`` (what it ran on), ``report`` (table and JSON), ``picture``.
+(one cell), ``limits`` (what the hardware allows), ``machine`` (what it ran on), ``report`` (table
+and JSON), ``picture``.
 """
 
 from __future__ import annotations
@@ -88,12 +89,14 @@ def _run(
     processors: tuple[int, ...] | None,
 ) -> int:
     """Measure, print, write; in the process that has the right environment."""
-    from . import machine, report
+    from . import limits, machine, report
     from .compare import Settings, measure_cell
 
     # With several threads, those that idle spin for some milliseconds after a call.
     settings = Settings(count, args.rounds, pause_seconds=0.01 if count > 1 else 0.0)
     described = machine.describe()
+    print("measuring the limits of the hardware", file=sys.stderr, flush=True)
+    measured_limits = limits.measure_limits()
     results = []
     for number, cell in enumerate(cells, 1):
         print(f"[{number}/{len(cells)}] {cell.name}", file=sys.stderr, flush=True)
@@ -104,6 +107,7 @@ def _run(
         grid=args.grid,
         machine=described,
         settings=settings,
+        limits=measured_limits,
         pinned_to=processors,
         peers=installed,
         missing=missing,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .compare import CellResult, Settings
+from .limits import Limits
 from .machine import Machine
 from .measure import Spread, geometric_mean
 from .peers import OURS, PEERS, REFERENCE, Contestant
@@ -33,6 +34,8 @@ class Report:
     grid : str
     machine : Machine
     settings : Settings
+    limits : Limits
+        What the hardware allows, measured in the same run.
     pinned_to : tuple of int or None
         Processors the process was pinned to; None where that is impossible.
     peers, missing : sequence of Contestant
@@ -45,6 +48,7 @@ class Report:
     grid: str
     machine: Machine
     settings: Settings
+    limits: Limits
     pinned_to: tuple[int, ...] | None
     peers: Sequence[Contestant]
     missing: Sequence[Contestant]
@@ -73,7 +77,13 @@ def _ratio(spread: Spread | None) -> str:
     return "-" if spread is None else f"{spread.median:.2f}"
 
 
-def _row(result: CellResult, names: Sequence[str]) -> list[str]:
+def _share_of_limit(result: CellResult, report: Report) -> float:
+    """The least time that the hardware allows over fastlstm's time."""
+    least = report.limits.seconds(result.cell, report.settings.threads)
+    return least / result.entries[OURS.name].time.median
+
+
+def _row(result: CellResult, names: Sequence[str], report: Report) -> list[str]:
     cell, ours = result.cell, result.entries[OURS.name].time
     best = result.best_peer
     ratio = _ratio(result.ratio(best))
@@ -83,6 +93,7 @@ def _row(result: CellResult, names: Sequence[str]) -> list[str]:
         f"{cell.flops / ours.median / 1e9:.1f}",
         # With a batch, U is read for many rows at once: no bandwidth to speak of.
         f"{cell.recurrent_bytes / ours.median / 1e9:.1f}" if cell.B == 1 else "-",
+        f"{100 * _share_of_limit(result, report):.0f}%",
         best or "-",
         f"**{ratio}**" if result.lost else ratio,
         _ratio(result.ratio(REFERENCE.name)),
@@ -132,6 +143,12 @@ def _bytes(count: int) -> str:
     return f"{count // 1048576} MiB" if count >= 1048576 else f"{count // 1024} KiB"
 
 
+def _limits_in_words(limits: Limits) -> str:
+    peaks = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in limits.flops.items())
+    reads = ", ".join(f"{name} {rate / 1e9:.0f} GB/s" for name, _, rate in limits.levels)
+    return f"limits of one thread: {peaks}; reading {reads or 'unknown'}"
+
+
 def _heading(report: Report) -> list[str]:
     machine, count = report.machine, report.settings.threads
     caches = ", ".join(f"{level} {_bytes(size)}" for level, size in machine.caches.items())
@@ -147,6 +164,7 @@ def _heading(report: Report) -> list[str]:
         f"{machine.system}, {machine.python}, fastlstm's C core: {machine.isa}, {machine.compiler}",
         versions,
         threads,
+        _limits_in_words(report.limits),
     ]
     if report.pinned_to is None:
         lines += [
@@ -164,13 +182,24 @@ def _heading(report: Report) -> list[str]:
 def table(report: Report) -> str:
     """Heading, Markdown table, notes and summary, as printed."""
     names = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
-    header = ["cell", *names, "GFLOP/s", "GB/s", "best peer", "ratio", "vs numpy", "max diff"]
+    header = [
+        "cell",
+        *names,
+        "GFLOP/s",
+        "GB/s",
+        "limit",
+        "best peer",
+        "ratio",
+        "vs numpy",
+        "max diff",
+    ]
     lines = [*_heading(report), ""]
-    lines += _markdown(header, [_row(result, names) for result in report.results])
+    lines += _markdown(header, [_row(result, names, report) for result in report.results])
     lines += [
         "",
         "Times are microseconds per call: median of rounds, ±half the quartile distance.",
-        "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Ratio: time of the best peer",
+        "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Limit: the least time that the",
+        "hardware allows, without activations, over fastlstm's.  Ratio: time of the best peer",
         "over fastlstm's, median of per-round ratios; in bold where fastlstm lost.",
         "Max diff: largest difference of any contestant's results from the reference's, relative",
         "to their scale.",
@@ -197,7 +226,7 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _cell_as_dict(result: CellResult) -> dict[str, object]:
+def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
     cell = result.cell
 
     def spread(value: Spread | None) -> dict[str, float] | None:
@@ -222,6 +251,7 @@ def _cell_as_dict(result: CellResult) -> dict[str, object]:
         "flops": cell.flops,
         "recurrent_bytes": cell.recurrent_bytes,
         "contestants": contestants,
+        "share_of_limit": _share_of_limit(result, report),
         "left_out": result.left_out,
         "base": result.base,
         "disagreeing": result.disagreeing,
@@ -242,10 +272,11 @@ def as_dict(report: Report) -> dict[str, object]:
         "grid": report.grid,
         "machine": report.machine.as_dict(),
         "settings": asdict(report.settings),
+        "limits": asdict(report.limits),
         "pinned_to": None if report.pinned_to is None else list(report.pinned_to),
         "threads_held_by": {name: known[name].threads for name in measured},
         "not_installed": [peer.name for peer in report.missing],
-        "cells": [_cell_as_dict(result) for result in report.results],
+        "cells": [_cell_as_dict(result, report) for result in report.results],
         "summary": summary(report.results),
         "agreed": report.agreed,
     }

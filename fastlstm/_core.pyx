@@ -73,6 +73,8 @@ cdef extern from "fastlstm.h" nogil:
     void fl_stream_set_state(fl_stream *, const void *, const void *)
     fl_status fl_sigmoid(const char *, fl_dtype, ptrdiff_t, const void *, void *)
     fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
+    double fl_limit_fma(const char *, fl_dtype, ptrdiff_t)
+    double fl_limit_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
 
 
 def available_isas():
@@ -312,6 +314,31 @@ cdef class Model:
                 self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t, y_b,
                 h_n_.view.buf, c_n_.view.buf)
         _raise_status(status)
+
+
+def limit_fma(bint is_double, ptrdiff_t rounds, isa=None):
+    """Do fused multiply-adds and nothing else; return how many floating-point operations."""
+    cdef bytes isa_name = _isa_bytes(isa)
+    cdef const char *isa_chars = isa_name
+    cdef double done
+    with nogil:
+        done = fl_limit_fma(isa_chars, FL_FLOAT64 if is_double else FL_FLOAT32, rounds)
+    return done
+
+
+def limit_read(x, ptrdiff_t repeats, isa=None):
+    """Read x (n,), float32 or float64, ``repeats`` times and do little else; return the bytes."""
+    cdef bytes isa_name = _isa_bytes(isa)
+    cdef const char *isa_chars = isa_name
+    cdef bint is_double = x.dtype == "float64"
+    cdef _Buffer x_ = _Buffer(x, is_double, (len(x),), False)
+    x_.require_contiguous(0)
+    cdef ptrdiff_t n = x_.view.shape[0]
+    cdef double done
+    with nogil:
+        done = fl_limit_read(
+            isa_chars, FL_FLOAT64 if is_double else FL_FLOAT32, n, x_.view.buf, repeats)
+    return done
 
 
 def activation(str name, x, y, isa=None):

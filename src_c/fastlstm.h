@@ -179,6 +179,16 @@ void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
 fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
 fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
 
+/* What the hardware allows, for benchmarks: time these to know the peak of the multiply-adds and
+ * the rate at which memory of some size can be read. Return how many floating-point operations were
+ * done, how many bytes read; 0 for an instruction set or dtype that there is not.
+ *
+ * x  in (n) reals, read `repeats` times.
+ */
+double fl_limit_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds);
+double fl_limit_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
+                     ptrdiff_t repeats);
+
 #ifdef __cplusplus
 }
 #endif

@@ -51,6 +51,10 @@ typedef struct fl_kernels {
     /* y (n) = activation of x (n); y may be x. */
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
     void (*tanh)(ptrdiff_t n, const void *x, void *y);
+
+    /* What the hardware allows, see limits_tpl.h. */
+    double (*limit_fma)(ptrdiff_t n, volatile double *sink);
+    double (*limit_read)(ptrdiff_t n, const void *x, ptrdiff_t repeats, volatile double *sink);
 } fl_kernels;
 
 /* One per instruction set, indexed by fl_dtype; defined when the target architecture has it. */

@@ -11,6 +11,7 @@
 #include "math_tpl.h"
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
+#include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
 #undef FL_DOUBLE
@@ -25,6 +26,7 @@ enum { FL_NAME(lanes) = FL_V };
 #include "math_tpl.h"
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
+#include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
 #define FL_TABLE(type_, real, suffix)                 \
@@ -39,6 +41,8 @@ enum { FL_NAME(lanes) = FL_V };
         .step = FL_CAT(step, suffix),                 \
         .sigmoid = FL_CAT(apply_sigmoid, suffix),     \
         .tanh = FL_CAT(apply_tanh, suffix),           \
+        .limit_fma = FL_CAT(limit_fma, suffix),       \
+        .limit_read = FL_CAT(limit_read, suffix),     \
     }
 const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
     FL_TABLE(FL_FLOAT32, float, _f32),

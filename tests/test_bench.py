@@ -15,9 +15,11 @@ import pytest
 
 from benchmark_fakes import FakeClock, in_float64
 from conftest import require
+from fastlstm import _core
 from fastlstm.bench import grid, main, measure, peers, picture, problem, report, threads
 from fastlstm.bench.compare import CellResult, Entry, Settings
 from fastlstm.bench.grid import Cell
+from fastlstm.bench.limits import Limits, measure_limits
 from fastlstm.bench.machine import Machine
 from fastlstm.bench.measure import Plan, Spread
 
@@ -214,6 +216,9 @@ MACHINE = Machine(
 )
 
 
+LIMITS = Limits({"float32": 1e10, "float64": 5e9}, (("L1d", 32768, 1e9), ("memory", 0, 1e8)))
+
+
 def report_of(*results: CellResult, missing: tuple[str, ...] = ()) -> report.Report:
     measured = {name for result in results for name in result.peers}
     return report.Report(
@@ -222,6 +227,7 @@ def report_of(*results: CellResult, missing: tuple[str, ...] = ()) -> report.Rep
         grid="short",
         machine=MACHINE,
         settings=Settings(),
+        limits=LIMITS,
         pinned_to=(3,),
         peers=[peer for name, peer in peers.PEERS.items() if name in measured],
         missing=[peers.PEERS[name] for name in missing],
@@ -242,11 +248,13 @@ def test_table_shows_losses_in_bold_and_every_figure() -> None:
     text = report.table(report_of(won, lost))
     # 1728 FLOP in a microsecond; at batch 1, 768 bytes of U in 4 microseconds
     assert row(text, TINY)[1:] == [
-        "1.00 ±0%", "5.00 ±0%", "2.00 ±0%", "1.7", "-", "torch", "2.00", "5.00", "1e-07",
+        "1.00 ±0%", "5.00 ±0%", "2.00 ±0%", "1.7", "-", "86%", "torch", "2.00", "5.00", "1e-07",
     ]  # fmt: skip
     assert row(text, other)[1:] == [
-        "4.00 ±0%", "-", "3.00 ±0%", "0.2", "0.2", "torch", "**0.75**", "-", "1e-07",
+        "4.00 ±0%", "-", "3.00 ±0%", "0.2", "0.2", "20%", "torch", "**0.75**", "-", "1e-07",
     ]  # fmt: skip
+    assert "limits of one thread: float32 10 GFLOP/s" in text
+    assert "reading L1d 1 GB/s, memory 0 GB/s" in text
     assert "Geometric mean of the ratio 1.22" in text
     assert f"least 0.75 ({other.name}), 1 of 2 cells lost" in text
     assert "All results agree." in text
@@ -279,7 +287,7 @@ def test_json_holds_medians_quartiles_and_what_follows_from_them() -> None:
     found = report_of(result_of(TINY, {"fastlstm": [1e-6, 2e-6, 3e-6], "torch": [4e-6] * 3}))
     written = json.loads(json.dumps(report.as_dict(found), allow_nan=False))
     assert set(written) == {
-        "schema", "command", "date", "grid", "machine", "settings", "pinned_to",
+        "schema", "command", "date", "grid", "machine", "settings", "limits", "pinned_to",
         "threads_held_by", "not_installed", "cells", "summary", "agreed",
     }  # fmt: skip
     assert written["machine"]["packages"]["torch"] == "2.13.0"
@@ -289,6 +297,8 @@ def test_json_holds_medians_quartiles_and_what_follows_from_them() -> None:
         "T": 3, "B": 2, "I": 5, "H": 4, "L": 1, "D": 1, "dtype": "float32",
     }  # fmt: skip
     assert cell["flops"] == 1728
+    assert cell["share_of_limit"] == pytest.approx(0.432)
+    assert written["limits"]["levels"][0] == ["L1d", 32768, 1e9]
     ours = cell["contestants"]["fastlstm"]
     assert ours["seconds"] == pytest.approx({"median": 2e-6, "q1": 1.5e-6, "q3": 2.5e-6})
     assert ours["gflop_per_s"] == pytest.approx(0.864)
@@ -299,6 +309,31 @@ def test_json_holds_medians_quartiles_and_what_follows_from_them() -> None:
     assert cell["ratio_to_reference"] is None
     assert written["summary"]["lost"] == []
     assert written["summary"]["geometric_mean"] == pytest.approx(2.0)
+
+
+def test_limit_of_a_cell_by_hand() -> None:
+    # W: 3 steps * 2 rows * 16 * 5 multiply-adds, 960 FLOP. U: 256 bytes a step, read at 1 GB/s,
+    # longer than 256 FLOP at 10 GFLOP/s.
+    assert LIMITS.seconds(TINY, 1) == pytest.approx(960 / 1e10 + 3 * 256 / 1e9)
+    # Two threads: half of each.
+    assert LIMITS.seconds(TINY, 2) == pytest.approx(LIMITS.seconds(TINY, 1) / 2)
+    # Many rows: the multiply-adds are what takes long.
+    many = replace(TINY, B=2000)
+    assert LIMITS.seconds(many, 1) == pytest.approx(many.flops / 1e10)
+    # U beyond the cache: 64 * 64 * 4 * 4 bytes from memory.
+    large = Cell(T=1, B=1, I=1, H=64)
+    assert LIMITS.seconds(large, 1) == pytest.approx(2 * 4 * 64 / 1e10 + 65536 / 1e8)
+    # Caches unknown: multiply-adds alone.
+    assert Limits(LIMITS.flops, ()).seconds(TINY, 1) == pytest.approx(TINY.flops / 1e10)
+
+
+def test_limits_are_measured() -> None:
+    limits = measure_limits()
+    assert set(limits.flops) == {"float32", "float64"}
+    assert all(rate > 0 for rate in limits.flops.values())
+    assert all(rate > 0 for _, _, rate in limits.levels)
+    caches = list(_core.cache_sizes())
+    assert [name for name, _, _ in limits.levels] == (caches and [*caches, "memory"])
 
 
 def test_picture_is_a_png() -> None:

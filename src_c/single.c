@@ -1,4 +1,4 @@
-/* The activations of the kernels, element by element. */
+/* Single kernels by themselves: activations element by element, and the limits of the hardware. */
 #include "fastlstm.h"
 #include "kernels.h"
 #include "platform.h"
@@ -21,4 +21,17 @@ fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x
 fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype);
     return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
+}
+
+double fl_limit_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
+    volatile double sink = 0;
+    return kernels ? kernels->limit_fma(rounds, &sink) : 0;
+}
+
+double fl_limit_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
+                     ptrdiff_t repeats) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype);
+    volatile double sink = 0;
+    return kernels && x ? kernels->limit_read(n, x, repeats, &sink) : 0;
 }
