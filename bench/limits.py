@@ -84,11 +84,10 @@ def measure_limits() -> Limits:
     levels: list[tuple[str, int, float]] = []
     if sizes:
         # Well inside a level, so that it is not the next one that is measured.
-        reading = [
-            (name, size, size // (2 if name == "L1d" else 4)) for name, size in sizes.items()
-        ]
-        reading.append(("memory", 0, 4 * max(sizes.values())))
-        for name, holds, size in reading:
+        part = {"L1d": 2}
+        buffers = [(name, size, size // part.get(name, 4)) for name, size in sizes.items()]
+        buffers.append(("memory", 0, 4 * max(sizes.values())))
+        for name, holds, size in buffers:
             x = np.ones(size // 4, np.float32)
             levels.append((name, holds, _rate(lambda n, x=x: _core.limit_read(x, n))))  # type: ignore[misc]
     return Limits(flops, tuple(levels))

@@ -198,9 +198,9 @@ def table(report: Report) -> str:
     lines += [
         "",
         "Times are microseconds per call: median of rounds, ±half the quartile distance.",
-        "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Limit: the least time that the",
-        "hardware allows, without activations, over fastlstm's.  Ratio: time of the best peer",
-        "over fastlstm's, median of per-round ratios; in bold where fastlstm lost.",
+        "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Limit: the least time that",
+        "the hardware allows, without activations, over fastlstm's.  Ratio: time of the best",
+        "peer over fastlstm's, median of per-round ratios; in bold where fastlstm lost.",
         "Max diff: largest difference of any contestant's results from the reference's, relative",
         "to their scale.",
     ]
