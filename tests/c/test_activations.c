@@ -118,12 +118,13 @@ int main(int argc, char **argv) {
     }
     if (LDBL_MANT_DIG > DBL_MANT_DIG) { /* elsewhere libm has nothing better to compare with */
         uint64_t bits = 0;
-        for (uint64_t i = 0; i * step < 20000000; i++, bits += 0x9e3779b97f4a7c15u) {
+        const uint64_t count = 20000000 / step;
+        for (uint64_t i = 0; i < count; i++, bits += 0x9e3779b97f4a7c15u) {
             /* Every second one among the magnitudes 2^-60 to 2^10, where something happens. */
             const uint64_t exponent = 1023 - 60 + (bits >> 52) % 70;
             const uint64_t near = (bits & 0x800fffffffffffffu) | exponent << 52;
             x_double[n++] = double_of(i % 2 ? bits : near);
-            if (n == BLOCK) {
+            if (n == BLOCK || i + 1 == count) {
                 check_block_double(isa, x_double, n, worst_double);
                 n = 0;
             }
