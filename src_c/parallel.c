@@ -1,7 +1,6 @@
-/* fl_forward: how a call is shared out, over blocks of sequences and over threads.
+/* fl_forward: how a call is shared out over threads.
  *
- *   rows   Each thread takes sequences and runs all steps of them: no barriers. For batches. A
- *          thread runs its sequences in blocks, so that the cache holds what a step needs.
+ *   rows   Each thread takes sequences and runs all steps of them: no barriers. For batches.
  *   units  Each thread takes a direction, or units of one: its share of U stays in its own cache.
  *          One spin barrier a step. For few sequences through a large layer.
  *
@@ -17,8 +16,6 @@
 
 /* Measured on a virtual machine of 2 Zen 4 cores, see docs/benchmarks.md. */
 enum {
-    BLOCK_ROWS = 48,           /* sequences that one run takes, see rows_of_block */
-    BLOCK_U_BYTES = 1 << 20,   /* U up to this size is cheap to read again for the next block */
     THREAD_WORK = 1 << 21,     /* multiply-adds worth waking a thread for */
     UNITS_STEP_WORK = 1 << 16, /* multiply-adds of a step worth a barrier */
     ROWS_PER_THREAD = 4        /* sequences that use a core's arithmetic about as well as many do */
@@ -29,7 +26,6 @@ typedef struct call {
     const fl_model *model;
     fl_span span;
     int by_rows, threads;
-    ptrdiff_t block;                    /* sequences of a run */
     int directions_at_once;             /* units: 1 or 2 */
     fl_barrier units[2], everyone;      /* units: one for each direction, one for all */
     fl_scratch scratch[FL_MAX_THREADS]; /* rows: one for each thread; units: the first, shared */
@@ -70,32 +66,21 @@ static int plan(call *call) {
     return (int)smaller(B, threads);
 }
 
-/* Sequences of one run. All of a thread's, unless U is small enough to be read again for each
- * block: then a block's z and states stay in the cache from one step to the next. */
-static ptrdiff_t rows_of_block(const fl_model *model, ptrdiff_t rows) {
-    const size_t u_bytes = (size_t)model->config.hidden_size * 4 * (size_t)model->panels *
-                           (size_t)model->kernels->lanes * model->kernels->real_bytes;
-    if (rows <= BLOCK_ROWS || u_bytes > BLOCK_U_BYTES) return rows;
-    const ptrdiff_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    return (rows + blocks - 1) / blocks;
-}
-
-/* Thread `index` runs its sequences, block by block. */
+/* Thread `index` runs its sequences. */
 static void run_rows(void *context, int index) {
     const call *call = context;
     const size_t real = call->model->kernels->real_bytes;
     const ptrdiff_t H = call->model->config.hidden_size, B = call->span.B;
-    const ptrdiff_t end = B * (index + 1) / call->threads;
+    const ptrdiff_t first = B * index / call->threads;
+    fl_span span = call->span;
+    span.B = B * (index + 1) / call->threads - first;
+    if (span.B == 0) return;
+    span.x = fl_rows_from(span.x, 0, first, real);
+    span.y = fl_rows_from(span.y, 0, first, real);
+    span.h += first * H * (ptrdiff_t)real;
+    span.c += first * H * (ptrdiff_t)real;
     const fl_fp_state saved = fl_fp_enter();
-    for (ptrdiff_t b = B * index / call->threads; b < end; b += call->block) {
-        fl_span span = call->span;
-        span.B = smaller(call->block, end - b);
-        span.x = fl_rows_from(span.x, 0, b, real);
-        span.y = fl_rows_from(span.y, 0, b, real);
-        span.h += b * H * (ptrdiff_t)real;
-        span.c += b * H * (ptrdiff_t)real;
-        fl_run(call->model, &span, &call->scratch[index], NULL);
-    }
+    fl_run(call->model, &span, &call->scratch[index], NULL);
     fl_fp_leave(saved);
 }
 
@@ -122,7 +107,8 @@ static void destroy_scratch(call *call, int count) {
 
 /* Allocates all scratch of a call; none is left on error. */
 static fl_status create_scratch(call *call) {
-    const ptrdiff_t rows = call->by_rows ? call->block : call->span.B;
+    const ptrdiff_t B = call->span.B;
+    const ptrdiff_t rows = call->by_rows ? (B + call->threads - 1) / call->threads : B;
     for (int i = 0; i < scratches(call); i++) {
         const fl_status status = fl_scratch_create(call->model, call->span.T, rows,
                                                    call->directions_at_once, &call->scratch[i]);
@@ -162,7 +148,6 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
         call.by_rows = 1;
         call.directions_at_once = 1;
     }
-    call.block = rows_of_block(model, (B + call.threads - 1) / call.threads);
     call.units[0].size = call.units[1].size = call.threads / call.directions_at_once;
     call.everyone.size = call.threads;
 
