@@ -68,6 +68,6 @@ static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first_panel, pt
                        u + (first_panel + (panel)) * H * FL_PANEL,                              \
                        z + (row) * z_stride + (first_panel + (panel)) * FL_PANEL, z_stride,     \
                        c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
-    FL_FOR_TILES(rows, panels, backward, FL_TILE);
+    FL_FOR_TILES(rows, panels, H * z_stride * (ptrdiff_t)sizeof(FL_REAL), backward, FL_TILE);
 #undef FL_TILE
 }

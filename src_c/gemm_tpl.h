@@ -47,30 +47,35 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
 }
 
 /* Calls TILE(R, N, row, panel) so that the tiles cover rows x panels. Panels are the outer loop:
- * the weights of a panel are read once for all rows. A single row takes several panels at a time,
- * or too few chains would be under way to hide the latency of the multiply-adds. With `backward`,
- * the last panel comes first: what the sweep before read last is still in the cache. */
-#define FL_FOR_TILES(rows, panels, backward, TILE)                                 \
-    do {                                                                           \
-        const ptrdiff_t groups = (rows) == 1 ? (panels) / FL_TILE_PANELS : 0;      \
-        const ptrdiff_t stops = groups + (panels) - groups * FL_TILE_PANELS;       \
-        const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;        \
-        const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;             \
-        for (ptrdiff_t i = 0; i < stops; i++) {                                    \
-            const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                 \
-            if (stop < groups) {                                                   \
-                TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS);                 \
-                continue;                                                          \
-            }                                                                      \
-            const ptrdiff_t panel = stop + groups * (FL_TILE_PANELS - 1);          \
-            for (ptrdiff_t tile = 0, row = 0, R; tile < tiles; tile++, row += R) { \
-                R = low + (tile < taller);                                         \
-                FL_TILE_OF_ROWS(R, row, panel, TILE)                               \
-            }                                                                      \
-        }                                                                          \
+ * the weights of a panel, `bytes` of all of them, are read once for all rows. A single row takes
+ * several panels at a time where the weights are larger than FL_GROUP_BYTES (see the vocabularies).
+ * With `backward`, the last panel comes first: what the sweep before read last is still in the
+ * cache. */
+#define FL_FOR_TILES(rows, panels, bytes, backward, TILE)                         \
+    do {                                                                          \
+        const int grouped = (rows) == 1 && (bytes) > FL_GROUP_BYTES;              \
+        const ptrdiff_t groups = grouped ? (panels) / FL_TILE_PANELS : 0;         \
+        const ptrdiff_t stops = groups + (panels) - groups * FL_TILE_PANELS;      \
+        for (ptrdiff_t i = 0; i < stops; i++) {                                   \
+            const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                \
+            const ptrdiff_t panel = stop + groups * (FL_TILE_PANELS - 1);         \
+            if (stop < groups) TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS); \
+            else if ((rows) == 1) TILE(1, 1, 0, panel);                           \
+            else FL_FOR_ROWS(rows, panel, TILE);                                  \
+        }                                                                         \
     } while (0)
 
 /* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4 rather than 6 + 2. */
+#define FL_FOR_ROWS(rows, panel, TILE)                                         \
+    do {                                                                       \
+        const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;    \
+        const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;         \
+        for (ptrdiff_t tile = 0, row = 0, R; tile < tiles; tile++, row += R) { \
+            R = low + (tile < taller);                                         \
+            FL_TILE_OF_ROWS(R, row, panel, TILE)                               \
+        }                                                                      \
+    } while (0)
+
 #define FL_TILE_OF_ROWS(R, row, panel, TILE)            \
     switch (R) {                                        \
         case 6: FL_TILE_IF(6, row, panel, TILE); break; \
@@ -93,7 +98,7 @@ static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K, cons
     FL_NAME(product_tile)(R, N, K, a + (row) * a_stride, a_stride, w + (panel) * K * FL_PANEL,  \
                           bias + (panel) * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
                           z_stride)
-    FL_FOR_TILES(rows, panels, 0, FL_TILE);
+    FL_FOR_TILES(rows, panels, panels * K * FL_PANEL * (ptrdiff_t)sizeof(FL_REAL), 0, FL_TILE);
 #undef FL_TILE
 }
 

@@ -18,6 +18,7 @@ enum { FL_NAME(lanes) = FL_V };
 #undef FL_TILE_MAX
 #undef FL_PANEL
 #undef FL_FOR_TILES
+#undef FL_FOR_ROWS
 #undef FL_TILE_OF_ROWS
 #undef FL_TILE_IF
 #define FL_DOUBLE 1

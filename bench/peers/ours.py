@@ -10,15 +10,16 @@ from ..problem import Arrays, Problem
 
 
 class _Layer:
-    """Whole sequences, from the given state each time."""
+    """Whole sequences, from the given state each time; the result in a given array."""
 
     def __init__(self, problem: Problem, lstm: LSTM | BiLSTM) -> None:
         self._lstm = lstm
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
+        self._y = lstm(self._x, self._state)[0]
 
     def __call__(self) -> object:
-        return self._lstm(self._x, self._state)
+        return self._lstm(self._x, self._state, out=self._y)
 
     def arrays(self) -> Arrays:
         y, (h_n, c_n) = self._lstm(self._x, self._state)
