@@ -172,12 +172,15 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
 
 
 def check_out(
-    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: Mapping[str, Any]
+    value: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    inputs: Mapping[str, tuple[Any, RealArray | None]],
 ) -> None:
     """Check that ``out=`` can take a result, and shares no memory with an input.
 
-    ``inputs`` holds by name what was handed in, as it came and as it is used; anything but an
-    array in it is passed over.
+    ``inputs`` holds by name what was handed in, as it came and as it is used; what came as anything
+    but an array is passed over.
 
     Raises
     ------
@@ -192,17 +195,21 @@ def check_out(
         raise TypeError(f"out: got dtype {value.dtype}, expected {dtype}")
     if value.shape != shape:
         raise ValueError(f"out: got shape {value.shape}, expected {shape}")
-    if not (value.flags.c_contiguous and value.flags.aligned):
+    flags = value.flags
+    if not (flags.c_contiguous and flags.aligned):
         raise ValueError("out: got a strided or unaligned array, expected a C-contiguous one")
-    if not value.flags.writeable:
+    if not flags.writeable:
         raise ValueError("out: got a read-only array, expected a writable one")
-    for name, arrays in inputs.items():
+    for name, (given, used) in inputs.items():
+        arrays = (used,) if used is given else (given, used)
         if any(isinstance(a, np.ndarray) and _shares_memory(value, a) for a in arrays):
             raise ValueError(f"out: shares memory with {name}, expected memory of its own")
 
 
 def _shares_memory(a: RealArray, b: RealArray) -> bool:
     """Tell whether two arrays overlap; when that is too hard to find out, say that they do."""
+    if not np.may_share_memory(a, b):  # their bounds are apart, as nearly always
+        return False
     try:
         return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]  # the stubs lack it
     except np.exceptions.TooHardError:

@@ -8,18 +8,23 @@ from fastlstm import LSTM, BiLSTM
 
 from ..problem import Arrays, Problem
 
+#: Results from this size on go to an array that is there already, as a user would have it who
+#: calls often: the system hands out new memory of that size page by page.
+_LARGE_RESULT = 2**20
+
 
 class _Layer:
-    """Whole sequences, from the given state each time; the result in a given array."""
+    """Whole sequences, from the given state each time."""
 
     def __init__(self, problem: Problem, lstm: LSTM | BiLSTM) -> None:
         self._lstm = lstm
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
-        self._y = lstm(self._x, self._state)[0]
+        y = lstm(self._x, self._state)[0]
+        self._out = y if y.nbytes >= _LARGE_RESULT else None
 
     def __call__(self) -> object:
-        return self._lstm(self._x, self._state, out=self._y)
+        return self._lstm(self._x, self._state, out=self._out)
 
     def arrays(self) -> Arrays:
         y, (h_n, c_n) = self._lstm(self._x, self._state)
