@@ -12,11 +12,11 @@
  *     c_t = f_t * c_{t-1} + i_t * g_t                 h_t = o_t * tanh(c_t)
  *
  * Exactness: the bits of a result depend on the model and the sequence alone. They do not depend
- * on B, the other sequences, how time is cut into calls, strides, or the instruction set.
+ * on B, the other sequences, how time is cut into calls, strides, threads, or the instruction set.
+ * (NaNs may differ in their payload; arm64 flushes what x86-64 rounds up to the smallest normal.)
  *
- * Build: C11 and POSIX threads or Windows; GCC, Clang or MSVC with `-ffp-contract=off` (GCC, Clang)
- * or `/fp:precise` (MSVC); no other flag is needed, each kernel file names its instruction set
- * itself:
+ * Build: C11 with POSIX threads or Windows' own. GCC and Clang need `-ffp-contract=off`, MSVC
+ * `/fp:precise`, and no other flag: each kernel file names its instruction set itself.
  *
  *     cc -std=c11 -O3 -ffp-contract=off -I src_c app.c src_c/[a-z]*.c -lm -pthread
  *
@@ -123,8 +123,9 @@ size_t fl_model_bytes(const fl_model *model);
  *             h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
- * it. Scratch memory is allocated and freed inside: with D = 1, or L = 1, its size does not grow
- * with T; else it is two arrays (T, B, D*H). On error nothing is written.
+ * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
+ * D = 1, or L = 1, its size does not grow with T; else it is two arrays (T, B, D*H). On error
+ * nothing is written.
  */
 fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
                      ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
