@@ -57,17 +57,33 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
     FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride);
 }
 
-static void FL_NAME(step)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first_panel, ptrdiff_t panels,
-                          const void *h_, ptrdiff_t h_stride, const void *u_, const void *z_,
-                          void *c_, void *h_out_, ptrdiff_t h_out_stride, int backward) {
-    const ptrdiff_t z_stride = (H + FL_V - 1) / FL_V * FL_PANEL;
-    const FL_REAL *h = h_, *u = u_, *z = z_;
-    FL_REAL *c = c_, *h_out = h_out_;
 #define FL_TILE(R, N, row, panel)                                                               \
     FL_NAME(step_tile)(R, N, H, (first_panel + (panel)) * FL_V, h + (row) * h_stride, h_stride, \
                        u + (first_panel + (panel)) * H * FL_PANEL,                              \
                        z + (row) * z_stride + (first_panel + (panel)) * FL_PANEL, z_stride,     \
                        c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
-    FL_FOR_TILES(rows, panels, H * z_stride * (ptrdiff_t)sizeof(FL_REAL), backward, FL_TILE);
+static FL_NOINLINE void FL_NAME(step_row)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
+                                          const FL_REAL *h, const FL_REAL *u, const FL_REAL *z,
+                                          FL_REAL *c, FL_REAL *h_out, int backward) {
+    const ptrdiff_t h_stride = 0, z_stride = 0, h_out_stride = 0;
+    FL_FOR_PANELS(panels, 4 * H * H * (ptrdiff_t)sizeof(FL_REAL), backward, FL_TILE);
+}
+
+static FL_NOINLINE void FL_NAME(step_rows)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows,
+                                           ptrdiff_t H, const FL_REAL *h, ptrdiff_t h_stride,
+                                           const FL_REAL *u, const FL_REAL *z, ptrdiff_t z_stride,
+                                           FL_REAL *c, FL_REAL *h_out, ptrdiff_t h_out_stride,
+                                           int backward) {
+    FL_FOR_TILES(rows, panels, backward, FL_TILE);
+}
 #undef FL_TILE
+
+static void FL_NAME(step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
+                          const void *h, ptrdiff_t h_stride, const void *u, const void *z,
+                          ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride,
+                          int backward) {
+    if (rows == 1) FL_NAME(step_row)(first_panel, panels, H, h, u, z, c, h_out, backward);
+    else
+        FL_NAME(step_rows)(first_panel, panels, rows, H, h, h_stride, u, z, z_stride, c, h_out,
+                           h_out_stride, backward);
 }

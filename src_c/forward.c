@@ -23,11 +23,6 @@
  * a chunk has at most so many steps, beyond which a longer one gains nothing. */
 enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256 };
 
-/* The panels of a layer that one thread computes. */
-typedef struct panel_range {
-    ptrdiff_t first, count;
-} panel_range;
-
 static char *row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
     return view.data + (t * view.stride_t + b * view.stride_b) * (ptrdiff_t)real;
 }
@@ -46,15 +41,23 @@ static fl_rows reversed(fl_rows view, ptrdiff_t T, size_t real) {
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
+/* The panels that one thread computes: the narrow one goes to the last thread, which then has no
+ * more of the others than anyone. */
+static fl_panels panels_of(const fl_model *model, const fl_share *share) {
+    const ptrdiff_t halves = 2 * model->panels + (model->narrow != NULL);
+    const ptrdiff_t first = (halves * share->index / share->count + 1) / 2;
+    const ptrdiff_t last = (halves * (share->index + 1) / share->count + 1) / 2;
+    const int is_last = share->index == share->count - 1;
+    fl_panels panels = {first, (is_last ? model->panels : last) - first, 0};
+    panels.narrow = is_last && model->narrow != NULL;
+    return panels;
+}
+
 /* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W, in as few and as tall products as the strides
  * of x allow. */
 static void input_product(const fl_model *model, const fl_direction *direction, ptrdiff_t n,
-                          ptrdiff_t B, fl_rows x, char *z, panel_range range) {
-    const fl_kernels *kernels = model->kernels;
-    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, panel = 4 * kernels->lanes;
-    const ptrdiff_t K = direction->input_size, z_row = model->panels * panel;
-    const char *w = (const char *)direction->w + range.first * K * panel * real;
-    const char *bias = (const char *)direction->bias + range.first * panel * real;
+                          ptrdiff_t B, fl_rows x, char *z, fl_panels panels) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, z_row = model->z_row;
     ptrdiff_t calls = n, rows = B, call_stride = x.stride_t, row_stride = x.stride_b;
     ptrdiff_t z_call_stride = B * z_row, z_row_stride = z_row;
 
@@ -71,8 +74,8 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
         z_row_stride = B * z_row;
     }
     for (ptrdiff_t i = 0; i < calls; i++)
-        kernels->product(rows, range.count, K, x.data + i * call_stride * real, row_stride, w, bias,
-                         z + (i * z_call_stride + range.first * panel) * real, z_row_stride);
+        fl_model_product(model, direction, panels, rows, x.data + i * call_stride * real,
+                         row_stride, z + i * z_call_stride * real, z_row_stride);
 }
 
 /* Runs one direction of one layer over T steps of B sequences, in chunks of time.
@@ -80,23 +83,20 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
 static void run_direction(const fl_model *model, const fl_direction *direction, ptrdiff_t T,
                           ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *z,
                           ptrdiff_t chunk, const fl_share *share) {
-    const fl_kernels *kernels = model->kernels;
-    const size_t real = kernels->real_bytes;
-    const ptrdiff_t H = model->config.hidden_size, V = kernels->lanes;
-    const ptrdiff_t z_step = B * model->panels * 4 * V * (ptrdiff_t)real;
-    panel_range range;
-    range.first = model->panels * share->index / share->count;
-    range.count = model->panels * (share->index + 1) / share->count - range.first;
+    const size_t real = model->kernels->real_bytes;
+    const ptrdiff_t H = model->config.hidden_size;
+    const ptrdiff_t z_step = B * model->z_row * (ptrdiff_t)real;
+    const fl_panels panels = panels_of(model, share);
     const char *h_previous = h;
     ptrdiff_t h_stride = H;
 
     for (ptrdiff_t first = 0; first < T; first += chunk) {
         const ptrdiff_t n = smaller(chunk, T - first);
-        input_product(model, direction, n, B, fl_rows_from(x, first, 0, real), z, range);
+        input_product(model, direction, n, B, fl_rows_from(x, first, 0, real), z, panels);
         for (ptrdiff_t t = 0; t < n; t++) {
             char *h_next = row_at(y, first + t, 0, real);
-            kernels->step(B, H, range.first, range.count, h_previous, h_stride, direction->u,
-                          z + t * z_step, c, h_next, y.stride_b, (first + t) % 2 != 0);
+            fl_model_step(model, direction, panels, B, h_previous, h_stride, z + t * z_step, c,
+                          h_next, y.stride_b, (first + t) % 2 != 0);
             /* All of h_t must be there before anyone reads it. */
             if (share->count > 1) fl_barrier_wait(share->units);
             h_previous = h_next;
@@ -116,9 +116,8 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, int
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
     size_t z_step, z_bytes, buffer_bytes, both, bytes;
-    const size_t z_row = (size_t)(model->panels * model->kernels->lanes) * real; /* fits: pack.c */
-    if (!fl_multiply_sizes(z_row, 4, &z_step) || !fl_multiply_sizes(z_step, (size_t)B, &z_step))
-        return FL_ERROR_OVERFLOW;
+    const size_t z_row = (size_t)model->z_row * real; /* fits: pack.c */
+    if (!fl_multiply_sizes(z_row, (size_t)B, &z_step)) return FL_ERROR_OVERFLOW;
     const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
     made->chunk = smaller(T, smaller(affordable > 1 ? affordable : 1, CHUNK_STEPS));
     /* With two directions a layer needs all of the layer below. */

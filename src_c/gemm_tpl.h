@@ -46,23 +46,27 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
     }
 }
 
-/* Calls TILE(R, N, row, panel) so that the tiles cover rows x panels. Panels are the outer loop:
- * the weights of a panel, `bytes` of all of them, are read once for all rows. A single row takes
- * several panels at a time where the weights are larger than FL_GROUP_BYTES (see the vocabularies).
- * With `backward`, the last panel comes first: what the sweep before read last is still in the
- * cache. */
-#define FL_FOR_TILES(rows, panels, bytes, backward, TILE)                         \
+/* Calls TILE(R, N, row, panel) so that the tiles cover a single row's panels: several at a time
+ * where the weights, `bytes` of them, are larger than FL_GROUP_BYTES (see the vocabularies). With
+ * `backward`, the last panel comes first: what the sweep before read last is still in the cache. */
+#define FL_FOR_PANELS(panels, bytes, backward, TILE)                              \
     do {                                                                          \
-        const int grouped = (rows) == 1 && (bytes) > FL_GROUP_BYTES;              \
+        const int grouped = (bytes) > FL_GROUP_BYTES;                             \
         const ptrdiff_t groups = grouped ? (panels) / FL_TILE_PANELS : 0;         \
-        const ptrdiff_t stops = groups + (panels) - groups * FL_TILE_PANELS;      \
+        const ptrdiff_t stops = (panels) - groups * (FL_TILE_PANELS - 1);         \
         for (ptrdiff_t i = 0; i < stops; i++) {                                   \
             const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                \
-            const ptrdiff_t panel = stop + groups * (FL_TILE_PANELS - 1);         \
             if (stop < groups) TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS); \
-            else if ((rows) == 1) TILE(1, 1, 0, panel);                           \
-            else FL_FOR_ROWS(rows, panel, TILE);                                  \
+            else TILE(1, 1, 0, stop + groups * (FL_TILE_PANELS - 1));             \
         }                                                                         \
+    } while (0)
+
+/* The same over rows x panels. Panels are the outer loop: the weights of a panel are read once for
+ * all rows. */
+#define FL_FOR_TILES(rows, panels, backward, TILE)                      \
+    do {                                                                \
+        for (ptrdiff_t i = 0; i < (panels); i++)                        \
+            FL_FOR_ROWS(rows, (backward) ? (panels) - 1 - i : i, TILE); \
     } while (0)
 
 /* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4 rather than 6 + 2. */
@@ -89,33 +93,54 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, ptrdiff_t K, cons
 #define FL_TILE_IF(R, row, panel, TILE) \
     if (R <= FL_TILE_ROWS) TILE((R <= FL_TILE_ROWS ? R : 1), 1, row, panel)
 
-static void FL_NAME(product)(ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K, const void *a_,
-                             ptrdiff_t a_stride, const void *w_, const void *bias_, void *z_,
-                             ptrdiff_t z_stride) {
-    const FL_REAL *a = a_, *w = w_, *bias = bias_;
-    FL_REAL *z = z_;
+/* One row and many are functions of their own: what many rows need to set up would be a good part
+ * of a tiny layer's time. */
 #define FL_TILE(R, N, row, panel)                                                               \
     FL_NAME(product_tile)(R, N, K, a + (row) * a_stride, a_stride, w + (panel) * K * FL_PANEL,  \
                           bias + (panel) * FL_PANEL, z + (row) * z_stride + (panel) * FL_PANEL, \
                           z_stride)
-    FL_FOR_TILES(rows, panels, panels * K * FL_PANEL * (ptrdiff_t)sizeof(FL_REAL), 0, FL_TILE);
-#undef FL_TILE
+static FL_NOINLINE void FL_NAME(product_row)(ptrdiff_t panels, ptrdiff_t K, const FL_REAL *a,
+                                             const FL_REAL *w, const FL_REAL *bias, FL_REAL *z) {
+    const ptrdiff_t a_stride = 0, z_stride = 0;
+    FL_FOR_PANELS(panels, panels * K * FL_PANEL * (ptrdiff_t)sizeof(FL_REAL), 0, FL_TILE);
 }
 
-static void FL_NAME(pack_weights)(ptrdiff_t H, ptrdiff_t K, const void *weights_, void *packed_) {
+static FL_NOINLINE void FL_NAME(product_rows)(ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
+                                              const FL_REAL *a, ptrdiff_t a_stride,
+                                              const FL_REAL *w, const FL_REAL *bias, FL_REAL *z,
+                                              ptrdiff_t z_stride) {
+    FL_FOR_TILES(rows, panels, 0, FL_TILE);
+}
+#undef FL_TILE
+
+static void FL_NAME(product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
+                             const void *a, ptrdiff_t a_stride, const void *w_, const void *bias_,
+                             void *z_, ptrdiff_t z_stride) {
+    const FL_REAL *w = (const FL_REAL *)w_ + first_panel * K * FL_PANEL;
+    const FL_REAL *bias = (const FL_REAL *)bias_ + first_panel * FL_PANEL;
+    FL_REAL *z = (FL_REAL *)z_ + first_panel * FL_PANEL;
+    if (rows == 1) FL_NAME(product_row)(panels, K, a, w, bias, z);
+    else FL_NAME(product_rows)(panels, rows, K, a, a_stride, w, bias, z, z_stride);
+}
+
+static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
+                                  const void *weights_, void *packed_) {
     const FL_REAL *weights = weights_;
-    FL_REAL *packed = packed_;
-    for (ptrdiff_t first = 0; first < H; first += FL_V)
+    FL_REAL *packed = (FL_REAL *)packed_ + first_panel * K * FL_PANEL;
+    for (ptrdiff_t panel = first_panel, first; panel < first_panel + panels; panel++) {
+        first = panel * FL_V;
         for (ptrdiff_t k = 0; k < K; k++)
             for (ptrdiff_t gate = 0; gate < 4; gate++)
                 for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
                     *packed++ = unit < H ? weights[(gate * H + unit) * K + k] : 0;
+    }
 }
 
-static void FL_NAME(pack_bias)(ptrdiff_t H, const void *b_ih_, const void *b_hh_, void *packed_) {
+static void FL_NAME(pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
+                               const void *b_ih_, const void *b_hh_, void *packed_) {
     const FL_REAL *b_ih = b_ih_, *b_hh = b_hh_;
-    FL_REAL *packed = packed_;
-    for (ptrdiff_t first = 0; first < H; first += FL_V)
+    FL_REAL *packed = (FL_REAL *)packed_ + first_panel * FL_PANEL;
+    for (ptrdiff_t first = first_panel * FL_V; first < (first_panel + panels) * FL_V; first += FL_V)
         for (ptrdiff_t gate = 0; gate < 4; gate++)
             for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
                 *packed++ = b_ih && unit < H ? b_ih[gate * H + unit] + b_hh[gate * H + unit] : 0;

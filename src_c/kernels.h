@@ -4,10 +4,13 @@
  * reals make a vector. H units are cut into ceil(H / V) panels of V units, the last one padded
  * with zero weights. A panel holds, for each k, the weights of all four gates of its units:
  *
- *     packed weights (panels, K, 4, V)       packed bias (panels, 4, V)       pre-activations
- * (rows, panels, 4, V)
+ *     packed weights (panels, K, 4, V)
+ *     packed bias (panels, 4, V)
+ *     pre-activations (rows, panels, 4, V)
  *
- * so that the four gates of V units end in registers together and the cell follows at once.
+ * so that the four gates of V units end in registers together and the cell follows at once. Where
+ * the last panel would be at most half full, the table of half the lanes may do it instead: its
+ * panels lie at the same places, panel p of V units where panel 2*p of V/2 units is.
  *
  * Every pre-activation is one chain of fused multiply-adds: from the bias, over k = 0..I-1 of the
  * input, then over k = 0..H-1 of the hidden state. Kernels may block the chain, never split it:
@@ -23,30 +26,33 @@
 typedef struct fl_kernels {
     const char *isa;
     fl_dtype dtype;
-    ptrdiff_t lanes;   /* V */
-    size_t real_bytes; /* sizeof(real) */
+    ptrdiff_t lanes;               /* V */
+    size_t real_bytes;             /* sizeof(real) */
+    const struct fl_kernels *half; /* the table of V/2 lanes; NULL where there is none */
+
+    /* These four work on `panels` panels from first_panel on; their arrays are those of the whole
+     * layer. Rows of a, z, h and h_out are that many reals apart. */
 
     /* weights (4H, K) row-major, gates i, f, g, o -> packed (panels, K, 4, V). */
-    void (*pack_weights)(ptrdiff_t H, ptrdiff_t K, const void *weights, void *packed);
+    void (*pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
+                         const void *weights, void *packed);
 
     /* b_ih (4H), b_hh (4H), both or neither NULL -> packed (panels, 4, V) = b_ih + b_hh, or zeros.
      */
-    void (*pack_bias)(ptrdiff_t H, const void *b_ih, const void *b_hh, void *packed);
+    void (*pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const void *b_ih,
+                      const void *b_hh, void *packed);
 
-    /* z (rows, panels, 4, V) = bias (panels, 4, V) + a (rows, K) @ w (panels, K, 4, V).
-     * Row r of a begins at a + r*a_stride, row r of z at z + r*z_stride. */
-    void (*product)(ptrdiff_t rows, ptrdiff_t panels, ptrdiff_t K, const void *a,
-                    ptrdiff_t a_stride, const void *w, const void *bias, void *z,
+    /* z (rows, panels, 4, V) = bias (panels, 4, V) + a (rows, K) @ w (panels, K, 4, V). */
+    void (*product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
+                    const void *a, ptrdiff_t a_stride, const void *w, const void *bias, void *z,
                     ptrdiff_t z_stride);
 
-    /* One time step of `rows` sequences, for the units of `panels` panels from first_panel on:
-     * z + h (rows, H) @ u (panels, H, 4, V), then the cell. u, z, c and h_out are those of the
-     * whole layer. c (rows, H) contiguous, in and out; z (rows, panels, 4, V) contiguous, in; h_out
-     * (rows, H) may not overlap h. Rows of h and h_out are h_stride and h_out_stride apart.
+    /* One time step of `rows` sequences: z (rows, panels, 4, V) + h (rows, H) @ u (panels, H, 4,
+     * V), then the cell. c (rows, H) contiguous, in and out; h_out (rows, H) may not overlap h.
      * backward: take the panels from last to first, which changes nothing but what is in cache. */
-    void (*step)(ptrdiff_t rows, ptrdiff_t H, ptrdiff_t first_panel, ptrdiff_t panels,
-                 const void *h, ptrdiff_t h_stride, const void *u, const void *z, void *c,
-                 void *h_out, ptrdiff_t h_out_stride, int backward);
+    void (*step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
+                 const void *h, ptrdiff_t h_stride, const void *u, const void *z,
+                 ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, int backward);
 
     /* y (n) = activation of x (n); y may be x. */
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

@@ -5,6 +5,7 @@
 #if FL_X86
 FL_TARGET_BEGIN("avx512f")
 #define FL_ISA avx512
+#define FL_HALF avx2
 #define FL_WIDTH 512
 #define FL_VOCABULARY "simd_x86.h"
 #include "kernels_tpl.h"

@@ -1,6 +1,7 @@
 /* All kernels of one instruction set in both precisions, and their table.
  *
- * The including file defines FL_ISA (its name, a bare word) and FL_VOCABULARY (a simd_*.h).
+ * The including file defines FL_ISA (its name, a bare word) and FL_VOCABULARY (a simd_*.h); and
+ * FL_HALF, the name of an instruction set with half the lanes, where every machine has that too.
  */
 #define FL_STRING_(word) #word
 #define FL_STRING(word) FL_STRING_(word)
@@ -17,6 +18,7 @@ enum { FL_NAME(lanes) = FL_V };
 #undef FL_DOUBLE
 #undef FL_TILE_MAX
 #undef FL_PANEL
+#undef FL_FOR_PANELS
 #undef FL_FOR_TILES
 #undef FL_FOR_ROWS
 #undef FL_TILE_OF_ROWS
@@ -30,12 +32,18 @@ enum { FL_NAME(lanes) = FL_V };
 #include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
+#ifdef FL_HALF
+#define FL_HALF_TABLE(type_) (&FL_CAT(fl_kernels_, FL_HALF)[type_])
+#else
+#define FL_HALF_TABLE(type_) NULL
+#endif
 #define FL_TABLE(type_, real, suffix)                 \
     {                                                 \
         .isa = FL_STRING(FL_ISA),                     \
         .dtype = type_,                               \
         .lanes = FL_CAT(lanes, suffix),               \
         .real_bytes = sizeof(real),                   \
+        .half = FL_HALF_TABLE(type_),                 \
         .pack_weights = FL_CAT(pack_weights, suffix), \
         .pack_bias = FL_CAT(pack_bias, suffix),       \
         .product = FL_CAT(product, suffix),           \

@@ -53,12 +53,24 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count) {
                                                                            : FL_ERROR_OVERFLOW;
 }
 
+static void pack_weights(const fl_model *model, ptrdiff_t K, const void *weights, void *packed) {
+    const ptrdiff_t H = model->config.hidden_size;
+    model->kernels->pack_weights(0, model->panels, H, K, weights, packed);
+    if (model->narrow)
+        model->narrow->pack_weights(fl_narrow_panel(model), 1, H, K, weights, packed);
+}
+
+static void pack_bias(const fl_model *model, const void *b_ih, const void *b_hh, void *packed) {
+    const ptrdiff_t H = model->config.hidden_size;
+    model->kernels->pack_bias(0, model->panels, H, b_ih, b_hh, packed);
+    if (model->narrow) model->narrow->pack_bias(fl_narrow_panel(model), 1, H, b_ih, b_hh, packed);
+}
+
 /* Packs every direction of every layer, moving through both vectors as it goes. */
 static void pack_all(fl_model *model, const char *parameters) {
-    const fl_kernels *kernels = model->kernels;
     const ptrdiff_t H = model->config.hidden_size, D = model->config.num_directions;
-    const size_t real = kernels->real_bytes, rows = 4 * (size_t)H * real;
-    const size_t packed_rows = 4 * (size_t)(model->panels * kernels->lanes) * real;
+    const size_t real = model->kernels->real_bytes, rows = 4 * (size_t)H * real;
+    const size_t packed_rows = (size_t)model->z_row * real;
     char *packed = model->packed;
 
     for (ptrdiff_t index = 0; index < model->config.num_layers * D; index++) {
@@ -66,18 +78,18 @@ static void pack_all(fl_model *model, const char *parameters) {
         direction->input_size = index < D ? model->config.input_size : D * H;
         const size_t input_size = (size_t)direction->input_size;
 
-        kernels->pack_weights(H, direction->input_size, parameters, packed);
+        pack_weights(model, direction->input_size, parameters, packed);
         direction->w = packed;
         parameters += rows * input_size;
         packed += packed_rows * input_size;
 
-        kernels->pack_weights(H, H, parameters, packed);
+        pack_weights(model, H, parameters, packed);
         direction->u = packed;
         parameters += rows * (size_t)H;
         packed += packed_rows * (size_t)H;
 
         const char *b_ih = model->config.has_bias ? parameters : NULL;
-        kernels->pack_bias(H, b_ih, b_ih ? b_ih + rows : NULL, packed);
+        pack_bias(model, b_ih, b_ih ? b_ih + rows : NULL, packed);
         direction->bias = packed;
         parameters += model->config.has_bias ? 2 * rows : 0;
         packed += packed_rows;
@@ -92,10 +104,12 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
     const fl_kernels *kernels = fl_kernels_find(isa, config->dtype);
     if (kernels == NULL) return FL_ERROR_ISA;
 
-    const size_t V = (size_t)kernels->lanes;
-    const size_t panels = ((size_t)config->hidden_size - 1) / V + 1;
+    const size_t H = (size_t)config->hidden_size, V = (size_t)kernels->lanes;
+    const int narrow = kernels->half != NULL && H % V != 0 && H % V <= V / 2;
+    const size_t panels = narrow ? H / V : (H - 1) / V + 1;
     size_t units, reals, directions, bytes;
-    if (!fl_multiply_sizes(panels, V, &units) || !count_reals(config, units, 1, &reals) ||
+    if (!fl_multiply_sizes(panels, V, &units) || !fl_add_sizes(units, narrow ? V / 2 : 0, &units) ||
+        !count_reals(config, units, 1, &reals) ||
         !fl_multiply_sizes((size_t)config->num_layers, (size_t)config->num_directions,
                            &directions) ||
         !fl_multiply_sizes(directions, sizeof(fl_direction), &bytes) ||
@@ -112,6 +126,8 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
     made->config = *config;
     made->kernels = kernels;
     made->panels = (ptrdiff_t)panels;
+    made->narrow = narrow ? kernels->half : NULL;
+    made->z_row = (ptrdiff_t)(4 * units);
     made->bytes = bytes + reals * kernels->real_bytes;
     const fl_fp_state saved = fl_fp_enter();
     pack_all(made, parameters);

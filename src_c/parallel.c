@@ -57,7 +57,7 @@ static int plan(call *call) {
     const double step_of_direction = step / (double)(config->num_layers * directions);
     ptrdiff_t per_direction = threads / directions;
     if (step_of_direction < UNITS_STEP_WORK) per_direction = 1;
-    per_direction = smaller(per_direction, call->model->panels);
+    per_direction = smaller(per_direction, call->model->panels + (call->model->narrow != NULL));
     if (directions * per_direction >= smaller(B, threads)) {
         call->by_rows = 0;
         call->directions_at_once = directions;

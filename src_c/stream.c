@@ -73,9 +73,8 @@ static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y) {
  */
 void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
     const fl_model *model = stream->model;
-    const fl_kernels *kernels = model->kernels;
     const ptrdiff_t L = model->config.num_layers, H = model->config.hidden_size, B = stream->batch;
-    const ptrdiff_t z_row = model->panels * 4 * kernels->lanes;
+    const fl_panels panels = fl_all_panels(model);
     const size_t layer_bytes = stream->state_bytes / (size_t)L;
     char *const z = stream->scratch.z[0];
     const fl_fp_state saved = fl_fp_enter();
@@ -83,9 +82,8 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
         const fl_direction *layer = &model->directions[l];
         char *h = stream->h + (size_t)l * layer_bytes, *c = stream->c + (size_t)l * layer_bytes;
         void *out = l == L - 1 ? y_t : stream->scratch.between[l % 2];
-        kernels->product(B, model->panels, layer->input_size, x_t, layer->input_size, layer->w,
-                         layer->bias, z, z_row);
-        kernels->step(B, H, 0, model->panels, h, H, layer->u, z, c, out, H, stream->odd);
+        fl_model_product(model, layer, panels, B, x_t, layer->input_size, z, model->z_row);
+        fl_model_step(model, layer, panels, B, h, H, z, c, out, H, stream->odd);
         memcpy(h, out, layer_bytes);
         x_t = out;
     }
