@@ -18,9 +18,6 @@ import numpy as np
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-# From this length on, a call refills the caches in well under a hundredth of its own time.
-_LONG_CALL = 0.1
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,13 +29,10 @@ class Plan:
         Calls in a sample.
     rounds : int
         Samples taken; it takes part in the first ``rounds`` rounds.
-    warm : bool
-        Whether an untimed call comes before each sample, since the others used the caches.
     """
 
     inner: int
     rounds: int
-    warm: bool
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,8 @@ def make_plan(
         grown = inner * 1.2 * sample_seconds / max(elapsed, 1e-9)
         inner = int(min(max(grown, inner + 1), 100 * inner))
     one = elapsed / inner
-    warm = one < _LONG_CALL
-    affordable = int(budget_seconds / (elapsed + one * warm))
-    return Plan(inner, min(rounds, max(affordable, least_rounds)), warm)
+    affordable = int(budget_seconds / (elapsed + one))
+    return Plan(inner, min(rounds, max(affordable, least_rounds)))
 
 
 def interleave(
@@ -141,8 +134,7 @@ def interleave(
                     continue
                 if pause_seconds:
                     sleep(pause_seconds)
-                if plan.warm:
-                    call()
+                call()  # the others used the caches, and what they leave running may still run
                 start = clock()
                 for _ in repeat(None, plan.inner):
                     call()

@@ -44,10 +44,10 @@ class FakeRunner:
 def test_contestants_take_turns() -> None:
     clock, log = FakeClock(), []
     calls = {n: FakeRunner(n, s, clock, log) for n, s in (("a", 1.0), ("b", 2.0), ("c", 4.0))}
-    plans = {"a": Plan(2, 3, True), "b": Plan(1, 3, False), "c": Plan(1, 2, True)}
+    plans = {"a": Plan(2, 3), "b": Plan(1, 3), "c": Plan(1, 2)}
     samples = measure.interleave(calls, plans, clock=clock)
-    # a: one untimed call, then two timed ones; b: no untimed call; c: stops after two rounds
-    assert "".join(log) == "aaabcc" + "aaabcc" + "aaab"
+    # Each sample follows an untimed call; a: two calls a sample; c: stops after two rounds.
+    assert "".join(log) == "aaabbcc" + "aaabbcc" + "aaabb"
     assert samples == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 2}
 
 
@@ -59,7 +59,7 @@ def test_pause_comes_before_each_sample_and_is_not_timed() -> None:
         log.append("z")
 
     calls = {n: FakeRunner(n, 1.0, clock, log) for n in "ab"}
-    plans = dict.fromkeys("ab", Plan(1, 2, True))
+    plans = dict.fromkeys("ab", Plan(1, 2))
     samples = measure.interleave(calls, plans, pause_seconds=9.0, clock=clock, sleep=sleep)
     assert "".join(log) == "zaazbb" * 2
     assert samples == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
@@ -74,7 +74,7 @@ def test_garbage_collection_is_off_while_measuring_and_back_on_after_an_error() 
 
     assert gc.isenabled()
     with pytest.raises(RuntimeError, match="broken"):
-        measure.interleave({"a": fail}, {"a": Plan(1, 1, False)})
+        measure.interleave({"a": fail}, {"a": Plan(1, 1)})
     assert seen == [False]
     assert gc.isenabled()
 
@@ -91,7 +91,6 @@ def test_samples_of_quick_calls_are_long_enough(seconds: float) -> None:
     )
     assert 0.004 <= plan.inner * seconds < 0.012
     assert plan.rounds == 15
-    assert plan.warm
 
 
 def test_slow_contestants_get_fewer_rounds_but_not_too_few() -> None:
@@ -105,8 +104,8 @@ def test_slow_contestants_get_fewer_rounds_but_not_too_few() -> None:
             clock=clock,
         )
 
-    assert plan(0.0625) == Plan(1, 8, True)  # a sample and its untimed call: an eighth of a second
-    assert plan(2.0) == Plan(1, 5, False)
+    assert plan(0.0625) == Plan(1, 8)  # a sample and its untimed call: an eighth of a second
+    assert plan(2.0) == Plan(1, 5)
     assert plan(2.0, rounds=3).rounds == 3
 
 
