@@ -10,6 +10,11 @@ not stored because they depend on the machine.
 
 Initial states are neither zero nor equal, no two weights are equal, and the sizes are no multiple
 of any vector.
+
+For the smaller cases the folder ``gradients`` beside the files holds one of the same name with the
+gradients of the loss ``sum(dy * y) + sum(dh_n * h_n) + sum(dc_n * c_n)``, by PyTorch's autograd in
+float64; its inputs and parameters are those of the case's first file. It is read by
+`load_gradients`.
 """
 
 from __future__ import annotations
@@ -57,6 +62,9 @@ CASES = (
     Case(T=2, B=1, I=5, H=17, L=1, D=2, bias=False),
 )
 
+# Those of which a file of gradients is small.
+GRADIENT_CASES = tuple(case for case in CASES if case.H < 10)
+
 
 def load(path: Path) -> tuple[Case, Arrays, Arrays]:
     """Read a golden file.
@@ -81,12 +89,38 @@ def load(path: Path) -> tuple[Case, Arrays, Arrays]:
     return Case(T, B, I, H, L, D, bool(bias)), stored, parameters
 
 
-def make(case: Case) -> Arrays:
-    """All arrays of one case, as they are stored."""
+def load_gradients(path: Path) -> tuple[Arrays, Arrays]:
+    """Read a golden file of gradients.
+
+    Returns
+    -------
+    arrays : dict
+        ``dy`` (T, B, D*H), ``dh_n`` and ``dc_n`` (L*D, B, H) go in; ``dx`` (T, B, I), ``dh_0`` and
+        ``dc_0`` (L*D, B, H) come out; ``torch_version``.
+    dparameters : dict
+        The gradient by each parameter, with PyTorch's names and shapes.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        stored = {key: file[key] for key in file.files}
+    dparameters = {
+        key.removeprefix("dparameter."): stored.pop(key)
+        for key in list(stored)
+        if key.startswith("dparameter.")
+    }
+    return stored, dparameters
+
+
+def _numbers(case: Case) -> list[int]:
+    """The case as it is stored, and the seed of its random numbers."""
+    return [case.T, case.B, case.I, case.H, case.L, case.D, int(case.bias)]
+
+
+def _draw(case: Case) -> tuple[Any, Arrays, Arrays]:
+    """PyTorch's module in float64, the inputs ``x``, ``h_0``, ``c_0`` and the parameters."""
     import torch
 
     # Seeded by the case itself, so that adding a case does not change the others.
-    rng = np.random.default_rng([case.T, case.B, case.I, case.H, case.L, case.D, int(case.bias)])
+    rng = np.random.default_rng(_numbers(case))
     torch.set_num_threads(1)
     module = torch.nn.LSTM(
         case.I,
@@ -106,6 +140,14 @@ def make(case: Case) -> Arrays:
         "h_0": rng.uniform(-0.9, 0.9, state_shape),
         "c_0": rng.normal(scale=1.5, size=state_shape),
     }
+    return module, inputs, parameters
+
+
+def make(case: Case) -> Arrays:
+    """All arrays of one case, as they are stored."""
+    import torch
+
+    module, inputs, parameters = _draw(case)
 
     def run(round_to: type[np.floating[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         def tensor(array: NDArray[Any]) -> torch.Tensor:
@@ -120,9 +162,8 @@ def make(case: Case) -> Arrays:
 
     results: Arrays = dict(zip(("y", "h_n", "c_n"), run(np.float64), strict=True))
     results |= dict(zip(("y_cast", "h_n_cast", "c_n_cast"), run(np.float32), strict=True))
-    numbers = [case.T, case.B, case.I, case.H, case.L, case.D, int(case.bias)]
     return {
-        "case": np.array(numbers),
+        "case": np.array(_numbers(case)),
         "torch_version": np.array(torch.__version__.split("+")[0]),
         **inputs,
         **{f"parameter.{name}": array for name, array in parameters.items()},
@@ -130,16 +171,46 @@ def make(case: Case) -> Arrays:
     }
 
 
+def make_gradients(case: Case) -> Arrays:
+    """All gradients of one case, as they are stored."""
+    import torch
+
+    module, inputs, parameters = _draw(case)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in parameters.items()})
+    x, h_0, c_0 = (torch.from_numpy(inputs[key]).requires_grad_() for key in ("x", "h_0", "c_0"))
+    y, (h_n, c_n) = module(x, (h_0, c_0))
+
+    rng = np.random.default_rng([*_numbers(case), 1])  # 1: not the numbers of the inputs again
+    outputs = {"dy": y, "dh_n": h_n, "dc_n": c_n}
+    given = {key: rng.normal(size=tuple(output.shape)) for key, output in outputs.items()}
+    by = {"dx": x, "dh_0": h_0, "dc_0": c_0}
+    by |= {f"dparameter.{name}": tensor for name, tensor in module.named_parameters()}
+    found = torch.autograd.grad(
+        list(outputs.values()),
+        list(by.values()),
+        [torch.from_numpy(array) for array in given.values()],
+    )
+    return {
+        "torch_version": np.array(torch.__version__.split("+")[0]),
+        **given,
+        **{key: gradient.numpy() for key, gradient in zip(by, found, strict=True)},
+    }
+
+
 def main(folder: Path) -> None:
-    """Write every case to `folder`."""
+    """Write every case to `folder`, and the gradients to its subfolder."""
+    files = [(folder / f"{case.name}.npz", make(case)) for case in CASES]
+    files += [
+        (folder / "gradients" / f"{case.name}.npz", make_gradients(case)) for case in GRADIENT_CASES
+    ]
+    (folder / "gradients").mkdir(exist_ok=True)
     total = 0
-    for case in CASES:
-        path = folder / f"{case.name}.npz"
-        arrays: dict[str, Any] = dict(make(case))
-        np.savez_compressed(path, **arrays)
+    for path, arrays in files:
+        stored: dict[str, Any] = dict(arrays)
+        np.savez_compressed(path, **stored)
         total += path.stat().st_size
-        print(f"{path.name}  {path.stat().st_size} bytes")
-    print(f"{len(CASES)} files, {total} bytes")
+        print(f"{path.relative_to(folder)}  {path.stat().st_size} bytes")
+    print(f"{len(files)} files, {total} bytes")
 
 
 if __name__ == "__main__":
