@@ -11,12 +11,15 @@
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.stream import Stream
+from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads
 
 __all__ = [
     "LSTM",
     "BiLSTM",
+    "Gradients",
     "Stream",
+    "Tape",
     "__version__",
     "get_num_threads",
     "num_threads",

@@ -51,6 +51,27 @@ class Model:
         h_n: _Array,
         c_n: _Array,
         batch_first: bool = False,
+        tape: _Array | None = None,
+    ) -> None: ...
+    @property
+    def parameter_count(self) -> int: ...
+    def tape_size(self, T: int, B: int) -> int: ...
+    def backward(
+        self,
+        parameters: _Array,
+        x: _Array,
+        h_0: _Array | None,
+        c_0: _Array | None,
+        tape: _Array,
+        dy: _Array | None,
+        dh_n: _Array | None,
+        dc_n: _Array | None,
+        dx: _Array | None,
+        dh_0: _Array | None,
+        dc_0: _Array | None,
+        dparameters: _Array | None,
+        accumulate: bool,
+        batch_first: bool = False,
     ) -> None: ...
 
 class StreamBase:

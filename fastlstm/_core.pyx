@@ -60,6 +60,15 @@ cdef extern from "fastlstm.h" nogil:
         const fl_model *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *,
         const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *)
 
+    fl_status fl_tape_bytes(const fl_model *, ptrdiff_t, ptrdiff_t, size_t *)
+    fl_status fl_record(
+        const fl_model *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
+    fl_status fl_backward(
+        const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t,
+        const void *, const void *, const void *, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const void *, int, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
+
     ctypedef struct fl_stream:
         pass
 
@@ -207,6 +216,10 @@ cdef class _Buffer:
         return 0
 
 
+cdef void *_data(_Buffer buffer) noexcept:
+    return NULL if buffer is None else buffer.view.buf
+
+
 cdef class Model:
     """Parameters of a stack of layers, packed for one instruction set. Immutable.
 
@@ -225,6 +238,7 @@ cdef class Model:
     cdef fl_model *model
     cdef readonly ptrdiff_t input_size, hidden_size, num_layers, num_directions
     cdef readonly bint is_double
+    cdef readonly size_t parameter_count
 
     def __cinit__(
         self, ptrdiff_t input_size, ptrdiff_t hidden_size, ptrdiff_t num_layers,
@@ -242,6 +256,7 @@ cdef class Model:
         config.has_bias = bias
         config.dtype = FL_FLOAT64 if self.is_double else FL_FLOAT32
         _raise_status(fl_parameter_count(&config, &count))
+        self.parameter_count = count
         cdef _Buffer vector = _Buffer(parameters, self.is_double, (count,), False)
         vector.require_contiguous(0)
         cdef const char *name = isa_name
@@ -262,7 +277,7 @@ cdef class Model:
         """Bytes of the packed parameters."""
         return fl_model_bytes(self.model)
 
-    def forward(self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False):
+    def forward(self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None):
         """Run the stack over a batch of sequences.
 
         Parameters
@@ -274,6 +289,8 @@ cdef class Model:
             Written. The last axis contiguous.
         h_n, c_n : ndarray (L*D, B, H), contiguous
             Written.
+        tape : ndarray (N,), contiguous, or None
+            Written for :meth:`backward`; N is given by :meth:`tape_size`.
         """
         cdef int time_axis = 1 if batch_first else 0
         cdef int batch_axis = 1 - time_axis
@@ -289,31 +306,119 @@ cdef class Model:
             y, self.is_double, (*outer, self.num_directions * self.hidden_size), True)
         cdef _Buffer h_n_ = _Buffer(h_n, self.is_double, state, True)
         cdef _Buffer c_n_ = _Buffer(c_n, self.is_double, state, True)
-        cdef _Buffer h_0_ = None
-        cdef _Buffer c_0_ = None
-        cdef const void *h_0_data = NULL
-        cdef const void *c_0_data = NULL
         x_.require_contiguous(2)
         y_.require_contiguous(0)
         h_n_.require_contiguous(0)
         c_n_.require_contiguous(0)
-        if h_0 is not None:
-            h_0_ = _Buffer(h_0, self.is_double, state, False)
-            h_0_.require_contiguous(0)
-            h_0_data = h_0_.view.buf
-        if c_0 is not None:
-            c_0_ = _Buffer(c_0, self.is_double, state, False)
-            c_0_.require_contiguous(0)
-            c_0_data = c_0_.view.buf
+        cdef _Buffer h_0_ = self.contiguous(h_0, state, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, state, False)
+        cdef const void *h_0_data = _data(h_0_)
+        cdef const void *c_0_data = _data(c_0_)
+        cdef _Buffer tape_ = None
+        if tape is not None:
+            tape_ = self.contiguous(tape, (self.tape_size(T, B),), True)
 
         cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
         cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(batch_axis)
+        cdef void *tape_data = _data(tape_)
+        cdef bint recording = tape is not None
         cdef fl_status status
         with nogil:
-            status = fl_forward(
-                self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t, y_b,
-                h_n_.view.buf, c_n_.view.buf)
+            if recording:
+                status = fl_record(
+                    self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t,
+                    y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
+            else:
+                status = fl_forward(
+                    self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t,
+                    y_b, h_n_.view.buf, c_n_.view.buf)
         _raise_status(status)
+
+    def tape_size(self, ptrdiff_t T, ptrdiff_t B):
+        """Return how many numbers the tape of T steps of B sequences has: L*D*T*B*5*H."""
+        cdef size_t size
+        _raise_status(fl_tape_bytes(self.model, T, B, &size))
+        return size // (8 if self.is_double else 4)
+
+    def backward(
+        self, parameters, x, h_0, c_0, tape, dy, dh_n, dc_n, dx, dh_0, dc_0, dparameters,
+        bint accumulate, bint batch_first=False,
+    ):
+        """Backpropagate through a recorded call of :meth:`forward`.
+
+        Parameters
+        ----------
+        parameters : ndarray (N,), contiguous
+            What the model was made of.
+        x, h_0, c_0, tape
+            Those of :meth:`forward`.
+        dy : ndarray of the shape of y, or None for zeros
+            The last axis contiguous, the others of any stride.
+        dh_n, dc_n : ndarray (L*D, B, H), contiguous, or None for zeros
+        dx : ndarray of the shape of x, contiguous, or None
+        dh_0, dc_0 : ndarray (L*D, B, H), contiguous, or None
+        dparameters : ndarray (N,), contiguous, or None
+            Written; None where it is not wanted.
+        accumulate : bool
+            Whether to add to what they hold.
+        """
+        cdef int time_axis = 1 if batch_first else 0
+        cdef int batch_axis = 1 - time_axis
+        if len(x.shape) != 3:
+            raise ValueError(f"x has {len(x.shape)} dimensions, expected 3")
+        cdef ptrdiff_t T = x.shape[time_axis], B = x.shape[batch_axis]
+        state = (self.num_layers * self.num_directions, B, self.hidden_size)
+        outer = (x.shape[0], x.shape[1])
+        vector = (self.parameter_count,)
+
+        cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)
+        x_.require_contiguous(2)
+        cdef _Buffer parameters_ = self.contiguous(parameters, vector, False)
+        cdef _Buffer tape_ = self.contiguous(tape, (self.tape_size(T, B),), False)
+        if parameters_ is None or tape_ is None:
+            raise TypeError("parameters and tape must be arrays")
+        cdef _Buffer h_0_ = self.contiguous(h_0, state, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, state, False)
+        cdef _Buffer dh_n_ = self.contiguous(dh_n, state, False)
+        cdef _Buffer dc_n_ = self.contiguous(dc_n, state, False)
+        cdef _Buffer dh_0_ = self.contiguous(dh_0, state, True)
+        cdef _Buffer dc_0_ = self.contiguous(dc_0, state, True)
+        cdef _Buffer dparameters_ = self.contiguous(dparameters, vector, True)
+        cdef _Buffer dx_ = self.contiguous(dx, (*outer, self.input_size), True)
+        cdef _Buffer dy_ = None
+        cdef ptrdiff_t dy_t = 0, dy_b = 0, dx_t = 0, dx_b = 0
+        if dy is not None:
+            dy_ = _Buffer(
+                dy, self.is_double, (*outer, self.num_directions * self.hidden_size), False)
+            dy_.require_contiguous(2)
+            dy_t, dy_b = dy_.stride(time_axis), dy_.stride(batch_axis)
+        if dx_ is not None:
+            dx_t, dx_b = dx_.stride(time_axis), dx_.stride(batch_axis)
+        cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
+        cdef const void *h_0_data = _data(h_0_)
+        cdef const void *c_0_data = _data(c_0_)
+        cdef const void *dy_data = _data(dy_)
+        cdef const void *dh_n_data = _data(dh_n_)
+        cdef const void *dc_n_data = _data(dc_n_)
+        cdef void *dx_data = _data(dx_)
+        cdef void *dh_0_data = _data(dh_0_)
+        cdef void *dc_0_data = _data(dc_0_)
+        cdef void *dparameters_data = _data(dparameters_)
+        cdef fl_status status
+        with nogil:
+            status = fl_backward(
+                self.model, parameters_.view.buf, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
+                tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data, dc_n_data, accumulate, dx_data,
+                dx_t, dx_b, dh_0_data, dc_0_data, dparameters_data)
+        _raise_status(status)
+
+    cdef _Buffer contiguous(self, object array, tuple shape, bint writable):
+        """The buffer of an array that must have this shape and no gaps; None for None."""
+        if array is None:
+            return None
+        cdef _Buffer buffer = _Buffer(array, self.is_double, shape, writable)
+        buffer.require_contiguous(0)
+        return buffer
 
 
 def limit_fma(bint is_double, ptrdiff_t rounds, isa=None):

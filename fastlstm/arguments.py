@@ -171,13 +171,19 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     return state if lies_well else np.array(state, order="C")
 
 
+def as_batch(array: RealArray | None, batched: bool) -> Any:
+    """Return (T, n) as a view (T, 1, n) and (L*D, H) as (L*D, 1, H), unless already batched."""
+    return array if batched or array is None else array[:, np.newaxis]
+
+
 def check_out(
     value: Any,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     inputs: Mapping[str, tuple[Any, RealArray | None]],
+    name: str = "out",
 ) -> None:
-    """Check that ``out=`` can take a result, and shares no memory with an input.
+    """Check that an array such as ``out=`` can take a result and shares no memory with an input.
 
     ``inputs`` holds by name what was handed in, as it came and as it is used; what came as anything
     but an array is passed over.
@@ -190,20 +196,20 @@ def check_out(
         If its shape or layout is wrong, it is read-only, or it overlaps an input.
     """
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"out: got {type(value).__name__}, expected a NumPy array")
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a NumPy array")
     if value.dtype != dtype:
-        raise TypeError(f"out: got dtype {value.dtype}, expected {dtype}")
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected {dtype}")
     if value.shape != shape:
-        raise ValueError(f"out: got shape {value.shape}, expected {shape}")
+        raise ValueError(f"{name}: got shape {value.shape}, expected {shape}")
     flags = value.flags
     if not (flags.c_contiguous and flags.aligned):
-        raise ValueError("out: got a strided or unaligned array, expected a C-contiguous one")
+        raise ValueError(f"{name}: got a strided or unaligned array, expected a C-contiguous one")
     if not flags.writeable:
-        raise ValueError("out: got a read-only array, expected a writable one")
-    for name, (given, used) in inputs.items():
+        raise ValueError(f"{name}: got a read-only array, expected a writable one")
+    for other, (given, used) in inputs.items():
         arrays = (used,) if used is given else (given, used)
         if any(isinstance(a, np.ndarray) and _shares_memory(value, a) for a in arrays):
-            raise ValueError(f"out: shares memory with {name}, expected memory of its own")
+            raise ValueError(f"{name}: shares memory with {other}, expected memory of its own")
 
 
 def _shares_memory(a: RealArray, b: RealArray) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm.arguments import (
     RealArray,
+    as_batch,
     as_finite,
     as_flag,
     as_precision,
@@ -24,6 +25,7 @@ from fastlstm.arguments import (
 )
 from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
 from fastlstm.stream import Stream
+from fastlstm.tape import Recording, Tape
 
 #: (h, c), each (L*D, B, H), or (L*D, H) without a batch.
 State: TypeAlias = tuple[RealArray, RealArray]
@@ -135,6 +137,64 @@ class _Recurrent:
         NaN and infinity propagate as the equations have it; they are no error. Denormal numbers
         count as zero.
         """
+        y, states, _ = self._run(x, state, out, recording=False)
+        return y, states
+
+    def record(
+        self,
+        x: npt.ArrayLike,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    ) -> tuple[RealArray, State, Tape]:
+        """Run the layer as a call does, to the bit, and keep what its gradients need.
+
+        Parameters
+        ----------
+        x, state
+            As for a call.
+
+        Returns
+        -------
+        y : ndarray
+        (h_n, c_n) : tuple of ndarray
+        tape : Tape
+            Its ``backward`` gives the gradients. 5*L*D*T*B*H numbers.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As a call.
+        MemoryError
+            If the tape doesn't fit.
+
+        Notes
+        -----
+        For truncated backpropagation through time, record the chunks of a sequence one after the
+        other, handing (h_n, c_n) on, and run each tape's ``backward`` by itself. The gradient of
+        the whole sequence comes from running them last to first, handing (grads.h_0, grads.c_0)
+        to the chunk before as ``dstate``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastlstm import LSTM
+        >>> lstm = LSTM(3, 5, seed=0)
+        >>> y, (h_n, c_n), tape = lstm.record(np.ones((10, 4, 3), np.float32))
+        >>> grads = tape.backward(np.ones_like(y), wrt=["params"])  # of y.sum()
+        >>> lstm.named_views(grads.params)["weight_hh_l0"].shape
+        (20, 5)
+        """
+        y, states, tape = self._run(x, state, None, recording=True)
+        assert tape is not None
+        return y, states, tape
+
+    def _run(
+        self,
+        x: npt.ArrayLike,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        out: RealArray | None,
+        *,
+        recording: bool,
+    ) -> tuple[RealArray, State, Tape | None]:
         rows = with_contiguous_rows(self._as_input(x))
         batched = rows.ndim == 3
         D, H = self.num_directions, self.hidden_size
@@ -152,13 +212,83 @@ class _Recurrent:
         y = np.empty(y_shape, self.dtype) if out is None else out
         h_n = np.empty(state_shape, self.dtype)
         c_n = np.empty(state_shape, self.dtype)
-        arrays = (rows, h_0, c_0, y, h_n, c_n)
-        model = self._weights.model
-        if batched:
-            model.forward(*arrays, self.batch_first)
-        else:
-            model.forward(*map(_batch_of_one, arrays))
-        return y, (h_n, c_n)
+        vector, model = self._weights
+        records = None
+        if recording:
+            T = rows.shape[1 if batched and self.batch_first else 0]
+            _check_total("x", (T, 5, *state_shape), self.dtype)
+            records = np.empty(model.tape_size(T, *batch or (1,)), self.dtype)
+        model.forward(
+            as_batch(rows, batched),
+            as_batch(h_0, batched),
+            as_batch(c_0, batched),
+            as_batch(y, batched),
+            as_batch(h_n, batched),
+            as_batch(c_n, batched),
+            batched and self.batch_first,
+            records,
+        )
+        if records is None:
+            return y, (h_n, c_n), None
+        # The caller may go on to change the states in place, as when handing them on.
+        h_0, c_0 = (None if a is None else a.copy() for a in (h_0, c_0))
+        call = Recording(vector, model, rows, h_0, c_0, y_shape, state_shape, self.batch_first)
+        return y, (h_n, c_n), Tape(call, records)
+
+    @property
+    def parameters(self) -> RealArray:
+        """All parameters in one vector (N,), read-only, in the order of :meth:`state_dict`."""
+        return self._weights.vector
+
+    def load_parameters(self, vector: npt.ArrayLike) -> None:
+        """Replace all parameters by those of one vector, as after a step of an optimiser.
+
+        Parameters
+        ----------
+        vector : array_like (N,)
+            Laid out as :attr:`parameters`; copied, and converted to the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it does not hold N real numbers. The layer is then as it was.
+        """
+        self._set_weights(self._as_vector(vector).copy(), self.isa)
+
+    def named_views(self, vector: RealArray) -> dict[str, RealArray]:
+        """Return views of a vector by the parameters' names: of a gradient, say.
+
+        Parameters
+        ----------
+        vector : ndarray (N,)
+            Laid out as :attr:`parameters`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Names and shapes of :meth:`state_dict`; writable where the vector is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not an array of N numbers.
+        """
+        if not isinstance(vector, np.ndarray):
+            raise TypeError(f"vector: got {type(vector).__name__}, expected a NumPy array")
+        self._check_length(vector)
+        return split(vector, self._architecture)
+
+    def _as_vector(self, vector: npt.ArrayLike) -> RealArray:
+        array = as_real_array("vector", vector, self.dtype)
+        self._check_length(array)
+        return array
+
+    def _check_length(self, vector: RealArray) -> None:
+        if vector.shape != self.parameters.shape:
+            raise ValueError(
+                f"vector: got shape {vector.shape}, expected that of the parameters, "
+                f"{self.parameters.shape}"
+            )
 
     def state_dict(self) -> dict[str, RealArray]:
         """Return the parameters by PyTorch's names, in its order.
@@ -258,11 +388,6 @@ def _as_generator(seed: Any) -> np.random.Generator:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise type(error)(f"seed: got {seed!r}: {error}") from None
-
-
-def _batch_of_one(array: RealArray | None) -> Any:
-    """A view of (T, n) as (T, 1, n), of a state (L*D, H) as (L*D, 1, H)."""
-    return None if array is None else array[:, np.newaxis]
 
 
 def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

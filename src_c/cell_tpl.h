@@ -1,20 +1,32 @@
 /* One time step: the recurrent product and the cell, written once. */
 
+/* n is FL_V, or what is left at the end of a row. */
+FL_INLINE vreal FL_NAME(load)(const FL_REAL *p, ptrdiff_t n) {
+    return n == FL_V ? v_load(p) : v_load_n(p, n);
+}
+FL_INLINE void FL_NAME(store)(FL_REAL *p, vreal a, ptrdiff_t n) {
+    if (n == FL_V) v_store(p, a);
+    else v_store_n(p, a, n);
+}
+
 /* The cell of n units of one row, gates before activation in acc (4):
  *     c = f * c + i * g          h = o * tanh(c)
+ * record: NULL, or where i, f, g, o and c are written for the backward pass, H apart. The products
+ * i * g and o * tanh(c) are the same single quotients either way.
  */
-FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, ptrdiff_t n) {
+FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, FL_REAL *record, ptrdiff_t H,
+                             ptrdiff_t n) {
     const vreal f = FL_NAME(v_sigmoid)(acc[1]);
     const vreal input = FL_NAME(v_sigmoid_tanh)(acc[0], acc[2]); /* i * g */
-    const vreal previous = n == FL_V ? v_load(c) : v_load_n(c, n);
-    const vreal next = v_fma(f, previous, input);
-    const vreal out = FL_NAME(v_sigmoid_tanh)(acc[3], next);
-    if (n == FL_V) {
-        v_store(c, next);
-        v_store(h, out);
-    } else {
-        v_store_n(c, next, n);
-        v_store_n(h, out, n);
+    const vreal next = v_fma(f, FL_NAME(load)(c, n), input);
+    FL_NAME(store)(c, next, n);
+    FL_NAME(store)(h, FL_NAME(v_sigmoid_tanh)(acc[3], next), n);
+    if (record) {
+        FL_NAME(store)(record, FL_NAME(v_sigmoid)(acc[0]), n);
+        FL_NAME(store)(record + H, f, n);
+        FL_NAME(store)(record + 2 * H, FL_NAME(v_tanh)(acc[2]), n);
+        FL_NAME(store)(record + 3 * H, FL_NAME(v_sigmoid)(acc[3]), n);
+        FL_NAME(store)(record + 4 * H, next, n);
     }
 }
 
@@ -23,13 +35,14 @@ FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, ptrdiff_t
  * one cell with the next by itself. */
 static FL_NOINLINE void FL_NAME(cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t H, ptrdiff_t unit,
                                        const FL_REAL *z, FL_REAL *c, FL_REAL *h_out,
-                                       ptrdiff_t h_out_stride) {
+                                       ptrdiff_t h_out_stride, FL_REAL *record) {
     for (ptrdiff_t r = 0; r < R; r++)
         for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V) {
             vreal acc[4];
             FL_UNROLL
             for (int gate = 0; gate < 4; gate++) acc[gate] = v_load(z + gate * FL_V);
             FL_NAME(cell)(acc, c + r * H + first, h_out + r * h_out_stride + first,
+                          record ? record + r * 5 * H + first : NULL, H,
                           H - first < FL_V ? H - first : FL_V);
             z += FL_PANEL;
         }
@@ -39,7 +52,7 @@ static FL_NOINLINE void FL_NAME(cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t H, pt
 FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff_t unit,
                                   const FL_REAL *h, ptrdiff_t h_stride, const FL_REAL *u,
                                   const FL_REAL *z, ptrdiff_t z_stride, FL_REAL *c, FL_REAL *h_out,
-                                  ptrdiff_t h_out_stride) {
+                                  ptrdiff_t h_out_stride, FL_REAL *record) {
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int r = 0; r < R; r++) {
@@ -48,23 +61,26 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
     }
     FL_NAME(tile_multiply)(R, N, H, h, h_stride, u, acc);
     if (R * N == 1) { /* tiny layers are all latency: from register to register */
-        FL_NAME(cell)(acc, c + unit, h_out + unit, H - unit < FL_V ? H - unit : FL_V);
+        FL_NAME(cell)(acc, c + unit, h_out + unit, record ? record + unit : NULL, H,
+                      H - unit < FL_V ? H - unit : FL_V);
         return;
     }
     FL_REAL gates[FL_TILE_MAX * FL_V];
     FL_UNROLL
     for (int j = 0; j < R * N * 4; j++) v_store(gates + j * FL_V, acc[j]);
-    FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride);
+    FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride, record);
 }
 
 #define FL_TILE(R, N, row, panel)                                                               \
     FL_NAME(step_tile)(R, N, H, (first_panel + (panel)) * FL_V, h + (row) * h_stride, h_stride, \
                        u + (first_panel + (panel)) * H * FL_PANEL,                              \
                        z + (row) * z_stride + (first_panel + (panel)) * FL_PANEL, z_stride,     \
-                       c + (row) * H, h_out + (row) * h_out_stride, h_out_stride)
+                       c + (row) * H, h_out + (row) * h_out_stride, h_out_stride,               \
+                       record ? record + (row) * 5 * H : NULL)
 static FL_NOINLINE void FL_NAME(step_row)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
                                           const FL_REAL *h, const FL_REAL *u, const FL_REAL *z,
-                                          FL_REAL *c, FL_REAL *h_out, int backward) {
+                                          FL_REAL *c, FL_REAL *h_out, FL_REAL *record,
+                                          int backward) {
     const ptrdiff_t h_stride = 0, z_stride = 0, h_out_stride = 0;
     FL_FOR_PANELS(panels, 4 * H * H * (ptrdiff_t)sizeof(FL_REAL), backward, FL_TILE);
 }
@@ -73,7 +89,7 @@ static FL_NOINLINE void FL_NAME(step_rows)(ptrdiff_t first_panel, ptrdiff_t pane
                                            ptrdiff_t H, const FL_REAL *h, ptrdiff_t h_stride,
                                            const FL_REAL *u, const FL_REAL *z, ptrdiff_t z_stride,
                                            FL_REAL *c, FL_REAL *h_out, ptrdiff_t h_out_stride,
-                                           int backward) {
+                                           FL_REAL *record, int backward) {
     FL_FOR_TILES(rows, panels, backward, FL_TILE);
 }
 #undef FL_TILE
@@ -81,9 +97,9 @@ static FL_NOINLINE void FL_NAME(step_rows)(ptrdiff_t first_panel, ptrdiff_t pane
 static void FL_NAME(step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
                           const void *h, ptrdiff_t h_stride, const void *u, const void *z,
                           ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride,
-                          int backward) {
-    if (rows == 1) FL_NAME(step_row)(first_panel, panels, H, h, u, z, c, h_out, backward);
+                          void *record, int backward) {
+    if (rows == 1) FL_NAME(step_row)(first_panel, panels, H, h, u, z, c, h_out, record, backward);
     else
         FL_NAME(step_rows)(first_panel, panels, rows, H, h, h_stride, u, z, z_stride, c, h_out,
-                           h_out_stride, backward);
+                           h_out_stride, record, backward);
 }

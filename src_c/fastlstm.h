@@ -131,6 +131,43 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
                      ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
                      void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n);
 
+/* The same as fl_forward, to the bit, and leaves a tape for fl_backward.
+ *
+ * tape  out (L*D, T, B, 5, H) contiguous: i, f, g, o after activation and c of every step, in the
+ *       order in which a direction takes them. Its size is given by fl_tape_bytes.
+ */
+fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
+                    ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
+                    void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n,
+                    void *tape);
+fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, size_t *bytes);
+
+/* Backpropagation through time: the gradients of a scalar with respect to the input, the initial
+ * states and the parameters, from those with respect to y, h_n and c_n.
+ *
+ * model, T, B, x, h_0, c_0  in: those of fl_record; x is read only for dparameters.
+ * parameters  in: the vector that the model was made of.
+ * tape        in: what fl_record wrote.
+ * dy          in (T, B, D*H), strides as for y, or NULL for zeros.
+ * dh_n, dc_n  in (L*D, B, H) contiguous, or NULL for zeros.
+ * accumulate  whether to add to what the results hold instead of overwriting it.
+ * dx          out (T, B, I), strides as for x, no two elements overlapping.
+ * dh_0, dc_0  out (L*D, B, H) contiguous.
+ * dparameters out: laid out as the parameters. b_ih and b_hh have the same gradient.
+ *
+ * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
+ * another result. Scratch memory is allocated inside, at most two arrays (T, B, D*H) and what does
+ * not grow with T; on error nothing is written. The bits of a sequence's dx, dh_0 and dc_0 depend
+ * on the parameters and that sequence alone; those of dparameters also on the batch, not on
+ * threads, strides or instruction set.
+ */
+fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
+                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
+                      const void *c_0, const void *tape, const void *dy, ptrdiff_t dy_stride_t,
+                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
+                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
+                      void *dc_0, void *dparameters);
+
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */
 typedef struct fl_stream fl_stream;

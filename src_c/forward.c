@@ -79,10 +79,11 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
 }
 
 /* Runs one direction of one layer over T steps of B sequences, in chunks of time.
- * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out. */
+ * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out; tape NULL, or
+ * the records, tape_step bytes from one step to the next. */
 static void run_direction(const fl_model *model, const fl_direction *direction, ptrdiff_t T,
-                          ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *z,
-                          ptrdiff_t chunk, const fl_share *share) {
+                          ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *tape,
+                          ptrdiff_t tape_step, char *z, ptrdiff_t chunk, const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t H = model->config.hidden_size;
     const ptrdiff_t z_step = B * model->z_row * (ptrdiff_t)real;
@@ -95,8 +96,9 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         input_product(model, direction, n, B, fl_rows_from(x, first, 0, real), z, panels);
         for (ptrdiff_t t = 0; t < n; t++) {
             char *h_next = row_at(y, first + t, 0, real);
+            char *record = tape ? tape + (first + t) * tape_step : NULL;
             fl_model_step(model, direction, panels, B, h_previous, h_stride, z + t * z_step, c,
-                          h_next, y.stride_b, (first + t) % 2 != 0);
+                          h_next, y.stride_b, record, (first + t) % 2 != 0);
             /* All of h_t must be there before anyone reads it. */
             if (share->count > 1) fl_barrier_wait(share->units);
             h_previous = h_next;
@@ -159,8 +161,11 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
                 in_d = reversed(in_d, T, real);
                 out_d = reversed(out_d, T, real);
             }
+            char *tape = span->tape;
+            if (tape) tape += index * span->tape_stride * (ptrdiff_t)real;
             run_direction(model, &model->directions[index], T, B, in_d, out_d, span->h + state,
-                          span->c + state, scratch->z[d], scratch->chunk, share);
+                          span->c + state, tape, span->tape_stride_t * (ptrdiff_t)real,
+                          scratch->z[d], scratch->chunk, share);
         }
         /* The layer above reads both directions. */
         if (share->direction != FL_ALL_DIRECTIONS) fl_barrier_wait(share->everyone);
@@ -179,6 +184,7 @@ void fl_run(const fl_model *model, const fl_span *span, const fl_scratch *scratc
         part.T = smaller(stretch, span->T - first);
         part.x = fl_rows_from(span->x, first, 0, real);
         part.y = fl_rows_from(span->y, first, 0, real);
+        if (span->tape) part.tape = span->tape + first * span->tape_stride_t * (ptrdiff_t)real;
         run_stack(model, &part, scratch, share ? share : &alone);
     }
 }

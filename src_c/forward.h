@@ -20,12 +20,15 @@ typedef struct fl_rows {
 fl_rows fl_rows_from(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real);
 
 /* What a run covers: T >= 0 steps of B >= 1 sequences. x in (T, B, I); y out (T, B, D*H); h, c the
- * state, in and out: rows (B, H) of index l*D + d begin at index * state_stride reals. */
+ * state, in and out: rows (B, H) of index l*D + d begin at index * state_stride reals. tape: NULL,
+ * or out: for each index the records (T, B, 5, H) of its steps in the order that it takes them. */
 typedef struct fl_span {
     ptrdiff_t T, B;
     fl_rows x, y;
     char *h, *c;
     ptrdiff_t state_stride;
+    char *tape;
+    ptrdiff_t tape_stride, tape_stride_t; /* reals from an index, a step, to the next */
 } fl_span;
 
 /* Scratch of a run: z of one chunk, one for each direction that runs at once, and two buffers

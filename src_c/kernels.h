@@ -49,10 +49,52 @@ typedef struct fl_kernels {
 
     /* One time step of `rows` sequences: z (rows, panels, 4, V) + h (rows, H) @ u (panels, H, 4,
      * V), then the cell. c (rows, H) contiguous, in and out; h_out (rows, H) may not overlap h.
+     * record: NULL, or out (rows, 5, H) contiguous: i, f, g, o after activation and c.
      * backward: take the panels from last to first, which changes nothing but what is in cache. */
     void (*step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
                  const void *h, ptrdiff_t h_stride, const void *u, const void *z,
-                 ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, int backward);
+                 ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, void *record,
+                 int backward);
+
+    /* The backward pass, see train_tpl.h. Rows of arrays with a stride are that many reals apart;
+     * the others are contiguous. What runs from `first` to `end` leaves the rest alone. */
+
+    /* One step back through the cell, for units first..end-1. records in (rows, 5, H); c_previous
+     * in (rows, H) or NULL for zeros; dy in (rows, H) or NULL for zeros, dh in (rows, H): the two
+     * add up to the gradient of h; dc in and out (rows, H): the gradient of c from later steps,
+     * then of c_previous; dG out (rows, 4H); h out (rows, H): the step's output, or NULL. */
+    void (*cell_backward)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t H,
+                          const void *records, const void *c_previous, ptrdiff_t c_stride,
+                          const void *dy, ptrdiff_t dy_stride, const void *dh, void *dc, void *dG,
+                          ptrdiff_t dG_stride, void *h, ptrdiff_t h_stride);
+
+    /* h (rows, H) = o * tanh(c) of records (rows, 5, H). */
+    void (*hidden)(ptrdiff_t rows, ptrdiff_t H, const void *records, void *h, ptrdiff_t h_stride);
+
+    /* w (K, N) -> packed: panels of 4V columns, (K, 4V) each, the last one as many vectors wide as
+     * are left; ceil(N / V) * V * K reals in all. For panels first..end-1. */
+    void (*pack_columns)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t K, ptrdiff_t N, const void *w,
+                         void *packed);
+
+    /* out (rows, N) = a (rows, K) @ w (K, N), packed, for the columns of panels first..end-1; with
+     * `accumulate` the chains begin at what out holds. */
+    void (*multiply)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N,
+                     const void *a, ptrdiff_t a_stride, const void *w, void *out,
+                     ptrdiff_t out_stride, int accumulate);
+
+    /* sums (M, N) += d^T (M, rows) @ a (rows, N), for columns first..end-1 of d. Rows of a and sums
+     * are read and written up to the next multiple of V. */
+    void (*add_outer)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t N, const void *d,
+                      ptrdiff_t d_stride, const void *a, ptrdiff_t a_stride, void *sums,
+                      ptrdiff_t sums_stride);
+
+    /* sums (M) += the rows of d (rows, M), for columns first..end-1. */
+    void (*add_rows)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, const void *d,
+                     ptrdiff_t d_stride, void *sums);
+
+    /* to (rows, n) = from (rows, n), or += with `accumulate`. */
+    void (*put_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from, ptrdiff_t from_stride, void *to,
+                     ptrdiff_t to_stride, int accumulate);
 
     /* y (n) = activation of x (n); y may be x. */
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

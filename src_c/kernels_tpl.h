@@ -12,6 +12,7 @@
 #include "math_tpl.h"
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
+#include "train_tpl.h"
 #include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
@@ -23,12 +24,16 @@ enum { FL_NAME(lanes) = FL_V };
 #undef FL_FOR_ROWS
 #undef FL_TILE_OF_ROWS
 #undef FL_TILE_IF
+#undef FL_FOR_VECTORS
+#undef FL_PANEL_COLUMNS
+#undef FL_FOR_VECTOR_COUNT
 #define FL_DOUBLE 1
 #include "precision.h"
 #include FL_VOCABULARY
 #include "math_tpl.h"
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
+#include "train_tpl.h"
 #include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
@@ -37,21 +42,28 @@ enum { FL_NAME(lanes) = FL_V };
 #else
 #define FL_HALF_TABLE(type_) NULL
 #endif
-#define FL_TABLE(type_, real, suffix)                 \
-    {                                                 \
-        .isa = FL_STRING(FL_ISA),                     \
-        .dtype = type_,                               \
-        .lanes = FL_CAT(lanes, suffix),               \
-        .real_bytes = sizeof(real),                   \
-        .half = FL_HALF_TABLE(type_),                 \
-        .pack_weights = FL_CAT(pack_weights, suffix), \
-        .pack_bias = FL_CAT(pack_bias, suffix),       \
-        .product = FL_CAT(product, suffix),           \
-        .step = FL_CAT(step, suffix),                 \
-        .sigmoid = FL_CAT(apply_sigmoid, suffix),     \
-        .tanh = FL_CAT(apply_tanh, suffix),           \
-        .limit_fma = FL_CAT(limit_fma, suffix),       \
-        .limit_read = FL_CAT(limit_read, suffix),     \
+#define FL_TABLE(type_, real, suffix)                   \
+    {                                                   \
+        .isa = FL_STRING(FL_ISA),                       \
+        .dtype = type_,                                 \
+        .lanes = FL_CAT(lanes, suffix),                 \
+        .real_bytes = sizeof(real),                     \
+        .half = FL_HALF_TABLE(type_),                   \
+        .pack_weights = FL_CAT(pack_weights, suffix),   \
+        .pack_bias = FL_CAT(pack_bias, suffix),         \
+        .product = FL_CAT(product, suffix),             \
+        .step = FL_CAT(step, suffix),                   \
+        .cell_backward = FL_CAT(cell_backward, suffix), \
+        .hidden = FL_CAT(hidden, suffix),               \
+        .pack_columns = FL_CAT(pack_columns, suffix),   \
+        .multiply = FL_CAT(multiply, suffix),           \
+        .add_outer = FL_CAT(add_outer, suffix),         \
+        .add_rows = FL_CAT(add_rows, suffix),           \
+        .put_rows = FL_CAT(put_rows, suffix),           \
+        .sigmoid = FL_CAT(apply_sigmoid, suffix),       \
+        .tanh = FL_CAT(apply_tanh, suffix),             \
+        .limit_fma = FL_CAT(limit_fma, suffix),         \
+        .limit_read = FL_CAT(limit_read, suffix),       \
     }
 const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
     FL_TABLE(FL_FLOAT32, float, _f32),

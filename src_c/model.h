@@ -56,14 +56,14 @@ static inline void fl_model_product(const fl_model *model, const fl_direction *d
 static inline void fl_model_step(const fl_model *model, const fl_direction *direction,
                                  fl_panels panels, ptrdiff_t rows, const void *h,
                                  ptrdiff_t h_stride, const void *z, void *c, void *h_out,
-                                 ptrdiff_t h_out_stride, int backward) {
+                                 ptrdiff_t h_out_stride, void *record, int backward) {
     const ptrdiff_t H = model->config.hidden_size;
     if (panels.count > 0)
         model->kernels->step(panels.first, panels.count, rows, H, h, h_stride, direction->u, z,
-                             model->z_row, c, h_out, h_out_stride, backward);
+                             model->z_row, c, h_out, h_out_stride, record, backward);
     if (panels.narrow)
         model->narrow->step(fl_narrow_panel(model), 1, rows, H, h, h_stride, direction->u, z,
-                            model->z_row, c, h_out, h_out_stride, backward);
+                            model->z_row, c, h_out, h_out_stride, record, backward);
 }
 
 /* Allocates count * size bytes at a multiple of 64, a cache line and the widest vector. NULL when

@@ -79,6 +79,7 @@ static void run_rows(void *context, int index) {
     span.y = fl_rows_from(span.y, 0, first, real);
     span.h += first * H * (ptrdiff_t)real;
     span.c += first * H * (ptrdiff_t)real;
+    if (span.tape) span.tape += first * 5 * H * (ptrdiff_t)real;
     const fl_fp_state saved = fl_fp_enter();
     fl_run(call->model, &span, &call->scratch[index], NULL);
     fl_fp_leave(saved);
@@ -125,12 +126,14 @@ static void copy_state(void *to, const void *from, size_t bytes) {
     else if (from != to) memcpy(to, from, bytes);
 }
 
-fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n) {
+/* fl_forward, and fl_record with a tape. */
+static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x,
+                         const void *h_0, const void *c_0, fl_rows y, void *h_n, void *c_n,
+                         void *tape) {
     if (model == NULL || T < 0 || B < 0) return FL_ERROR_ARGUMENT;
     if (B == 0) return FL_OK;
-    if (h_n == NULL || c_n == NULL || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
+    if (h_n == NULL || c_n == NULL || (T > 0 && (x.data == NULL || y.data == NULL)))
+        return FL_ERROR_ARGUMENT;
 
     const ptrdiff_t LD = model->config.num_layers * model->config.num_directions;
     const ptrdiff_t H = model->config.hidden_size;
@@ -138,10 +141,8 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
     if (!fl_multiply_sizes((size_t)H * model->kernels->real_bytes, (size_t)LD, &bytes) ||
         !fl_multiply_sizes(bytes, (size_t)B, &bytes))
         return FL_ERROR_OVERFLOW;
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    const fl_rows out = {y, y_stride_t, y_stride_b};
     call call = {.model = model, .by_rows = 1, .directions_at_once = 1};
-    call.span = (fl_span){T, B, in, out, h_n, c_n, B * H};
+    call.span = (fl_span){T, B, x, y, h_n, c_n, B * H, tape, T * B * 5 * H, B * 5 * H};
     const int wanted = T > 0 ? plan(&call) : 1;
     call.threads = fl_pool_take(wanted);
     if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */
@@ -162,4 +163,35 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void
     }
     fl_pool_release(call.threads);
     return status;
+}
+
+fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
+                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
+                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n) {
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
+    const fl_rows out = {y, y_stride_t, y_stride_b};
+    return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, NULL);
+}
+
+fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, size_t *bytes) {
+    if (model == NULL || T < 0 || B < 0 || bytes == NULL) return FL_ERROR_ARGUMENT;
+    const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
+    const int fits = fl_multiply_sizes((size_t)T, (size_t)B, bytes) &&
+                     fl_multiply_sizes(*bytes, LD, bytes) &&
+                     fl_multiply_sizes(*bytes, 5 * model->kernels->real_bytes, bytes) &&
+                     fl_multiply_sizes(*bytes, (size_t)model->config.hidden_size, bytes);
+    return fits ? FL_OK : FL_ERROR_OVERFLOW;
+}
+
+fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
+                    ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
+                    void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n,
+                    void *tape) {
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
+    const fl_rows out = {y, y_stride_t, y_stride_b};
+    size_t bytes;
+    const fl_status status = fl_tape_bytes(model, T, B, &bytes);
+    if (status != FL_OK) return status;
+    if (tape == NULL && bytes > 0) return FL_ERROR_ARGUMENT;
+    return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, tape);
 }

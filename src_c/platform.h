@@ -29,12 +29,14 @@
 #define FL_INLINE static __forceinline
 #define FL_NOINLINE __declspec(noinline)
 #define FL_UNROLL
+#define FL_PREFETCH(p) ((void)(p))
 #pragma fp_contract(off)
 #else
 #define FL_INLINE static inline __attribute__((always_inline))
 #define FL_NOINLINE __attribute__((noinline))
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
 #define FL_UNROLL _Pragma("GCC unroll 32")
+#define FL_PREFETCH(p) __builtin_prefetch(p)
 #endif
 
 /* Visible from outside even where the library is built with hidden symbols. */

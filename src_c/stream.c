@@ -57,13 +57,13 @@ void fl_stream_destroy(fl_stream *stream) {
 }
 
 static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y) {
-    const fl_span span = {T,
-                          stream->batch,
-                          x,
-                          y,
-                          stream->h,
-                          stream->c,
-                          stream->batch * stream->model->config.hidden_size};
+    const fl_span span = {.T = T,
+                          .B = stream->batch,
+                          .x = x,
+                          .y = y,
+                          .h = stream->h,
+                          .c = stream->c,
+                          .state_stride = stream->batch * stream->model->config.hidden_size};
     const fl_fp_state saved = fl_fp_enter();
     fl_run(stream->model, &span, &stream->scratch, NULL);
     fl_fp_leave(saved);
@@ -83,7 +83,7 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
         char *h = stream->h + (size_t)l * layer_bytes, *c = stream->c + (size_t)l * layer_bytes;
         void *out = l == L - 1 ? y_t : stream->scratch.between[l % 2];
         fl_model_product(model, layer, panels, B, x_t, layer->input_size, z, model->z_row);
-        fl_model_step(model, layer, panels, B, h, H, z, c, out, H, stream->odd);
+        fl_model_step(model, layer, panels, B, h, H, z, c, out, H, NULL, stream->odd);
         memcpy(h, out, layer_bytes);
         x_t = out;
     }
