@@ -50,6 +50,10 @@ def test_c_api(tmp_path: Path) -> None:
     run(str(build("test_capi", tmp_path)))
 
 
+def test_c_backward(tmp_path: Path) -> None:
+    run(str(build("test_backward", tmp_path)))
+
+
 def test_c_threads(tmp_path: Path) -> None:
     run(str(build("test_threads", tmp_path)))
 
