@@ -9,6 +9,7 @@
 #include "fastlstm.h"
 #include "kernels.h"
 #include "platform.h"
+#include "threads.h"
 
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -94,16 +95,28 @@ static const struct {
 };
 enum { ISAS = sizeof isas / sizeof isas[0] };
 
+/* Asks the processor once: in a virtual machine each CPUID takes tens of microseconds. Threads that
+ * ask at the same time find and store the same. */
+static int is_available(int index) {
+    static fl_atomic known[ISAS]; /* 0 not asked, 1 no, 2 yes */
+    long answer = fl_atomic_load(&known[index]);
+    if (answer == 0) {
+        answer = isas[index].available() ? 2 : 1;
+        fl_atomic_store(&known[index], answer);
+    }
+    return answer == 2;
+}
+
 int fl_isa_count(void) {
     int count = 0;
-    for (int i = 0; i < ISAS; i++) count += isas[i].available() != 0;
+    for (int i = 0; i < ISAS; i++) count += is_available(i);
     return count;
 }
 
 const char *fl_isa_name(int index) {
     if (index < 0) return NULL;
     for (int i = 0; i < ISAS; i++)
-        if (isas[i].available() && index-- == 0) return isas[i].kernels[0].isa;
+        if (is_available(i) && index-- == 0) return isas[i].kernels[0].isa;
     return NULL;
 }
 
@@ -119,7 +132,7 @@ const fl_kernels *fl_kernels_find(const char *isa, fl_dtype dtype) {
     if (isa == NULL || (dtype != FL_FLOAT32 && dtype != FL_FLOAT64)) return NULL;
     for (int i = 0; i < ISAS; i++)
         if (strcmp(isas[i].kernels[0].isa, isa) == 0)
-            return isas[i].available() ? &isas[i].kernels[dtype] : NULL;
+            return is_available(i) ? &isas[i].kernels[dtype] : NULL;
     return NULL;
 }
 

@@ -126,14 +126,20 @@ static void FL_NAME(product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t 
 static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
                                   const void *weights_, void *packed_) {
     const FL_REAL *weights = weights_;
-    FL_REAL *packed = (FL_REAL *)packed_ + first_panel * K * FL_PANEL;
-    for (ptrdiff_t panel = first_panel, first; panel < first_panel + panels; panel++) {
-        first = panel * FL_V;
-        for (ptrdiff_t k = 0; k < K; k++)
-            for (ptrdiff_t gate = 0; gate < 4; gate++)
-                for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
-                    *packed++ = unit < H ? weights[(gate * H + unit) * K + k] : 0;
-    }
+    const ptrdiff_t block = 128; /* so many lines of packed weights stay in the L1 cache */
+    for (ptrdiff_t panel = first_panel; panel < first_panel + panels; panel++)
+        for (ptrdiff_t gate = 0; gate < 4; gate++)
+            for (ptrdiff_t first = 0; first < K; first += block) {
+                const ptrdiff_t end = first + block < K ? first + block : K;
+                FL_REAL *packed = (FL_REAL *)packed_ + panel * K * FL_PANEL + gate * FL_V;
+                for (ptrdiff_t unit = panel * FL_V; unit < (panel + 1) * FL_V; unit++, packed++) {
+                    const FL_REAL *row = weights + (gate * H + unit) * K;
+                    if (unit < H)
+                        for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = row[k];
+                    else
+                        for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = 0;
+                }
+            }
 }
 
 static void FL_NAME(pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
