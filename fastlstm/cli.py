@@ -1,4 +1,4 @@
-"""The command line, ``fastlstm`` or ``python -m fastlstm``: run, info, bench.
+"""The command line, ``fastlstm`` or ``python -m fastlstm``: run, train, info, bench.
 
 Exit codes: 0 all well, 2 a mistake in the arguments or files (one line on stderr, no traceback),
 130 interrupted with Ctrl-C.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from fastlstm import train_cli
 from fastlstm.files import Array, Block, UserError, new_file, open_input, write_csv, write_npy
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--plot", type=Path, metavar="FILE", help="without MODEL: write a picture")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    train_cli.add_parser(commands)
 
     info = commands.add_parser("info", help="version, instruction sets, caches, compiler")
     info.set_defaults(command=_info)

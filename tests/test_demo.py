@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -193,7 +192,6 @@ def test_plot_without_matplotlib(
 # training scripts
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is the trainer")
 @pytest.mark.parametrize("name", ["forecast", "gapfill"])
 def test_training_script(name: str, tmp_path: Path) -> None:
     script = EXAMPLES / f"train_{name}.py"

@@ -1,0 +1,41 @@
+"""Train an LSTM or BiLSTM with a linear head: what is beneath ``python -m fastlstm train``.
+
+>>> import numpy as np
+>>> from fastlstm import LSTM
+>>> from fastlstm.optim import Adam
+>>> from fastlstm.training import Network, Sequences, Trainer
+>>> x = np.random.default_rng(0).normal(size=(10, 40, 3))  # (T, B, I)
+>>> data = Sequences(x, x.sum(axis=0))  # y (B, K): an answer for each sequence
+>>> training, validation = data.split(0.25, seed=0)
+>>> network = Network(LSTM(3, 8, seed=0), outputs=3, each_step=False, seed=0)
+>>> trainer = Trainer(network, training, validation, Adam(1e-2), epochs=5, batch_size=10, seed=0)
+>>> trainer.fit()  # with a path: leaves a checkpoint there, as Ctrl-C does
+>>> network.load_parameters(trainer.best_parameters)
+>>> network(x).shape
+(40, 3)
+
+The parts: `Sequences` holds arrays, `Network` computes losses and gradients and takes a step,
+`Trainer` does what a run needs around it. A run depends on the data, the options and the seed: not
+on the number of threads, nor on where it was interrupted and resumed, to the bit.
+
+Letters: T time steps, B batch, I input size, H hidden size, D directions, K outputs, N parameters.
+"""
+
+from fastlstm.training.losses import Score
+from fastlstm.training.network import Network
+from fastlstm.training.plot import plot_history
+from fastlstm.training.scaling import Scaling
+from fastlstm.training.sequences import Sequences
+from fastlstm.training.trainer import Epoch, Trainer, cosine, evaluate
+
+__all__ = [
+    "Epoch",
+    "Network",
+    "Scaling",
+    "Score",
+    "Sequences",
+    "Trainer",
+    "cosine",
+    "evaluate",
+    "plot_history",
+]

@@ -1,0 +1,48 @@
+"""Checkpoints: named arrays in one ``.npz``, on disk either whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+    """Write arrays, numbers and strings; a file of that name is replaced in one instant.
+
+    Raises
+    ------
+    OSError
+        If it can't be written. What was there before is then still there.
+    """
+    path = Path(path)
+    # In the same folder, since renaming works within one file system only.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    members: dict[str, Any] = dict(arrays)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **members)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut might leave the name without the data
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read what `write` wrote; nothing is ever unpickled.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it can't be read.
+    ValueError
+        If it is no ``.npz``, or corrupt. The message names the file.
+    """
+    from fastlstm.weights.npz import read_npz
+
+    return read_npz(Path(path))

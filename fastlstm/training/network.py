@@ -1,0 +1,225 @@
+"""An LSTM with a linear head as one vector of parameters: answers, gradients, steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from fastlstm.arguments import RealArray, as_flag, as_size
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.optim import SGD, Adam, clip_grad_norm
+from fastlstm.training.losses import LOSSES, LossName, Score, weighted
+
+
+class Network:
+    """A layer with a linear head on its hidden states, ``z = h @ weight.T + bias``, and a loss.
+
+    Parameters
+    ----------
+    lstm : LSTM or BiLSTM
+        Any number of layers, not ``batch_first``. It belongs to the network from then on, which
+        changes its parameters.
+    outputs : int
+        K, numbers in an answer, or classes.
+    loss : {"mse", "cross_entropy"}
+        Mean squared error, or the cross-entropy of a softmax over K classes.
+    each_step : bool
+        Whether there is an answer at each step, from h_t, or one for the sequence, from the last
+        layer's h_n: of a BiLSTM the final states of both directions, side by side.
+    seed : int or numpy.random.Generator, optional
+        For the head's first parameters, drawn from U(-1/sqrt(D*H), 1/sqrt(D*H)) as PyTorch's are.
+
+    Attributes
+    ----------
+    lstm, outputs, loss, each_step
+        As above.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    The head's sums are NumPy's own (``einsum``), not those of a BLAS, whose bits may depend on the
+    number of threads. With a thousand classes they take longer than the layer does.
+    """
+
+    def __init__(
+        self,
+        lstm: LSTM | BiLSTM,
+        outputs: int,
+        *,
+        loss: LossName = "mse",
+        each_step: bool = True,
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        if not isinstance(lstm, LSTM | BiLSTM):
+            raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
+        if lstm.batch_first:
+            raise ValueError("lstm: got one with batch_first, expected one without")
+        if loss not in LOSSES:
+            raise ValueError(f"loss: got {loss!r}, expected one of {', '.join(LOSSES)}")
+        self.lstm = lstm
+        self.outputs = as_size("outputs", outputs)
+        self.loss: LossName = loss
+        self.each_step = as_flag("each_step", each_step)
+        width = lstm.num_directions * lstm.hidden_size
+        bound = 1 / math.sqrt(width)
+        try:
+            # A child, or LSTM(seed=0) and Network(seed=0) would begin with the same numbers.
+            (rng,) = np.random.default_rng(seed).spawn(1)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"seed: got {seed!r}: {error}") from None
+        head = rng.uniform(-bound, bound, self.outputs * (width + 1))
+        self._vector: RealArray = np.concatenate([lstm.parameters, head.astype(lstm.dtype)])
+
+    def __repr__(self) -> str:
+        return (
+            f"Network({self.lstm}, {self.outputs}, loss={self.loss!r}, each_step={self.each_step})"
+        )
+
+    @property
+    def parameters(self) -> RealArray:
+        """(N,) of the layer's dtype, read-only: `LSTM.parameters`, then head.weight, head.bias."""
+        view = self._vector.view()
+        view.flags.writeable = False
+        return view
+
+    def load_parameters(self, vector: npt.ArrayLike) -> None:
+        """Replace all parameters by those of a vector laid out as `parameters`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it doesn't hold real numbers, or not N of them. The network is then as it was.
+        """
+        given = np.asarray(vector)
+        if given.shape != self._vector.shape:
+            raise ValueError(f"vector: got shape {given.shape}, expected {self._vector.shape}")
+        self.lstm.load_parameters(given[: self.lstm.parameters.size])
+        self._vector[:] = given
+
+    def named_views(self, vector: RealArray) -> dict[str, RealArray]:
+        """Return views of a vector laid out as `parameters`, by the names that files have."""
+        lstm, weight, bias = self._parts(vector)
+        return {**self.lstm.named_views(lstm), "head.weight": weight, "head.bias": bias}
+
+    def state_dict(self) -> Mapping[str, RealArray]:
+        """Return the parameters by name, as ``python -m fastlstm run`` reads them from a file.
+
+        ``numpy.savez(path, **network.state_dict())`` writes one.
+        """
+        return self.named_views(self.parameters)
+
+    def __call__(self, x: npt.ArrayLike) -> RealArray:
+        """Return the answers to x (T, B, I): z (T, B, K), or (B, K) without ``each_step``."""
+        y, (h_n, _) = self.lstm(x)
+        return self._answers(self._features(y, h_n))
+
+    def score(
+        self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
+    ) -> Score:
+        """Score the answers to x (T, B, I); `Sequences` describes y and weights."""
+        return weighted(LOSSES[self.loss], self(x), y, weights)[0]
+
+    def gradient(
+        self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
+    ) -> tuple[Score, RealArray]:
+        """Return the score of a batch, and the gradient (N,) of its mean loss.
+
+        Parameters
+        ----------
+        x : array_like (T, B, I)
+        y : array (T, B, K) or (B, K), of classes (T, B) or (B,)
+        weights : array (T, B) or (B,), optional
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is not as described. `Sequences` checks y and weights.
+        """
+        out, (h_n, _), tape = self.lstm.record(x)
+        features = self._features(out, h_n)
+        score, dz = weighted(LOSSES[self.loss], self._answers(features), y, weights)
+
+        gradient = np.empty_like(self._vector)
+        lstm_part, dweight, dbias = self._parts(gradient)
+        _, weight, _ = self._parts(self._vector)
+        dz = dz.reshape(-1, self.outputs)
+        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), -1), out=dweight)
+        np.sum(dz, axis=0, out=dbias)
+        dfeatures = np.empty_like(features)
+        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), -1))
+        if self.each_step:
+            grads = tape.backward(dfeatures, wrt=("params",))
+        else:
+            dh_n = np.zeros_like(h_n)
+            D = self.lstm.num_directions
+            dh_n[-D:] = np.split(dfeatures, D, axis=-1)
+            grads = tape.backward(None, (dh_n, None), wrt=("params",))
+        lstm_part[:] = grads.params
+        return score, gradient
+
+    def train_step(
+        self,
+        optimizer: SGD | Adam,
+        x: npt.ArrayLike,
+        y: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        *,
+        clip: float = math.inf,
+    ) -> Score:
+        """Take one step of an optimiser on a batch.
+
+        Parameters
+        ----------
+        optimizer : SGD, Adam or AdamW
+        x, y, weights
+            As of `gradient`.
+        clip : float
+            Largest norm of the gradient; a longer one is scaled down to it.
+
+        Returns
+        -------
+        Score
+            Of the batch, before the step.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss or the gradient is not finite. The parameters are then as they were.
+        TypeError, ValueError
+            As from `gradient` and ``fastlstm.optim``.
+        """
+        score, gradient = self.gradient(x, y, weights)
+        norm = clip_grad_norm(gradient, clip)
+        if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"the training diverged: loss {score.loss}, gradient of norm {norm}; "
+                "a smaller lr or clip may help"
+            )
+        optimizer.step(self._vector, gradient)
+        self.lstm.load_parameters(self._vector[: self.lstm.parameters.size])
+        return score
+
+    def _features(self, y: RealArray, h_n: RealArray) -> RealArray:
+        """What the head reads: (T, B, D*H), or (B, D*H) of the last layer's final states."""
+        return y if self.each_step else np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
+
+    def _answers(self, features: RealArray) -> RealArray:
+        _, weight, bias = self._parts(self._vector)
+        rows = features.reshape(-1, features.shape[-1])
+        z: RealArray = np.einsum("nh,kh->nk", rows, weight, order="C") + bias
+        return z.reshape(*features.shape[:-1], self.outputs)
+
+    def _parts(self, vector: RealArray) -> tuple[RealArray, RealArray, RealArray]:
+        """Views of the layer's part (n,), head.weight (K, D*H) and head.bias (K,)."""
+        K = self.outputs
+        lstm, weight, bias = np.split(vector, [self.lstm.parameters.size, vector.size - K])
+        return lstm, weight.reshape(K, -1), bias

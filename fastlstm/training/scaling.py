@@ -1,0 +1,85 @@
+"""Standardised inputs and targets, undone in the weights so that files need no constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm.arguments import RealArray
+from fastlstm.training.sequences import Sequences
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
+class Scaling:
+    """Constants of the training sequences.
+
+    Attributes
+    ----------
+    x_mean, x_scale : (I,) float64
+        Mean and standard deviation of each input; 1 for one that is constant.
+    y_mean : (K,) float64
+        Mean of each number of a regression's answers.
+    y_scale : float
+        One for all of them, the root of their mean variance, so that the squared error remains
+        the one asked for, up to a factor.
+    """
+
+    x_mean: Float64
+    x_scale: Float64
+    y_mean: Float64
+    y_scale: float
+
+    @classmethod
+    def fit(cls, training: Sequences) -> Scaling:
+        """Take the constants from the training sequences, without regard to weights."""
+        x, y, _ = training.batch(slice(None))
+        x_scale = x.std(axis=(0, 1), dtype=np.float64)
+        x_mean = x.mean(axis=(0, 1), dtype=np.float64)
+        if training.classes:
+            y_mean, y_variance = np.zeros(training.outputs), np.float64(1)
+        else:
+            answers = y.reshape(-1, y.shape[-1])
+            y_mean = answers.mean(axis=0, dtype=np.float64)
+            y_variance = answers.var(axis=0, dtype=np.float64).mean()
+        return cls(x_mean, _positive(x_scale), y_mean, float(_positive(np.sqrt(y_variance))))
+
+    def apply(self, sequences: Sequences, dtype: np.dtype[Any]) -> Sequences:
+        """Return a standardised copy of the sequences, arrays of dtype."""
+        x, y, weights = sequences.batch(slice(None))
+        x = ((x - self.x_mean) / self.x_scale).astype(dtype)
+        if not sequences.classes:
+            y = ((y - self.y_mean) / self.y_scale).astype(dtype)
+        return Sequences(x, y, weights)
+
+    def undo(self, arrays: Mapping[str, RealArray]) -> dict[str, RealArray]:
+        """Change a network's parameters so that it takes and gives numbers as they were.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            As from `Network.state_dict`, of a layer with biases.
+
+        Returns
+        -------
+        dict of str to array
+            Computed in float64, then rounded to the dtype of each.
+        """
+        changed = {name: array.astype(np.float64) for name, array in arrays.items()}
+        for name in [name for name in changed if name.startswith("weight_ih_l0")]:
+            # W @ ((x - mean) / scale) + b = (W / scale) @ x + (b - (W / scale) @ mean)
+            changed[name] /= self.x_scale
+            shift = np.einsum("ri,i->r", changed[name], self.x_mean)  # no BLAS, see Network
+            changed[name.replace("weight", "bias")] -= shift
+        changed["head.weight"] *= self.y_scale
+        changed["head.bias"] = changed["head.bias"] * self.y_scale + self.y_mean
+        return {name: array.astype(arrays[name].dtype) for name, array in changed.items()}
+
+
+def _positive(scale: Any) -> Any:
+    return np.where(scale > 0, scale, 1.0)
