@@ -6,7 +6,7 @@ How that is done, and what the figures do not say, is told in ``docs/benchmarks.
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
 (one cell), ``limits`` (what the hardware allows), ``machine`` (what it ran on), ``report`` (table
-and JSON), ``picture``.
+and JSON), ``picture``, ``markdown`` (the tables of the docs, from JSON).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--grid", default="short", help="short (default; about a minute) or full")
+    add("--grid", default="short", help="short (default; about a minute), full or training")
     add(
         "--cell",
         action="append",

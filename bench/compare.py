@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .grid import Cell
-from .measure import Plan, Spread, interleave, make_plan, ratios
+from .measure import Call, Plan, Spread, interleave, make_plan, ratios
 from .peers import OURS, REFERENCE, Contestant, Runner, UnsupportedError
 from .problem import Arrays, agrees, difference, make_problem
+
+_REPACK = "repack"  # measured in turns like a contestant, reported as a share of fastlstm's time
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,16 @@ class CellResult:
         Why a contestant has no figures here.
     base : str
         The contestant whose results the others' are compared with.
+    repacking : Spread or None
+        In training, the time that fastlstm's ``load_parameters`` takes, over that of its call,
+        which does not include it.
     """
 
     cell: Cell
     entries: dict[str, Entry]
     left_out: dict[str, str]
     base: str
+    repacking: Spread | None = None
 
     @property
     def peers(self) -> list[str]:
@@ -106,9 +112,7 @@ class CellResult:
     def disagreeing(self) -> list[str]:
         """Contestants whose results differ from the base's by more than rounding."""
         return [
-            name
-            for name, entry in self.entries.items()
-            if not agrees(entry.difference, self.cell.dtype)
+            name for name, entry in self.entries.items() if not agrees(entry.difference, self.cell)
         ]
 
 
@@ -144,15 +148,19 @@ def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) ->
     differences = {name: difference(got, arrays[base]) for name, got in arrays.items()}
     arrays.clear()
 
+    calls: dict[str, Call] = dict(runners)
+    if repack := getattr(runners[OURS.name], "repack", None):
+        calls[_REPACK] = repack
     plans: dict[str, Plan] = {
         name: make_plan(
-            runner,
+            call,
             rounds=settings.rounds,
             sample_seconds=settings.sample_seconds,
             budget_seconds=settings.budget_seconds,
         )
-        for name, runner in runners.items()
+        for name, call in calls.items()
     }
-    samples = interleave(runners, plans, pause_seconds=settings.pause_seconds)
+    samples = interleave(calls, plans, pause_seconds=settings.pause_seconds)
     entries = {name: Entry(samples[name], plans[name].inner, differences[name]) for name in runners}
-    return CellResult(cell, entries, left_out, base)
+    repacking = Spread.of(ratios(samples[_REPACK], samples[OURS.name])) if repack else None
+    return CellResult(cell, entries, left_out, base, repacking)

@@ -9,7 +9,7 @@ Letters: T time steps, B batch, I input size, H hidden size, L layers, D directi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 _DTYPE_BYTES = {"float32": 4, "float64": 8}
@@ -29,6 +29,8 @@ class Cell:
         Directions: 1, or 2 for a BiLSTM.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    training : bool
+        Whether a call is a forward and a backward pass that gives all gradients, or forward only.
     note : str
         What the shape is met in, for readers; no part of the name.
 
@@ -45,6 +47,7 @@ class Cell:
     L: int = 1
     D: int = 1
     dtype: str = "float32"
+    training: bool = False
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -59,7 +62,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Name without spaces: I only where it differs from H, L, D and dtype only if unusual."""
-        parts = ["bilstm" if self.D == 2 else "lstm", f"T{self.T}", f"B{self.B}"]
+        parts = ["train"] if self.training else []
+        parts += ["bilstm" if self.D == 2 else "lstm", f"T{self.T}", f"B{self.B}"]
         if self.I != self.H:
             parts.append(f"I{self.I}")
         parts.append(f"H{self.H}")
@@ -78,16 +82,19 @@ class Cell:
     def flops(self) -> int:
         """Floating-point operations of the matrix products of one call.
 
-        Per layer 2*T*B*4H*(I + H)*D: a multiply and an add for each weight, row and step.  Biases,
+        Per layer 2*T*B*4H*(I + H)*D: a multiply and an add for each weight, row and step.  Training
+        has three times that: the backward pass multiplies the gates' gradients with the weights,
+        for the gradients of x and h, and with x and h, for those of the weights.  Biases,
         activations and the cell update are not counted, as is usual.
         """
-        return sum(
+        forward = sum(
             2 * self.T * self.B * 4 * self.H * (i + self.H) * self.D for i in self.layer_inputs
         )
+        return 3 * forward if self.training else forward
 
     @property
     def recurrent_bytes(self) -> int:
-        """Bytes of U that one call has to read: all of U at every step, T*L*D*4H*H*itemsize.
+        """Bytes of U that one forward pass has to read: all of it a step, T*L*D*4H*H*itemsize.
 
         W is left out: its product needs no earlier step and can be blocked over time.
         """
@@ -137,7 +144,25 @@ def _full() -> list[Cell]:
     ]
 
 
-GRIDS = {"short": tuple(_short()), "full": tuple(_full())}
+def _training() -> list[Cell]:
+    cells = [
+        *_square(100, 1, (64,)),
+        *_square(100, 8, (128,)),
+        *_square(100, 32, (32, 128, 256)),
+        *_square(50, 64, (512,)),
+        *_square(50, 128, (256,)),
+        Cell(365, 256, 7, 20, note="hydrology"),
+        Cell(365, 256, 32, 64, note="hydrology"),
+        Cell(50, 32, 128, 256, D=2),
+        Cell(50, 32, 128, 256, L=2, D=2),
+        *_square(100, 8, (128,), dtype="float64"),
+        *_square(100, 32, (256,), dtype="float64"),
+        Cell(50, 32, 128, 256, D=2, dtype="float64"),
+    ]
+    return [replace(cell, training=True) for cell in cells]
+
+
+GRIDS = {"short": tuple(_short()), "full": tuple(_full()), "training": tuple(_training())}
 
 
 def select(grid: str, patterns: Sequence[str] = ()) -> list[Cell]:

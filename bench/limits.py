@@ -2,8 +2,9 @@
 
 The limit of a cell is the sum of two: the input product at the peak of the multiply-adds, and the
 recurrent part at that peak or at the rate at which U can be read, whichever is longer. U is read
-once a step, from the cache that holds it. Activations and everything else count as nothing, so the
-limit can't be reached.
+once a step, from the cache that holds it. In training the limit is all products at the peak: most
+of them are over all rows and steps at once. Activations and everything else count as nothing, so
+the limit can't be reached.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Limits:
     def seconds(self, cell: Cell, threads: int) -> float:
         """Least time of a call, with work and U shared out evenly over the threads."""
         peak = self.flops[cell.dtype] * threads
+        if cell.training:
+            return cell.flops / peak
         steps = cell.L * cell.D * cell.T
         u_bytes = cell.recurrent_bytes / steps
         recurrent_flops = 2 * cell.B * 4 * cell.H * cell.H

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from .compare import CellResult, Settings
+from .grid import Cell
 from .limits import Limits
 from .machine import Machine
 from .measure import Spread, geometric_mean
 from .peers import OURS, PEERS, REFERENCE, Contestant
-from .problem import TOLERANCE
+from .problem import tolerance
 
 SCHEMA = 1
 _EXTRA = 'pip install "fastlstm[bench]"'
@@ -83,21 +84,28 @@ def _share_of_limit(result: CellResult, report: Report) -> float:
     return least / result.entries[OURS.name].time.median
 
 
+def _weight_gigabytes(cell: Cell, time: Spread) -> float | None:
+    """GB/s of reading U; None in training, where it is not what a call consists of."""
+    return None if cell.training else cell.recurrent_bytes / time.median / 1e9
+
+
 def _row(result: CellResult, names: Sequence[str], report: Report) -> list[str]:
     cell, ours = result.cell, result.entries[OURS.name].time
     best = result.best_peer
     ratio = _ratio(result.ratio(best))
+    # With a batch, U is read for many rows at once: no bandwidth to speak of.
+    gigabytes = _weight_gigabytes(cell, ours) if cell.B == 1 else None
     return [
         cell.name,
         *(_time(result.entries[n].time) if n in result.entries else "-" for n in names),
         f"{cell.flops / ours.median / 1e9:.1f}",
-        # With a batch, U is read for many rows at once: no bandwidth to speak of.
-        f"{cell.recurrent_bytes / ours.median / 1e9:.1f}" if cell.B == 1 else "-",
+        "-" if gigabytes is None else f"{gigabytes:.1f}",
         f"{100 * _share_of_limit(result, report):.0f}%",
         best or "-",
         f"**{ratio}**" if result.lost else ratio,
         _ratio(result.ratio(REFERENCE.name)),
         f"{np.max([entry.difference for entry in result.entries.values()]):.0e}",
+        *([f"{100 * result.repacking.median:.2f}%"] if result.repacking else []),
     ]
 
 
@@ -119,10 +127,11 @@ def _reasons(results: Sequence[CellResult]) -> list[str]:
     for result in results:
         for name, reason in result.left_out.items():
             where.setdefault((name, reason), []).append(result.cell.name)
-    return [
-        f"{name} left out of {', '.join(cells)}: {reason}"
-        for (name, reason), cells in where.items()
-    ]
+    lines = []
+    for (name, reason), cells in where.items():
+        every = len(cells) == len(results) > 1
+        lines.append(f"{name} left out of {'every cell' if every else ', '.join(cells)}: {reason}")
+    return lines
 
 
 def summary(results: Sequence[CellResult]) -> dict[str, object]:
@@ -182,17 +191,9 @@ def _heading(report: Report) -> list[str]:
 def table(report: Report) -> str:
     """Heading, Markdown table, notes and summary, as printed."""
     names = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
-    header = [
-        "cell",
-        *names,
-        "GFLOP/s",
-        "GB/s",
-        "limit",
-        "best peer",
-        "ratio",
-        "vs numpy",
-        "max diff",
-    ]
+    training = any(result.cell.training for result in report.results)
+    header = ["cell", *names, "GFLOP/s", "GB/s", "limit", "best peer", "ratio", "vs numpy"]
+    header += ["max diff", "repack"] if training else ["max diff"]
     lines = [*_heading(report), ""]
     lines += _markdown(header, [_row(result, names, report) for result in report.results])
     lines += [
@@ -204,6 +205,12 @@ def table(report: Report) -> str:
         "Max diff: largest difference of any contestant's results from the reference's, relative",
         "to their scale.",
     ]
+    if training:
+        lines += [
+            "Training: forward and backward pass with all gradients.  The limit is the products of",
+            "both at the peak of the multiply-adds.  Repack: time of load_parameters over that of",
+            "fastlstm's call, which does not include it.",
+        ]
     lines += _reasons(report.results)
     found = summary(report.results)
     if found["cells"]:
@@ -219,7 +226,7 @@ def table(report: Report) -> str:
             lines.append(
                 f"DISAGREEMENT in {result.cell.name}: {name} differs from {result.base} by "
                 f"{result.entries[name].difference:.1e}, more than "
-                f"{TOLERANCE[result.cell.dtype]:.0e}"
+                f"{tolerance(result.cell):.0e}"
             )
     if report.agreed:
         lines.append("All results agree.")
@@ -238,7 +245,7 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
             "rounds": len(entry.samples),
             "inner": entry.inner,
             "gflop_per_s": cell.flops / entry.time.median / 1e9,
-            "weight_gb_per_s": cell.recurrent_bytes / entry.time.median / 1e9,
+            "weight_gb_per_s": _weight_gigabytes(cell, entry.time),
             # JSON has neither infinity nor NaN.
             "difference": entry.difference if math.isfinite(entry.difference) else None,
             "fastlstm_ratio": spread(result.ratio(name)),
@@ -254,6 +261,7 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
         "share_of_limit": _share_of_limit(result, report),
         "left_out": result.left_out,
         "base": result.base,
+        "repacking": spread(result.repacking),
         "disagreeing": result.disagreeing,
         "best_peer": result.best_peer,
         "ratio_to_best_peer": spread(result.ratio(result.best_peer)),

@@ -19,13 +19,14 @@ class FakeClock:
 
 
 def in_float64(p: problem.Problem) -> problem.Arrays:
-    """y, h_n, c_n of the reference in float64."""
-    y, (h_n, c_n) = reference.forward(
-        p.x,
-        (p.h_0, p.c_0),
-        p.parameters,
-        num_layers=p.cell.L,
-        num_directions=p.cell.D,
-        dtype=np.float64,
+    """y, h_n, c_n of the reference in float64; in training, the gradients too."""
+    cell, state = p.cell, (p.h_0, p.c_0)
+    sizes = {"num_layers": cell.L, "num_directions": cell.D}
+    y, (h_n, c_n) = reference.forward(p.x, state, p.parameters, **sizes, dtype=np.float64)
+    if not cell.training:
+        return y, h_n, c_n
+    dy, dstate = problem.result_gradients(cell)
+    dx, (dh_0, dc_0), dparameters = reference.backward(
+        p.x, state, p.parameters, dy, dstate, **sizes, dtype=np.float64
     )
-    return y, h_n, c_n
+    return y, h_n, c_n, dx, dh_0, dc_0, *(dparameters[name] for name in p.parameters)

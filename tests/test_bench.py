@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,17 @@ import pytest
 from benchmark_fakes import FakeClock, in_float64
 from conftest import require
 from fastlstm import _core
-from fastlstm.bench import grid, main, measure, peers, picture, problem, report, threads
+from fastlstm.bench import (
+    grid,
+    main,
+    markdown,
+    measure,
+    peers,
+    picture,
+    problem,
+    report,
+    threads,
+)
 from fastlstm.bench.compare import CellResult, Entry, Settings
 from fastlstm.bench.grid import Cell
 from fastlstm.bench.limits import Limits, measure_limits
@@ -24,6 +35,7 @@ from fastlstm.bench.machine import Machine
 from fastlstm.bench.measure import Plan, Spread
 
 TINY = Cell(T=3, B=2, I=5, H=4)
+TRAINING = replace(TINY, training=True)
 PATH_OF_PEERS = "fastlstm.bench.peers."
 
 
@@ -310,6 +322,71 @@ def test_json_holds_medians_quartiles_and_what_follows_from_them() -> None:
     assert written["summary"]["geometric_mean"] == pytest.approx(2.0)
 
 
+def training_result(cell: Cell = TRAINING) -> CellResult:
+    """Training at 3 microseconds a call, torch at 6; a hundredth of that to repack."""
+    return replace(
+        result_of(cell, {"fastlstm": [3e-6] * 3, "torch": [6e-6] * 3}),
+        repacking=Spread(0.01, 0.01, 0.02),
+        left_out={"onnxruntime": "does not train here"},
+    )
+
+
+def test_training_has_a_column_for_repacking_and_none_for_bandwidth() -> None:
+    other = replace(TRAINING, B=1)
+    text = report.table(report_of(training_result(), training_result(other)))
+    # 3 * 1728 FLOP in 3 microseconds, at a peak of 10 GFLOP/s; at B = 1 half of that
+    assert row(text, TRAINING)[1:] == [
+        "3.00 ±0%", "-", "6.00 ±0%", "1.7", "-", "17%", "torch", "2.00", "-", "1e-07", "1.00%",
+    ]  # fmt: skip
+    assert row(text, other)[4:7] == ["0.9", "-", "9%"]
+    assert "| repack |" in text
+    assert "Repack: time of load_parameters" in text
+    assert "onnxruntime left out of every cell: does not train here" in text
+    inference = report.table(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+    assert "repack" not in inference.lower()
+
+
+def test_json_of_training() -> None:
+    written = json.loads(json.dumps(report.as_dict(report_of(training_result())), allow_nan=False))
+    (cell,) = written["cells"]
+    assert cell["name"] == TRAINING.name
+    assert cell["training"] is True
+    assert cell["flops"] == 3 * 1728
+    assert cell["share_of_limit"] == pytest.approx(0.1728)
+    assert cell["repacking"] == {"median": 0.01, "q1": 0.01, "q3": 0.02}
+    assert cell["contestants"]["fastlstm"]["weight_gb_per_s"] is None
+
+
+def test_markdown_of_a_written_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*results: CellResult) -> list[str]:
+        path = tmp_path / "figures.json"
+        path.write_text(json.dumps(report.as_dict(report_of(*results))))
+        assert markdown.main([str(path)]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    limits = (
+        "Limits of one thread in this run: 10 GFLOP/s in float32, 5 in float64; reading in GB/s: "
+        "L1d 1, memory 0. Geometric mean of the ratio to the best peer 2.00, "
+    )
+    assert printed(training_result()) == [
+        "`python -m fastlstm bench`",
+        "",
+        limits + f"least 2.00 ({TRAINING.name}); none of 1 cells lost.",
+        "",
+        "| cell | fastlstm, µs | torch | GFLOP/s | of the limit | best peer | ratio | repack |",
+        "|---|--:|--:|--:|--:|---|--:|--:|",
+        f"| {TRAINING.name} | 3 | 6 | 2 | 17% | torch | 2.00 | 1.00% |",
+    ]
+    alone = replace(TINY, B=1)
+    lost = {"fastlstm": [4e-3] * 3, "torch": [3e-3] * 3}
+    assert printed(result_of(TINY, {"fastlstm": [1e-6] * 3}), result_of(alone, lost))[4:] == [
+        "| cell | fastlstm, µs | torch | GFLOP/s | GB/s | of the limit | best peer | ratio |",
+        "|---|--:|--:|--:|--:|--:|---|--:|",
+        f"| {TINY.name} | 1 | - | 2 | - | 86% | - | - |",
+        f"| {alone.name} | 4,000 | 3,000 | 0 | 0 | 0% | torch | **0.75** |",
+    ]
+
+
 def test_limit_of_a_cell_by_hand() -> None:
     # W: 3 steps * 2 rows * 16 * 5 multiply-adds, 960 FLOP. U: 256 bytes a step, read at 1 GB/s,
     # longer than 256 FLOP at 10 GFLOP/s.
@@ -322,6 +399,8 @@ def test_limit_of_a_cell_by_hand() -> None:
     # U beyond the cache: 64 * 64 * 4 * 4 bytes from memory.
     large = Cell(T=1, B=1, I=1, H=64)
     assert LIMITS.seconds(large, 1) == pytest.approx(2 * 4 * 64 / 1e10 + 65536 / 1e8)
+    # Training: all products at the peak.
+    assert LIMITS.seconds(TRAINING, 2) == pytest.approx(3 * 1728 / 2e10)
     # Caches unknown: multiply-adds alone.
     assert Limits(LIMITS.flops, ()).seconds(TINY, 1) == pytest.approx(TINY.flops / 1e10)
 
@@ -379,25 +458,29 @@ class MadeUpPeer:
         pass
 
     def arrays(self) -> problem.Arrays:
-        y, h_n, c_n = (a.astype(self.p.cell.dtype) for a in in_float64(self.p))
-        return y, h_n, c_n + np.asarray(self.error, c_n.dtype)
+        *right, last = (a.astype(self.p.cell.dtype) for a in in_float64(self.p))
+        return *right, last + np.asarray(self.error, last.dtype)
 
 
 @pytest.fixture
-def tiny_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_grid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One small cell, measured in this process, against made-up peers only."""
     monkeypatch.setitem(grid.GRIDS, "short", (TINY,))
+    monkeypatch.setitem(grid.GRIDS, "training", (TRAINING,))
     monkeypatch.setattr(threads, "environment_is_set", lambda count: True)
-    for name in list(peers.PEERS):
-        monkeypatch.delitem(peers.PEERS, name)
+    kept = dict(peers.PEERS)  # by hand: monkeypatch would bring them back in reverse order
+    peers.PEERS.clear()
     for name, error in (("right", 0.0), ("wrong", 0.01)):
         module = ModuleType(PATH_OF_PEERS + name)
         module.build = lambda p, count, e=error: MadeUpPeer(p, e)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(peers.PEERS, name, peers.Contestant(name, name, (), "nothing"))
+        peers.PEERS[name] = peers.Contestant(name, name, (), "nothing")
     broken = ModuleType(PATH_OF_PEERS + "broken")
     monkeypatch.setitem(sys.modules, broken.__name__, broken)  # has no build()
-    monkeypatch.setitem(peers.PEERS, "broken", peers.Contestant("broken", "broken", (), "nothing"))
+    peers.PEERS["broken"] = peers.Contestant("broken", "broken", (), "nothing")
+    yield
+    peers.PEERS.clear()
+    peers.PEERS.update(kept)
 
 
 @pytest.mark.usefixtures("tiny_grid")
@@ -406,6 +489,22 @@ def test_exit_code_tells_agreement(capsys: pytest.CaptureFixture[str]) -> None:
     assert "All results agree." in capsys.readouterr().out
     assert main(["--peers", "right,wrong", "--rounds", "2"]) == 1
     assert f"DISAGREEMENT in {TINY.name}: wrong differs from numpy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_grid")
+def test_training_run_measures_repacking_and_compares_gradients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "figures.json"
+    arguments = ["--grid", "training", "--rounds", "2", "--json", str(path)]
+    assert main([*arguments, "--peers", "right"]) == 0
+    assert row(capsys.readouterr().out, TRAINING)[-1].endswith("%")
+    (cell,) = json.loads(path.read_text())["cells"]
+    assert list(cell["contestants"]) == ["fastlstm", "numpy", "right"]
+    assert cell["repacking"]["median"] > 0
+    # "wrong" is off in its last array, the gradient of a bias.
+    assert main([*arguments, "--peers", "right,wrong", "--force"]) == 1
+    assert f"DISAGREEMENT in {TRAINING.name}: wrong differs from numpy" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny_grid")

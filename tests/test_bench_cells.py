@@ -12,9 +12,10 @@ from benchmark_fakes import FakeClock, in_float64
 from conftest import missing
 from fastlstm.bench import grid, peers, problem
 from fastlstm.bench.grid import Cell
-from fastlstm.bench.peers import numpy_reference
+from fastlstm.bench.peers import numpy_reference, ours
 
 TINY = Cell(T=3, B=2, I=5, H=4)
+TRAINING = replace(TINY, training=True)
 PATH_OF_PEERS = "fastlstm.bench.peers."
 
 
@@ -37,6 +38,11 @@ def test_recurrent_bytes_by_hand() -> None:
     assert replace(TINY, L=2, D=2, dtype="float64").recurrent_bytes == 3 * 4 * (16 * 4) * 8
 
 
+def test_flops_of_training_by_hand() -> None:
+    # dG (4H) times W and U gives dx and dh, dG times x and h gives dW and dU: as much again, twice
+    assert TRAINING.flops == 1728 + 2 * (16 * 9 * 2 * 3 * 2)
+
+
 @pytest.mark.parametrize("name", grid.GRIDS)
 def test_names_and_cells_are_unique(name: str) -> None:
     cells = grid.GRIDS[name]
@@ -50,6 +56,8 @@ def test_name_says_everything_that_differs() -> None:
     cell = Cell(T=80, B=16, I=9, H=256, L=2, D=2, dtype="float64")
     assert cell.name == "bilstm-T80-B16-I9-H256-L2-f64"
     assert Cell(T=1, B=1, I=16, H=16).name == "lstm-T1-B1-H16"
+    assert TRAINING.name == "train-lstm-T3-B2-I5-H4"
+    assert replace(TRAINING, D=2).name == "train-bilstm-T3-B2-I5-H4"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,13 @@ def test_select_by_name_and_pattern_keeps_the_order_of_the_grid() -> None:
     assert names == [n for n in everything if n.endswith("-f64") or n == "lstm-T1-B1-H16"]
     assert len(names) == 7
     assert grid.select("short") == list(grid.GRIDS["short"])
+
+
+def test_training_has_a_grid_of_its_own() -> None:
+    for name, cells in grid.GRIDS.items():
+        assert all(cell.training == (name == "training") for cell in cells)
+        assert all(cell.name.startswith("train-") == cell.training for cell in cells)
+    assert len(grid.select("training", ["*-f64"])) == 3
 
 
 # --- the numbers of a cell, and the check that results agree ----------------------------------
@@ -93,21 +108,49 @@ def test_swapped_states_do_not_pass_for_rounding() -> None:
     p = problem.make_problem(TINY)
     base = in_float64(p)
     swapped = in_float64(replace(p, h_0=p.c_0, c_0=p.h_0))
-    assert problem.agrees(problem.difference(base, base), "float32")
-    assert not problem.agrees(problem.difference(swapped, base), "float32")
+    assert problem.agrees(problem.difference(base, base), TINY)
+    assert not problem.agrees(problem.difference(swapped, base), TINY)
+
+
+def test_gradients_of_the_results_are_reproducible_and_none_is_zero() -> None:
+    cell = replace(TRAINING, L=2, D=2)
+    dy, (dh_n, dc_n) = problem.result_gradients(cell)
+    assert dy.shape == (3, 2, 8)
+    assert dh_n.shape == dc_n.shape == (4, 2, 4)
+    assert not np.any(dh_n == dc_n)
+    again, (dh_again, dc_again) = problem.result_gradients(cell)
+    for array, same in ((dy, again), (dh_n, dh_again), (dc_n, dc_again)):
+        assert array.dtype == np.float32
+        assert np.all(array != 0)
+        np.testing.assert_array_equal(array, same)
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_a_wrong_gradient_does_not_pass_for_rounding(index: int) -> None:
+    base = in_float64(problem.make_problem(TRAINING))
+    got = list(base)
+    got[index] = got[index] * 1.001
+    assert len(got) == 10
+    assert not problem.agrees(problem.difference(tuple(got), base), TRAINING)
+
+
+def test_tolerance_of_training_leaves_room_for_long_sums() -> None:
+    assert problem.tolerance(TINY) == 1e-5
+    assert problem.tolerance(TRAINING) == pytest.approx(1e-4)
+    assert problem.tolerance(replace(TRAINING, dtype="float64")) == pytest.approx(1e-11)
 
 
 def test_difference_is_relative_to_the_scale_of_each_array() -> None:
     base = tuple(np.array([1.0, scale]) for scale in (10.0, 100.0, 1000.0))
     got = (base[0], base[1] + np.array([0.0, 5.0]), base[2] - np.array([20.0, 0.0]))
-    assert problem.difference(got, base) == pytest.approx(0.05)  # type: ignore[arg-type]
+    assert problem.difference(got, base) == pytest.approx(0.05)
 
 
 def test_nan_and_wrong_shape_never_agree() -> None:
     good = (np.ones(3), np.ones(3), np.ones(3))
     bad = (np.ones(3), np.array([1.0, np.nan, 1.0]), np.ones(3))
-    assert not problem.agrees(problem.difference(bad, good), "float32")
-    assert not problem.agrees(problem.difference(good, bad), "float32")
+    assert not problem.agrees(problem.difference(bad, good), TINY)
+    assert not problem.agrees(problem.difference(good, bad), TINY)
     assert problem.difference((np.ones(2), np.ones(3), np.ones(3)), good) == float("inf")
 
 
@@ -121,6 +164,7 @@ ODD = [
     Cell(T=7, B=3, I=9, H=6, L=3, D=2),
     Cell(T=5, B=2, I=6, H=9, L=2, D=2, dtype="float64"),
 ]
+ODD += [replace(cell, training=True) for cell in ODD]
 
 
 @pytest.mark.parametrize("cell", ODD, ids=lambda c: c.name)
@@ -130,6 +174,10 @@ def test_adapter_agrees_with_the_reference(name: str, cell: Cell) -> None:
     if known[name].missing:
         missing(", ".join(known[name].missing))
     p = problem.make_problem(cell)
+    if cell.training and name in ("onnxruntime", "openvino"):
+        with pytest.raises(peers.UnsupportedError, match=r"^does not train here$"):
+            known[name].build(p, 1)
+        return
     try:
         runner = known[name].build(p, 1)
     except peers.UnsupportedError:
@@ -148,6 +196,14 @@ def test_adapter_agrees_with_the_reference(name: str, cell: Cell) -> None:
     assert problem.difference(runner.arrays(), got) == 0.0
 
 
+def test_repacking_leaves_the_layer_as_it_was() -> None:
+    runner = ours.build(problem.make_problem(TRAINING), 1)
+    assert hasattr(runner, "repack")
+    before = runner.arrays()
+    runner.repack()
+    assert problem.difference(runner.arrays(), before) == 0.0
+
+
 def test_unknown_peer_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"unknown peer 'tensorflow'.*torch.*jax"):
         peers.select("torch,tensorflow")
@@ -161,12 +217,13 @@ def test_peers_not_installed_are_set_apart(monkeypatch: pytest.MonkeyPatch) -> N
     assert peers.select("") == ([], [])
 
 
+@pytest.mark.parametrize("cell", [TINY, TRAINING], ids=lambda c: c.name)
 def test_reference_is_skipped_where_it_would_take_too_long(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, cell: Cell
 ) -> None:
     monkeypatch.setattr(numpy_reference, "LONGEST_CALL", 0.0)
     with pytest.raises(peers.UnsupportedError, match="skipped"):
-        peers.REFERENCE.build(problem.make_problem(TINY), 1)
+        peers.REFERENCE.build(problem.make_problem(cell), 1)
 
 
 def test_expected_time_is_extrapolated_from_a_few_steps() -> None:

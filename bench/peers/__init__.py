@@ -2,8 +2,12 @@
 
 One adapter a file.  An adapter takes a :class:`~fastlstm.bench.problem.Problem` and the number of
 threads, and gives back a runner: a call without arguments, which is timed, and ``arrays()``, which
-runs it once and returns y, h_n, c_n as NumPy arrays for the check.  What a user would do once
+runs it once and returns its results as NumPy arrays for the check.  What a user would do once
 (converting weights, compiling, binding inputs) is done before the first call.
+
+In a training cell the call is a forward and a backward pass: it computes y, h_n and c_n, then, from
+given gradients with respect to these, the gradients of x, h_0, c_0 and all parameters.  There
+fastlstm's runner also has ``repack()``, which is timed by itself.
 
 Nothing is imported before it is asked for: a library that is not installed costs nothing.
 """
@@ -22,10 +26,14 @@ class Runner(Protocol):
     """One contestant, ready to run one problem."""
 
     def __call__(self) -> object:
-        """Run the whole forward pass and wait for the result."""
+        """Do the work of one call and wait for the result."""
 
     def arrays(self) -> Arrays:
-        """Run it and return y (T, B, D*H), h_n (L*D, B, H), c_n (L*D, B, H)."""
+        """Run it and return y (T, B, D*H), h_n (L*D, B, H), c_n (L*D, B, H).
+
+        Then, in training, the gradients: dx, dh_0, dc_0, and those of the parameters in the order
+        and of the shapes of the problem's.
+        """
 
 
 class UnsupportedError(Exception):
@@ -48,6 +56,8 @@ class Contestant:
     switch : bool
         Whether that is a switch that always works.  Where it is not, and the system can't pin
         processes to processors either, the output says so.
+    trains : bool
+        Whether it takes part in training cells.
     """
 
     name: str
@@ -55,6 +65,7 @@ class Contestant:
     needs: tuple[str, ...]
     threads: str
     switch: bool = True
+    trains: bool = True
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -71,6 +82,8 @@ class Contestant:
         ImportError
             If the library is not installed or does not load.
         """
+        if problem.cell.training and not self.trains:
+            raise UnsupportedError("does not train here")
         runner: Runner = import_module(f"{__name__}.{self.module}").build(problem, threads)
         return runner
 
@@ -87,12 +100,14 @@ PEERS = {
             "onnx_runtime",
             ("onnx", "onnxruntime"),
             "intra_op_num_threads of the session",
+            trains=False,
         ),
         Contestant(
             "openvino",
             "open_vino",
             ("onnx", "openvino"),
             "INFERENCE_NUM_THREADS of the compiled model",
+            trains=False,
         ),
         Contestant(
             "jax",

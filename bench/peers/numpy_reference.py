@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fastlstm import reference
 
-from ..problem import Arrays, Problem
+from ..problem import Arrays, Problem, result_gradients
 from . import UnsupportedError
 
 LONGEST_CALL = 2.0
@@ -17,19 +17,21 @@ LONGEST_CALL = 2.0
 class _Runner:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        self._given = result_gradients(problem.cell) if problem.cell.training else None
 
     def steps(self, count: int) -> Arrays:
-        """Forward pass over the first ``count`` time steps."""
+        """One call over the first ``count`` time steps."""
         p, cell = self._problem, self._problem.cell
-        y, (h_n, c_n) = reference.forward(
-            p.x[:count],
-            (p.h_0, p.c_0),
-            p.parameters,
-            num_layers=cell.L,
-            num_directions=cell.D,
-            dtype=cell.dtype,
+        x, state = p.x[:count], (p.h_0, p.c_0)
+        sizes = {"num_layers": cell.L, "num_directions": cell.D}
+        y, (h_n, c_n) = reference.forward(x, state, p.parameters, **sizes, dtype=cell.dtype)
+        if self._given is None:
+            return y, h_n, c_n
+        dy, dstate = self._given
+        dx, (dh_0, dc_0), dparameters = reference.backward(
+            x, state, p.parameters, dy[:count], dstate, **sizes, dtype=cell.dtype
         )
-        return y, h_n, c_n
+        return y, h_n, c_n, dx, dh_0, dc_0, *dparameters.values()
 
     def __call__(self) -> object:
         return self.steps(self._problem.cell.T)

@@ -1,12 +1,14 @@
-"""fastlstm itself, called as its users call it: a stream for single steps, else the layer."""
+"""fastlstm itself, called as its users call it: the layer, a stream for single steps, a tape."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from fastlstm import LSTM, BiLSTM
+from fastlstm import LSTM, BiLSTM, Gradients
 
-from ..problem import Arrays, Problem
+from ..problem import Arrays, Problem, result_gradients
 
 #: Results from this size on go to an array that is there already, as a user would have it who
 #: calls often: the system hands out new memory of that size page by page.
@@ -51,7 +53,34 @@ class _Stream:
         return (y_t[np.newaxis], *self._stream.state)
 
 
-def build(problem: Problem, threads: int) -> _Layer | _Stream:
+class _Training:
+    """A tape for each call, and all gradients from it."""
+
+    def __init__(self, problem: Problem, lstm: LSTM | BiLSTM) -> None:
+        self._lstm = lstm
+        self._x = problem.x
+        self._state = (problem.h_0, problem.c_0)
+        self._dy, self._dstate = result_gradients(problem.cell)
+        self._parameters = lstm.parameters.copy()
+
+    def __call__(self) -> object:
+        return self._run()
+
+    def _run(self) -> tuple[Arrays, Gradients]:
+        y, state, tape = self._lstm.record(self._x, self._state)
+        return (y, *state), tape.backward(self._dy, self._dstate)
+
+    def repack(self) -> object:
+        """What an optimiser's step ends with: new parameters, laid out for the kernels."""
+        return self._lstm.load_parameters(self._parameters)
+
+    def arrays(self) -> Arrays:
+        results, gradients = self._run()
+        *dinputs, dparameters = cast(Arrays, gradients)  # none is None: all were asked for
+        return (*results, *dinputs, *self._lstm.named_views(dparameters).values())
+
+
+def build(problem: Problem, threads: int) -> _Layer | _Stream | _Training:
     """Runner for fastlstm; the thread count comes from FASTLSTM_NUM_THREADS.
 
     A cell of a single step in one direction goes through a stream, as it would in an application
@@ -61,6 +90,8 @@ def build(problem: Problem, threads: int) -> _Layer | _Stream:
     layer = BiLSTM if cell.D == 2 else LSTM
     lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype)
     lstm.load_state_dict(problem.parameters)
+    if cell.training:
+        return _Training(problem, lstm)
     if cell.T == 1 and isinstance(lstm, LSTM):
         return _Stream(problem, lstm)
     return _Layer(problem, lstm)

@@ -1,26 +1,28 @@
-"""PyTorch: torch.nn.LSTM under torch.inference_mode, tensors that share NumPy's memory."""
+"""PyTorch: torch.nn.LSTM under torch.inference_mode, or with autograd; memory shared with NumPy."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from ..problem import Arrays, Problem
+from ..problem import Arrays, Problem, result_gradients
+
+
+def _make_lstm(torch: Any, problem: Problem) -> Any:
+    cell = problem.cell
+    lstm = torch.nn.LSTM(
+        cell.I, cell.H, cell.L, bidirectional=cell.D == 2, dtype=getattr(torch, cell.dtype)
+    )
+    lstm.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in problem.parameters.items()}
+    )
+    return lstm
 
 
 class _Runner:
-    def __init__(self, problem: Problem, threads: int) -> None:
-        torch: Any = import_module("torch")
-        torch.set_num_threads(threads)
-        cell = problem.cell
+    def __init__(self, problem: Problem, torch: Any) -> None:
         self._inference_mode = torch.inference_mode
-        self._lstm = torch.nn.LSTM(
-            cell.I, cell.H, cell.L, bidirectional=cell.D == 2, dtype=getattr(torch, cell.dtype)
-        )
-        self._lstm.load_state_dict(
-            {name: torch.from_numpy(array) for name, array in problem.parameters.items()}
-        )
-        self._lstm.eval()
+        self._lstm = _make_lstm(torch, problem).eval()
         self._x = torch.from_numpy(problem.x)
         self._state = (torch.from_numpy(problem.h_0), torch.from_numpy(problem.c_0))
 
@@ -34,6 +36,37 @@ class _Runner:
         return y.numpy(), h_n.numpy(), c_n.numpy()
 
 
-def build(problem: Problem, threads: int) -> _Runner:
+class _Training:
+    """New gradients each call: with ``grad`` at None autograd hands them over, and adds nothing."""
+
+    def __init__(self, problem: Problem, torch: Any) -> None:
+        self._backward = torch.autograd.backward
+        self._lstm = _make_lstm(torch, problem)
+        self._x, self._h_0, self._c_0 = (
+            torch.from_numpy(array).requires_grad_()
+            for array in (problem.x, problem.h_0, problem.c_0)
+        )
+        by_name = dict(self._lstm.named_parameters())
+        parameters = [by_name[name] for name in problem.parameters]
+        self._leaves = [self._x, self._h_0, self._c_0, *parameters]
+        dy, dstate = result_gradients(problem.cell)
+        self._given = [torch.from_numpy(array) for array in (dy, *dstate)]
+
+    def __call__(self) -> list[Any]:
+        for leaf in self._leaves:
+            leaf.grad = None
+        y, state = self._lstm(self._x, (self._h_0, self._c_0))
+        results = [y, *state]
+        self._backward(results, self._given)
+        return results
+
+    def arrays(self) -> Arrays:
+        results = [result.detach() for result in self()]
+        return tuple(a.numpy() for a in (*results, *(leaf.grad for leaf in self._leaves)))
+
+
+def build(problem: Problem, threads: int) -> _Runner | _Training:
     """Runner for PyTorch."""
-    return _Runner(problem, threads)
+    torch: Any = import_module("torch")
+    torch.set_num_threads(threads)
+    return (_Training if problem.cell.training else _Runner)(problem, torch)

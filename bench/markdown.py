@@ -1,0 +1,93 @@
+"""The tables of ``docs/benchmarks.md``, from a file that ``--json`` wrote.
+
+``python -m fastlstm.bench.markdown FILE`` prints one: the command, the limits of the hardware, the
+summary, and a row for each cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .peers import OURS, PEERS, REFERENCE
+
+
+def _microseconds(contestant: Any) -> str:
+    if contestant is None:
+        return "-"
+    value = contestant["seconds"]["median"] * 1e6
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _row(cell: Any, names: Sequence[str], training: bool) -> list[str]:
+    found = cell["contestants"]
+    ours, ratio = found[OURS.name], cell["ratio_to_best_peer"]
+    gigabytes = ours["weight_gb_per_s"] if cell["B"] == 1 else None
+    row = [cell["name"], *(_microseconds(found.get(name)) for name in names)]
+    row.append(f"{ours['gflop_per_s']:.0f}")
+    if not training:
+        row.append("-" if gigabytes is None else f"{gigabytes:.0f}")
+    row += [f"{100 * cell['share_of_limit']:.0f}%", cell["best_peer"] or "-"]
+    if ratio is None:
+        row.append("-")
+    else:
+        text = f"{ratio['median']:.2f}"
+        row.append(f"**{text}**" if ratio["median"] < 1.0 else text)
+    if training:
+        row.append(f"{100 * cell['repacking']['median']:.2f}%")
+    return row
+
+
+def _summary(report: Any) -> str:
+    limits, found = report["limits"], report["summary"]
+    peaks = limits["flops"]
+    text = (
+        f"Limits of one thread in this run: {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
+        f"{peaks['float64'] / 1e9:.0f} in float64"
+    )
+    if limits["levels"]:
+        reads = ", ".join(f"{name} {rate / 1e9:.0f}" for name, _, rate in limits["levels"])
+        text += f"; reading in GB/s: {reads}"
+    if found["cells"]:
+        text += (
+            f". Geometric mean of the ratio to the best peer {found['geometric_mean']:.2f}, "
+            f"least {found['least']:.2f} ({found['least_cell']}); "
+            f"{len(found['lost']) or 'none'} of {found['cells']} cells lost"
+        )
+    return text + "."
+
+
+def section(report: Any) -> str:
+    """Command, summary and table of a report as ``as_dict`` makes it."""
+    cells = report["cells"]
+    training = any(cell.get("training", False) for cell in cells)
+    # The reference last; who has no figure in any cell is left out.
+    names = [OURS.name, *PEERS, REFERENCE.name]
+    names = [name for name in names if any(name in cell["contestants"] for cell in cells)]
+    header = ["cell", f"{OURS.name}, µs", *names[1:], "GFLOP/s", "GB/s"]
+    header += ["of the limit", "best peer", "ratio"]
+    if training:
+        header.remove("GB/s")
+        header.append("repack")
+    rule = "|".join("---" if name in ("cell", "best peer") else "--:" for name in header)
+    lines = [f"`{report['command']}`", "", _summary(report), ""]
+    lines += [f"| {' | '.join(header)} |", f"|{rule}|"]
+    lines += [f"| {' | '.join(_row(cell, names, training))} |" for cell in cells]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the section of a file."""
+    parser = argparse.ArgumentParser(prog="python -m fastlstm.bench.markdown", description=__doc__)
+    parser.add_argument("file", type=Path, help="written by --json")
+    args = parser.parse_args(argv)
+    print(section(json.loads(args.file.read_text())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
