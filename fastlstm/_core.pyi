@@ -52,10 +52,11 @@ class Model:
         c_n: _Array,
         batch_first: bool = False,
         tape: _Array | None = None,
+        starts: npt.NDArray[np.intp] | None = None,
     ) -> None: ...
     @property
     def parameter_count(self) -> int: ...
-    def tape_size(self, T: int, B: int) -> int: ...
+    def tape_size(self, T: int, B: int, starts: npt.NDArray[np.intp] | None = None) -> int: ...
     def backward(
         self,
         parameters: _Array,
@@ -72,6 +73,8 @@ class Model:
         dparameters: _Array | None,
         accumulate: bool,
         batch_first: bool = False,
+        starts: npt.NDArray[np.intp] | None = None,
+        batch_size: int = 0,
     ) -> None: ...
 
 class StreamBase:

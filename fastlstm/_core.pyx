@@ -9,6 +9,7 @@ its own. Friendly errors are the business of ``lstm.py``, which checks first.
 cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT,
+    PyBUF_ND,
     PyBUF_STRIDES,
     PyBUF_WRITABLE,
     PyBuffer_Release,
@@ -57,15 +58,17 @@ cdef extern from "fastlstm.h" nogil:
     const char *fl_model_isa(const fl_model *)
     size_t fl_model_bytes(const fl_model *)
     fl_status fl_forward(
-        const fl_model *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
         const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *)
 
-    fl_status fl_tape_bytes(const fl_model *, ptrdiff_t, ptrdiff_t, size_t *)
+    fl_status fl_tape_bytes(
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, size_t *)
     fl_status fl_record(
-        const fl_model *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
         const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
     fl_status fl_backward(
-        const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t,
+        const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *,
+        ptrdiff_t, ptrdiff_t,
         const void *, const void *, const void *, const void *, ptrdiff_t, ptrdiff_t, const void *,
         const void *, int, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
 
@@ -216,6 +219,33 @@ cdef class _Buffer:
         return 0
 
 
+cdef class _Starts:
+    """starts (T + 1,) of packed rows, or none. shape: that of x, to be (1, starts[T], I), or None."""
+
+    cdef Py_buffer view
+    cdef const ptrdiff_t *data
+    cdef ptrdiff_t steps
+
+    def __cinit__(self, object starts, object shape):
+        self.data = NULL
+        if starts is None:
+            return
+        PyObject_GetBuffer(starts, &self.view, PyBUF_FORMAT | PyBUF_ND)
+        self.data = <const ptrdiff_t *> self.view.buf
+        is_integer = self.view.format[0] in b"lq" and self.view.format[1] == 0
+        if not is_integer or self.view.itemsize != sizeof(ptrdiff_t):
+            raise ValueError(f"starts of format {self.view.format.decode()!r}")
+        if self.view.ndim != 1 or self.view.shape[0] < 1:
+            raise ValueError("starts has another shape than (T + 1,)")
+        self.steps = self.view.shape[0] - 1
+        if shape is not None and (shape[0] != 1 or shape[1] != self.data[self.steps]):
+            raise ValueError(f"packed x of shape {shape}, expected (1, {self.data[self.steps]}, I)")
+
+    def __dealloc__(self):
+        if self.data != NULL:
+            PyBuffer_Release(&self.view)
+
+
 cdef void *_data(_Buffer buffer) noexcept:
     return NULL if buffer is None else buffer.view.buf
 
@@ -277,7 +307,9 @@ cdef class Model:
         """Bytes of the packed parameters."""
         return fl_model_bytes(self.model)
 
-    def forward(self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None):
+    def forward(
+        self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None, starts=None
+    ):
         """Run the stack over a batch of sequences.
 
         Parameters
@@ -291,6 +323,9 @@ cdef class Model:
             Written.
         tape : ndarray (N,), contiguous, or None
             Written for :meth:`backward`; N is given by :meth:`tape_size`.
+        starts : ndarray (T + 1,) of intp, contiguous, or None
+            For packed rows: x is (1, starts[T], I), y likewise, and B is that of h_n. See
+            ``fastlstm.h``; checked there.
         """
         cdef int time_axis = 1 if batch_first else 0
         cdef int batch_axis = 1 - time_axis
@@ -298,6 +333,10 @@ cdef class Model:
         if len(x_shape) != 3:
             raise ValueError(f"x has {len(x_shape)} dimensions, expected 3")
         cdef ptrdiff_t T = x_shape[time_axis], B = x_shape[batch_axis]
+        cdef _Starts starts_ = _Starts(starts, x_shape)
+        cdef const ptrdiff_t *starts_data = starts_.data
+        if starts is not None:
+            T, B = starts_.steps, h_n.shape[1]
         state = (self.num_layers * self.num_directions, B, self.hidden_size)
         outer = (x_shape[0], x_shape[1])
 
@@ -316,7 +355,7 @@ cdef class Model:
         cdef const void *c_0_data = _data(c_0_)
         cdef _Buffer tape_ = None
         if tape is not None:
-            tape_ = self.contiguous(tape, (self.tape_size(T, B),), True)
+            tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), True)
 
         cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
         cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(batch_axis)
@@ -326,23 +365,26 @@ cdef class Model:
         with nogil:
             if recording:
                 status = fl_record(
-                    self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t,
-                    y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
+                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
+                    y_.view.buf, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
             else:
                 status = fl_forward(
-                    self.model, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data, y_.view.buf, y_t,
-                    y_b, h_n_.view.buf, c_n_.view.buf)
+                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
+                    y_.view.buf, y_t, y_b, h_n_.view.buf, c_n_.view.buf)
         _raise_status(status)
 
-    def tape_size(self, ptrdiff_t T, ptrdiff_t B):
-        """Return how many numbers the tape of T steps of B sequences has: L*D*T*B*5*H."""
+    def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
+        """Return how many numbers a tape has: L*D*T*B*5*H, or L*D*starts[T]*5*H."""
         cdef size_t size
-        _raise_status(fl_tape_bytes(self.model, T, B, &size))
+        cdef _Starts starts_ = _Starts(starts, None)
+        if starts is not None:
+            T = starts_.steps
+        _raise_status(fl_tape_bytes(self.model, T, B, starts_.data, &size))
         return size // (8 if self.is_double else 4)
 
     def backward(
         self, parameters, x, h_0, c_0, tape, dy, dh_n, dc_n, dx, dh_0, dc_0, dparameters,
-        bint accumulate, bint batch_first=False,
+        bint accumulate, bint batch_first=False, starts=None, ptrdiff_t batch_size=0,
     ):
         """Backpropagate through a recorded call of :meth:`forward`.
 
@@ -361,12 +403,18 @@ cdef class Model:
             Written; None where it is not wanted.
         accumulate : bool
             Whether to add to what they hold.
+        starts : ndarray (T + 1,), or None
+            As for :meth:`forward`, with B in batch_size.
         """
         cdef int time_axis = 1 if batch_first else 0
         cdef int batch_axis = 1 - time_axis
         if len(x.shape) != 3:
             raise ValueError(f"x has {len(x.shape)} dimensions, expected 3")
         cdef ptrdiff_t T = x.shape[time_axis], B = x.shape[batch_axis]
+        cdef _Starts starts_ = _Starts(starts, x.shape)
+        cdef const ptrdiff_t *starts_data = starts_.data
+        if starts is not None:
+            T, B = starts_.steps, batch_size
         state = (self.num_layers * self.num_directions, B, self.hidden_size)
         outer = (x.shape[0], x.shape[1])
         vector = (self.parameter_count,)
@@ -374,7 +422,7 @@ cdef class Model:
         cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)
         x_.require_contiguous(2)
         cdef _Buffer parameters_ = self.contiguous(parameters, vector, False)
-        cdef _Buffer tape_ = self.contiguous(tape, (self.tape_size(T, B),), False)
+        cdef _Buffer tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), False)
         if parameters_ is None or tape_ is None:
             raise TypeError("parameters and tape must be arrays")
         cdef _Buffer h_0_ = self.contiguous(h_0, state, False)
@@ -407,8 +455,8 @@ cdef class Model:
         cdef fl_status status
         with nogil:
             status = fl_backward(
-                self.model, parameters_.view.buf, T, B, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data, dc_n_data, accumulate, dx_data,
+                self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
+                h_0_data, c_0_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data, dc_n_data, accumulate, dx_data,
                 dx_t, dx_b, dh_0_data, dc_0_data, dparameters_data)
         _raise_status(status)
 

@@ -24,6 +24,7 @@ from fastlstm.arguments import (
     with_contiguous_rows,
 )
 from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
+from fastlstm.ragged import Ragged, as_lengths, as_offsets
 from fastlstm.stream import Stream
 from fastlstm.tape import Recording, Tape
 
@@ -100,6 +101,8 @@ class _Recurrent:
         x: npt.ArrayLike,
         state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         *,
+        lengths: npt.ArrayLike | None = None,
+        offsets: npt.ArrayLike | None = None,
         out: RealArray | None = None,
     ) -> tuple[RealArray, State]:
         """Run the layer over one sequence or a batch of sequences.
@@ -113,6 +116,14 @@ class _Recurrent:
         state : (h_0, c_0), optional
             Initial hidden and cell state of each layer and direction, each (L*D, B, H), or
             (L*D, H) with x (T, I); index l*D + d. Zeros when omitted.
+        lengths : array_like (B,) of integers, optional
+            Steps of each sequence, from 0 to T, in any order: the rest of x is padding, whose
+            values do not matter, and the work is that of the steps there are. y is 0 beyond a
+            length, (h_n, c_n) are those after a sequence's own last step (with length 0 its initial
+            ones), and a reverse direction begins there.
+        offsets : array_like (B + 1,) of integers, optional
+            For sequences of different lengths without padding: x is (N, I), sequence b its rows
+            offsets[b] to offsets[b + 1] - 1, and y (N, D*H) likewise.
         out : ndarray, optional
             Takes the result y instead of a new array: of y's shape and the layer's dtype,
             C-contiguous, sharing no memory with the inputs.
@@ -137,20 +148,26 @@ class _Recurrent:
         NaN and infinity propagate as the equations have it; they are no error. Denormal numbers
         count as zero.
         """
-        y, states, _ = self._run(x, state, out, recording=False)
+        if lengths is None and offsets is None:
+            y, states, _ = self._run(x, state, out, recording=False)
+        else:
+            y, states, _ = self._run_ragged(x, state, lengths, offsets, out, recording=False)
         return y, states
 
     def record(
         self,
         x: npt.ArrayLike,
         state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        offsets: npt.ArrayLike | None = None,
     ) -> tuple[RealArray, State, Tape]:
         """Run the layer as a call does, to the bit, and keep what its gradients need.
 
         Parameters
         ----------
-        x, state
-            As for a call.
+        x, state, lengths, offsets
+            As for a call. Gradients with respect to padding are 0.
 
         Returns
         -------
@@ -183,7 +200,10 @@ class _Recurrent:
         >>> lstm.named_views(grads.params)["weight_hh_l0"].shape
         (20, 5)
         """
-        y, states, tape = self._run(x, state, None, recording=True)
+        if lengths is None and offsets is None:
+            y, states, tape = self._run(x, state, None, recording=True)
+        else:
+            y, states, tape = self._run_ragged(x, state, lengths, offsets, None, recording=True)
         assert tape is not None
         return y, states, tape
 
@@ -232,8 +252,75 @@ class _Recurrent:
             return y, (h_n, c_n), None
         # The caller may go on to change the states in place, as when handing them on.
         h_0, c_0 = (None if a is None else a.copy() for a in (h_0, c_0))
-        call = Recording(vector, model, rows, h_0, c_0, y_shape, state_shape, self.batch_first)
+        call = Recording(
+            vector, model, rows, h_0, c_0, rows.shape, y_shape, state_shape, self.batch_first
+        )
         return y, (h_n, c_n), Tape(call, records)
+
+    def _run_ragged(
+        self,
+        x: npt.ArrayLike,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        lengths: npt.ArrayLike | None,
+        offsets: npt.ArrayLike | None,
+        out: RealArray | None,
+        *,
+        recording: bool,
+    ) -> tuple[RealArray, State, Tape | None]:
+        """Run sequences of different lengths: sorted and packed, see ragged.py."""
+        rows = self._as_input(x)
+        layout = self._as_layout(rows, lengths, offsets)
+        D, H = self.num_directions, self.hidden_size
+        y_shape = (*rows.shape[:-1], D * H)
+        state_shape = (self.num_layers * D, layout.order.size, H)
+        h_0, c_0 = self._as_states(state, state_shape)
+        _check_total("x", y_shape, self.dtype)
+        _check_total("x", state_shape, self.dtype)
+        if out is not None:
+            h_given, c_given = state or (None, None)
+            inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
+            check_out(out, y_shape, self.dtype, inputs)
+
+        packed = layout.pack(rows, self.input_size)
+        h_0, c_0 = layout.sort(h_0), layout.sort(c_0)
+        y_packed = np.empty((1, len(packed), D * H), self.dtype)
+        h_n = np.empty(state_shape, self.dtype)
+        c_n = np.empty(state_shape, self.dtype)
+        vector, model = self._weights
+        records = None
+        if recording:
+            _check_total("x", (5 * self.num_layers, *y_packed.shape), self.dtype)
+            size = model.tape_size(0, layout.order.size, layout.starts)
+            records = np.empty(size, self.dtype)
+        x_packed = packed[np.newaxis]
+        model.forward(x_packed, h_0, c_0, y_packed, h_n, c_n, False, records, layout.starts)
+        y = np.empty(y_shape, self.dtype) if out is None else out
+        if len(packed) != math.prod(y_shape[:-1]):
+            y[...] = 0
+        layout.unpack(y_packed[0], y)
+        states = layout.unsort(h_n), layout.unsort(c_n)
+        if records is None:
+            return y, states, None
+        call = Recording(
+            vector, model, x_packed, h_0, c_0, rows.shape, y_shape, state_shape, False, layout
+        )
+        return y, states, Tape(call, records)
+
+    def _as_layout(
+        self, rows: RealArray, lengths: npt.ArrayLike | None, offsets: npt.ArrayLike | None
+    ) -> Ragged:
+        if lengths is not None and offsets is not None:
+            raise ValueError("lengths, offsets: got both, expected one of them")
+        if lengths is not None:
+            if rows.ndim != 3:
+                raise ValueError(f"lengths: got x of shape {rows.shape}, expected a batch")
+            B, T = rows.shape[:2] if self.batch_first else rows.shape[1::-1]
+            return as_lengths(lengths, T, B, batch_first=self.batch_first)
+        if rows.ndim != 2:
+            raise ValueError(
+                f"offsets: got x of shape {rows.shape}, expected (N, {self.input_size})"
+            )
+        return as_offsets(offsets, len(rows))
 
     @property
     def parameters(self) -> RealArray:

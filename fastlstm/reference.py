@@ -299,6 +299,7 @@ def forward(
     state: tuple[ArrayLike, ArrayLike] | None,
     parameters: Mapping[str, ArrayLike],
     *,
+    lengths: ArrayLike | None = None,
     num_layers: int = 1,
     num_directions: int = 1,
     dtype: DTypeLike = np.float64,
@@ -315,6 +316,10 @@ def forward(
     parameters : mapping of str to array_like
         PyTorch's names and shapes. The biases may be absent, then all of
         them.
+    lengths : None or array_like (B,) of integers from 0 to T
+        Steps of each sequence; the rest is padding. Each sequence is run as if it were alone: y is
+        0 beyond its length, the states are those after its own last step, and the reverse direction
+        begins there.
     num_layers : int
         L, at least 1.
     num_directions : int
@@ -341,6 +346,21 @@ def forward(
     inputs, h_0, c_0, arrays, sizes = _as_arguments(
         x, state, parameters, num_layers, num_directions, dtype
     )
+    if lengths is not None:
+        (T, B, _), (_, H, L, D, _) = inputs.shape, sizes
+        y = np.zeros((T, B, D * H), inputs.dtype)
+        h_n, c_n = h_0.copy(), c_0.copy()
+        for b, n in enumerate(_as_lengths(lengths, T, B)):
+            one = slice(b, b + 1)
+            y[:n, one], (h_n[:, one], c_n[:, one]) = forward(
+                inputs[:n, one],
+                (h_0[:, one], c_0[:, one]),
+                arrays,
+                num_layers=L,
+                num_directions=D,
+                dtype=inputs.dtype,
+            )
+        return y, (h_n, c_n)
     # Overflow to infinity and inf - inf = NaN are the documented outcome: not worth a warning.
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         flow, h_n, c_n = _run_stack(inputs, h_0, c_0, arrays, sizes)
@@ -354,6 +374,7 @@ def backward(
     dy: ArrayLike | None,
     dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None,
     *,
+    lengths: ArrayLike | None = None,
     num_layers: int = 1,
     num_directions: int = 1,
     dtype: DTypeLike = np.float64,
@@ -362,7 +383,7 @@ def backward(
 
     Parameters
     ----------
-    x, state, parameters, num_layers, num_directions, dtype
+    x, state, parameters, lengths, num_layers, num_directions, dtype
         What `forward` was given.
     dy : None or array_like (T, B, D*H)
         Gradient of the loss by y; None is zeros. NaN and infinity propagate.
@@ -393,7 +414,24 @@ def backward(
 
     dh_0 = np.empty_like(h_0)
     dc_0 = np.empty_like(c_0)
-    dparameters = {name: np.empty_like(array) for name, array in arrays.items()}
+    dparameters = {name: np.zeros_like(array) for name, array in arrays.items()}
+    if lengths is not None:  # each sequence alone; what is padding has no gradient
+        dx = np.zeros_like(inputs)
+        for b, n in enumerate(_as_lengths(lengths, T, B)):
+            one = slice(b, b + 1)
+            dx[:n, one], (dh_0[:, one], dc_0[:, one]), parts = backward(
+                inputs[:n, one],
+                (h_0[:, one], c_0[:, one]),
+                arrays,
+                dflow[:n, one],
+                (dh_n[:, one], dc_n[:, one]),
+                num_layers=L,
+                num_directions=D,
+                dtype=inputs.dtype,
+            )
+            for name, part in parts.items():
+                dparameters[name] += part
+        return dx, (dh_0, dc_0), dparameters
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         flow, _, _ = _run_stack(inputs, h_0, c_0, arrays, sizes)
         for layer in reversed(range(L)):
@@ -543,3 +581,13 @@ def _as_gradient(
 ) -> RealArray:
     """Return the gradient by an output as an array of `dtype` and `shape`; None is zeros."""
     return np.zeros(shape, dtype) if value is None else as_state(name, value, shape, dtype)
+
+
+def _as_lengths(lengths: ArrayLike, T: int, B: int) -> list[int]:
+    """Return B integers from 0 to T."""
+    array = np.asarray(lengths)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: got values of dtype {array.dtype}, expected integers")
+    if array.shape != (B,) or (array < 0).any() or (array > T).any():
+        raise ValueError(f"lengths: got {array}, expected {B} integers from 0 to {T}")
+    return [int(n) for n in array]

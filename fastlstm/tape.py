@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm.arguments import RealArray, as_batch, as_flag, as_real_array, as_state, check_out
 from fastlstm.arguments import with_contiguous_rows as as_rows
+from fastlstm.ragged import Ragged
 
 
 class Gradients(NamedTuple):
@@ -36,12 +37,14 @@ class Recording(NamedTuple):
 
     parameters: RealArray  # (N,)
     model: _core.Model
-    x: RealArray  # (T, B, I), (B, T, I) with batch_first, or (T, I)
+    x: RealArray  # (T, B, I), (B, T, I) with batch_first, (T, I), or packed (1, N, I)
     h_0: RealArray | None
     c_0: RealArray | None
+    x_shape: tuple[int, ...]  # the caller's
     y_shape: tuple[int, ...]
     state_shape: tuple[int, ...]
     batch_first: bool
+    layout: Ragged | None = None  # of packed sequences
 
 
 class Tape:
@@ -115,7 +118,7 @@ class Tape:
         dy_rows = None if dy is None else _as_gradient_of_y(dy, call.y_shape, dtype)
         dh_n, dc_n = _as_state_gradients(dstate, call.state_shape, dtype)
         shapes = {
-            "x": call.x.shape,
+            "x": call.x_shape,
             "h_0": call.state_shape,
             "c_0": call.state_shape,
             "params": call.parameters.shape,
@@ -134,29 +137,8 @@ class Tape:
                 dtype,
                 {"x": call.x, "dy": dy_rows, "dh_n": dh_n, "dc_n": dc_n, "the tape": records},
             )
-            make = np.zeros if given else np.empty
-            results = {
-                name: given[name] if name in given else make(shapes[name], dtype)
-                for name in Gradients._fields
-                if name in wanted
-            }
-            batched = call.x.ndim == 3
-            call.model.backward(
-                call.parameters,
-                as_batch(call.x, batched),
-                as_batch(call.h_0, batched),
-                as_batch(call.c_0, batched),
-                records,
-                as_batch(dy_rows, batched),
-                as_batch(dh_n, batched),
-                as_batch(dc_n, batched),
-                as_batch(results.get("x"), batched),
-                as_batch(results.get("h_0"), batched),
-                as_batch(results.get("c_0"), batched),
-                results.get("params"),
-                accumulate=bool(given),
-                batch_first=batched and call.batch_first,
-            )
+            compute = _backward if call.layout is None else _backward_ragged
+            results = compute(call, records, (dy_rows, dh_n, dc_n), wanted, shapes, given)
             used = True
         finally:
             if keep or not used:
@@ -166,6 +148,93 @@ class Tape:
     def __repr__(self) -> str:
         held = "used" if self._records is None else f"{self.nbytes} bytes"
         return f"Tape({held})"
+
+
+_Seeds = tuple[RealArray | None, RealArray | None, RealArray | None]
+_Arrays = dict[str, RealArray]
+
+
+def _backward(
+    call: Recording,
+    records: RealArray,
+    seeds: _Seeds,
+    wanted: frozenset[str],
+    shapes: dict[str, tuple[int, ...]],
+    given: _Arrays,
+) -> _Arrays:
+    """Return the gradients by name, those of ``given`` added to."""
+    dtype = records.dtype
+    make = np.zeros if given else np.empty
+    results = {
+        name: given[name] if name in given else make(shapes[name], dtype)
+        for name in Gradients._fields
+        if name in wanted
+    }
+    batched = call.x.ndim == 3
+    dy, dh_n, dc_n = seeds
+    call.model.backward(
+        call.parameters,
+        as_batch(call.x, batched),
+        as_batch(call.h_0, batched),
+        as_batch(call.c_0, batched),
+        records,
+        as_batch(dy, batched),
+        as_batch(dh_n, batched),
+        as_batch(dc_n, batched),
+        as_batch(results.get("x"), batched),
+        as_batch(results.get("h_0"), batched),
+        as_batch(results.get("c_0"), batched),
+        results.get("params"),
+        accumulate=bool(given),
+        batch_first=batched and call.batch_first,
+    )
+    return results
+
+
+def _backward_ragged(
+    call: Recording,
+    records: RealArray,
+    seeds: _Seeds,
+    wanted: frozenset[str],
+    shapes: dict[str, tuple[int, ...]],
+    given: _Arrays,
+) -> _Arrays:
+    """The same for packed sequences: seeds are packed before, results unpacked after."""
+    layout = call.layout
+    assert layout is not None
+    dtype = records.dtype
+    dy, dh_n, dc_n = seeds
+    packed = {name: np.empty(shapes[name], dtype) for name in wanted - {"x"}}
+    if "x" in wanted:
+        packed["x"] = np.empty(call.x.shape, dtype)
+    call.model.backward(
+        call.parameters,
+        call.x,
+        call.h_0,
+        call.c_0,
+        records,
+        None if dy is None else layout.pack(dy, dy.shape[-1])[np.newaxis],
+        layout.sort(dh_n),
+        layout.sort(dc_n),
+        packed.get("x"),
+        packed.get("h_0"),
+        packed.get("c_0"),
+        packed.get("params"),
+        accumulate=False,
+        starts=layout.starts,
+        batch_size=layout.order.size,
+    )
+    results: _Arrays = {}
+    for name, array in packed.items():
+        if name == "x":
+            fresh = np.zeros(shapes[name], dtype)
+            layout.unpack(array[0], fresh)
+        else:
+            fresh = array if name == "params" else layout.unsort(array)
+        if name in given:
+            given[name] += fresh
+        results[name] = given.get(name, fresh)
+    return results
 
 
 def _as_names(wrt: Iterable[str]) -> frozenset[str]:

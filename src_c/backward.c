@@ -1,14 +1,15 @@
 /* fl_backward: backpropagation through time.
  *
- * From the last layer to the first, for each direction, in chunks of time from the last step back:
+ * From the last layer to the first, for each direction, in chunks of time from its last step back:
  *
- *   for each step s:  dG_s, dc = cell_backward(record s, dy_s + dh, dc)      dh = dG_s @ U
- *   then, while dG and [x | h_{s-1}] of the chunk are warm, in blocks of SUM_ROWS rows:
- *                     d[W | U] += dG^T @ [x | h_{s-1}]     db += dG     dx = dG @ W
+ *   for each time t:  dG_t, dc = cell_backward(record t, dy_t + dh, dc)      dh = dG_t @ U
+ *   then, while dG and [x | h before] of the chunk are warm, in blocks of SUM_ROWS rows:
+ *                     d[W | U] += dG^T @ [x | h before]     db += dG     dx = dG @ W
  *
- * s counts the steps in the order in which the direction took them, as the tape does. The hidden
+ * "Before" and "after" are meant in the order in which the direction takes its steps. The hidden
  * states are computed once more from the tape, o * tanh(c), so that nothing depends on y, which the
- * caller may have changed.
+ * caller may have changed. Sequences of different lengths are sorted, see forward.c; dh and dc of
+ * those that have no step yet, or no longer, stay as they are.
  *
  * How threads share the work changes no bit: rows and columns do not meet in any sum but those over
  * rows, and these are cut into blocks that depend on sizes alone.
@@ -39,6 +40,7 @@ typedef struct call {
     const fl_model *model;
     const char *parameters;
     ptrdiff_t T, B;
+    const ptrdiff_t *starts;
     fl_rows x, dy, dx;
     const char *h_0, *c_0, *tape, *dh_n, *dc_n;
     char *dh_0, *dc_0, *dparameters;
@@ -48,10 +50,10 @@ typedef struct call {
     int threads;
     fl_barrier barrier;
 
-    /* Scratch. d (chunk, B, 4H) is dG; a (chunk + 1, B, I_l + H) is [x | h], x of step s beside h
-     * of step s - 1; sums (4H, I_l + H) is d[W | U]. Their rows have strides that fit whole lines.
+    /* Scratch for chunks of up to `rows` rows (t, b): d (rows, 4H) is dG; a (rows, I_l + H) is
+     * [x | h before]; sums (4H, I_l + H) is d[W | U]. Their rows have strides that fit whole lines.
      */
-    ptrdiff_t chunk, d_stride, a_stride;
+    ptrdiff_t rows, d_stride, a_stride;
     char *memory, *d, *a, *dh, *dc, *sums, *bias_sums, *u, *w, *between[2];
 } call;
 
@@ -60,34 +62,43 @@ typedef struct pass {
     ptrdiff_t l, d, index, I;
     const char *w, *u;  /* parameters (4H, I), (4H, H) */
     char *dw, *du, *db; /* their gradients, or NULL */
-    const char *tape;   /* (T, B, 5, H) */
-    fl_rows x, dy, dx;  /* in the direction's order of time; data NULL for none */
+    fl_rows tape;       /* (T, B, 5, H) */
+    fl_rows x, dy, dx;  /* data NULL for none */
     int dx_accumulate;
 } pass;
+
+/* Times first..end-1, taken from the end back, or with d = 1 from the first on. */
+typedef struct range {
+    ptrdiff_t first, end;
+} range;
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-static char *row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
-    return view.data ? fl_rows_from(view, t, b, real).data : NULL;
+static char *row_or_null(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    return view.data ? fl_row_at(view, t, b, real) : NULL;
 }
 
 /* Thread `index`'s part of 0..n-1. */
-typedef struct range {
-    ptrdiff_t first, end;
-} range;
 static range part_of(ptrdiff_t n, const call *call, int index) {
     return (range){n * index / call->threads, n * (index + 1) / call->threads};
+}
+
+/* Rows of the times before t. */
+static ptrdiff_t rows_before(const call *call, ptrdiff_t t) {
+    return call->starts ? call->starts[t] : t * call->B;
 }
 
 static void wait_for_all(call *call) {
     if (call->threads > 1) fl_barrier_wait(&call->barrier);
 }
 
-static const char *record_at(const call *call, const char *tape, ptrdiff_t s, ptrdiff_t b) {
-    const ptrdiff_t row =
-        5 * call->model->config.hidden_size * (ptrdiff_t)call->model->kernels->real_bytes;
-    return tape + (s * call->B + b) * row;
+/* The records of an index, l*D + d. */
+static fl_rows tape_of(const call *call, ptrdiff_t index) {
+    const ptrdiff_t record = 5 * call->model->config.hidden_size;
+    const ptrdiff_t bytes = record * (ptrdiff_t)call->model->kernels->real_bytes;
+    char *data = (char *)(uintptr_t)call->tape + index * rows_before(call, call->T) * bytes;
+    return (fl_rows){data, call->B * record, record, call->starts};
 }
 
 /* Where the parameters of layer l and direction d begin, in reals. */
@@ -103,8 +114,9 @@ static pass pass_of(const call *call, ptrdiff_t l, ptrdiff_t d) {
     const fl_config *config = &call->model->config;
     const ptrdiff_t real = (ptrdiff_t)call->model->kernels->real_bytes;
     const ptrdiff_t H = config->hidden_size, D = config->num_directions, L = config->num_layers;
-    const fl_rows below = {l > 0 ? call->between[(l - 1) % 2] : NULL, call->B * D * H, D * H};
-    const fl_rows above = {l < L - 1 ? call->between[l % 2] : NULL, call->B * D * H, D * H};
+    const ptrdiff_t row = D * H, step = call->B * row;
+    const fl_rows below = {l > 0 ? call->between[(l - 1) % 2] : NULL, step, row, call->starts};
+    const fl_rows above = {l < L - 1 ? call->between[l % 2] : NULL, step, row, call->starts};
     pass pass = {.l = l, .d = d, .index = l * D + d, .I = l == 0 ? config->input_size : D * H};
     const ptrdiff_t start = parameters_before(config, l, d) * real;
     pass.w = call->parameters + start;
@@ -114,19 +126,12 @@ static pass pass_of(const call *call, ptrdiff_t l, ptrdiff_t d) {
         pass.du = pass.dw + 4 * H * pass.I * real;
         pass.db = config->has_bias ? pass.du + 4 * H * H * real : NULL;
     }
-    pass.tape = call->tape + pass.index * call->T * call->B * 5 * H * real;
+    pass.tape = tape_of(call, pass.index);
     pass.x = l == 0 ? call->x : below;
     pass.dx = l == 0 ? call->dx : below;
     pass.dy = l == L - 1 ? call->dy : above;
     pass.dx_accumulate = d == 1 || (l == 0 && call->accumulate);
     if (pass.dy.data) pass.dy.data += d * H * real;
-    if (d == 1 && call->T > 0) {
-        fl_rows *views[] = {&pass.x, &pass.dx, &pass.dy};
-        for (int i = 0; i < 3; i++) {
-            views[i]->data = row_at(*views[i], call->T - 1, 0, (size_t)real);
-            views[i]->stride_t = -views[i]->stride_t;
-        }
-    }
     return pass;
 }
 
@@ -155,99 +160,119 @@ static void begin(call *call, const pass *pass, int index) {
     else memset(call->dc, 0, state);
 }
 
-/* The x half of a for n steps from `first` on, of sequences `rows`: the input, or the hidden states
- * of the layer below. */
-static void fill_inputs(const call *call, const pass *pass, ptrdiff_t first, ptrdiff_t n,
-                        range rows) {
+/* The x half of a for the times of a chunk, of sequences rows.first..rows.end-1: the input, or the
+ * hidden states of the layer below. */
+static void fill_inputs(const call *call, const pass *pass, range times, range rows) {
     const fl_kernels *kernels = call->model->kernels;
-    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, count = rows.end - rows.first;
+    const size_t real = kernels->real_bytes;
     const ptrdiff_t H = call->model->config.hidden_size, D = call->model->config.num_directions;
-    for (ptrdiff_t slot = 0; slot < n; slot++) {
-        char *to = call->a + (slot * call->B + rows.first) * call->a_stride * real;
+    const fl_ragged ragged = {call->starts, rows.first};
+    for (ptrdiff_t t = times.first; t < times.end; t++) {
+        const ptrdiff_t count = fl_count_at(ragged, t, rows.end - rows.first);
+        const ptrdiff_t row = rows_before(call, t) - rows_before(call, times.first) + rows.first;
+        char *to = call->a + row * call->a_stride * (ptrdiff_t)real;
         if (pass->l == 0) {
-            kernels->put_rows(count, pass->I,
-                              row_at(pass->x, first + slot, rows.first, (size_t)real),
+            kernels->put_rows(count, pass->I, fl_row_at(pass->x, t, rows.first, real),
                               pass->x.stride_b, to, call->a_stride, 0);
             continue;
         }
         for (ptrdiff_t d = 0; d < D; d++) {
-            const ptrdiff_t s = d == pass->d ? first + slot : call->T - 1 - (first + slot);
-            const ptrdiff_t below = (pass->l - 1) * D + d;
-            const char *tape = call->tape + below * call->T * call->B * 5 * H * real;
-            kernels->hidden(count, H, record_at(call, tape, s, rows.first), to + d * H * real,
-                            call->a_stride);
+            const fl_rows below = tape_of(call, (pass->l - 1) * D + d);
+            kernels->hidden(count, H, fl_row_at(below, t, rows.first, real),
+                            to + d * H * (ptrdiff_t)real, call->a_stride);
         }
     }
 }
 
-/* The steps first + n - 1 down to `first`, for some sequences and some panels of units. */
-static void take_steps(call *call, const pass *pass, ptrdiff_t first, ptrdiff_t n, range rows,
-                       range panels, int barriers) {
-    const fl_kernels *kernels = call->model->kernels;
-    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, H = call->model->config.hidden_size;
-    const ptrdiff_t columns = 4 * kernels->lanes, count = rows.end - rows.first;
-    const range units = {smaller(panels.first * columns, H), smaller(panels.end * columns, H)};
-    const ptrdiff_t state = (pass->index * call->B + rows.first) * H * real;
-    char *dh = call->dh + rows.first * H * real, *dc = call->dc + rows.first * H * real;
-    const char *h_0 = call->h_0 ? call->h_0 + state : NULL;
-    const char *c_0 = call->c_0 ? call->c_0 + state : NULL;
-    char *h = pass->dw ? call->a + (rows.first * call->a_stride + pass->I) * real : NULL;
-    const ptrdiff_t h_step = call->B * call->a_stride * real;
-
-    for (ptrdiff_t slot = n - 1; slot >= 0; slot--) {
-        const ptrdiff_t s = first + slot;
-        const char *c_previous =
-            s > 0 ? record_at(call, pass->tape, s - 1, rows.first) + 4 * H * real : c_0;
-        char *dG = call->d + (slot * call->B + rows.first) * call->d_stride * real;
-        kernels->cell_backward(units.first, units.end, count, H,
-                               record_at(call, pass->tape, s, rows.first), c_previous,
-                               s > 0 ? 5 * H : H, row_at(pass->dy, s, rows.first, (size_t)real),
-                               pass->dy.stride_b, dh, dc, dG, call->d_stride,
-                               h ? h + (slot + 1) * h_step : NULL, call->a_stride);
-        if (barriers) fl_barrier_wait(&call->barrier); /* a product needs all of dG */
-        kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
-                          dh, H, 0);
-    }
-    if (h == NULL || panels.first > 0) return;
-    /* h of the step before the chunk. */
-    if (first > 0)
-        kernels->hidden(count, H, record_at(call, pass->tape, first - 1, rows.first), h,
-                        call->a_stride);
-    else if (h_0) kernels->put_rows(count, H, h_0, H, h, call->a_stride, 0);
+/* The hidden states before a time, of `count` sequences from `first` on, where they begin: h_0. */
+static void fill_first_hidden(const call *call, const pass *pass, ptrdiff_t first, ptrdiff_t count,
+                              char *to) {
+    const ptrdiff_t real = (ptrdiff_t)call->model->kernels->real_bytes;
+    const ptrdiff_t H = call->model->config.hidden_size;
+    const char *h_0 = call->h_0;
+    if (h_0)
+        call->model->kernels->put_rows(count, H, h_0 + (pass->index * call->B + first) * H * real,
+                                       H, to, call->a_stride, 0);
     else
         for (ptrdiff_t b = 0; b < count; b++)
-            memset(h + b * call->a_stride * real, 0, (size_t)(H * real));
+            memset(to + b * call->a_stride * real, 0, (size_t)(H * real));
 }
 
-/* dx of n steps from `first` on: dG @ W, in as few and as tall products as the strides allow. */
-static void input_gradient(const call *call, const pass *pass, ptrdiff_t first, ptrdiff_t n,
-                           int index) {
+/* One time of a chunk, for some sequences and some panels of units. */
+static void take_step(call *call, const pass *pass, range times, ptrdiff_t t, range rows,
+                      range panels, int barrier) {
+    const fl_kernels *kernels = call->model->kernels;
+    const size_t real = kernels->real_bytes;
+    const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * kernels->lanes;
+    const ptrdiff_t row_of_H = H * (ptrdiff_t)real, a_row = call->a_stride * (ptrdiff_t)real;
+    const range units = {smaller(panels.first * columns, H), smaller(panels.end * columns, H)};
+    const fl_ragged ragged = {call->starts, rows.first};
+    const ptrdiff_t B = rows.end - rows.first, count = fl_count_at(ragged, t, B);
+    const ptrdiff_t direction = pass->d == 0 ? 1 : -1, before = t - direction,
+                    after = t + direction;
+    /* The first so many have a step before t; so many have one after it in this chunk. */
+    const int has_before = before >= 0 && before < call->T;
+    const ptrdiff_t with_before = has_before ? smaller(fl_count_at(ragged, before, B), count) : 0;
+    const int in_chunk = after >= times.first && after < times.end;
+    const ptrdiff_t with_after =
+        pass->dw && in_chunk ? smaller(fl_count_at(ragged, after, B), count) : 0;
+    const ptrdiff_t base = rows.first - rows_before(call, times.first);
+    char *dh = call->dh + rows.first * row_of_H, *dc = call->dc + rows.first * row_of_H;
+    char *dG = call->d + (rows_before(call, t) + base) * call->d_stride * (ptrdiff_t)real;
+    char *h = call->a + pass->I * (ptrdiff_t)real; /* the h half of a */
+
+    for (ptrdiff_t b = 0, end; b < count; b = end) {
+        end = b < with_before ? with_before : count;
+        if (b < with_after) end = smaller(end, with_after);
+        const ptrdiff_t sequence = rows.first + b;
+        const char *c_previous = NULL;
+        if (b < with_before)
+            c_previous = fl_row_at(pass->tape, before, sequence, real) + 4 * row_of_H;
+        else if (call->c_0) c_previous = call->c_0 + (pass->index * call->B + sequence) * row_of_H;
+        char *h_after = b < with_after ? h + (rows_before(call, after) + base + b) * a_row : NULL;
+        kernels->cell_backward(
+            units.first, units.end, end - b, H, fl_row_at(pass->tape, t, sequence, real),
+            c_previous, b < with_before ? 5 * H : H, row_or_null(pass->dy, t, sequence, real),
+            pass->dy.stride_b, dh + b * row_of_H, dc + b * row_of_H,
+            dG + b * call->d_stride * (ptrdiff_t)real, call->d_stride, h_after, call->a_stride);
+    }
+    if (pass->dw && panels.first == 0) { /* the hidden states that no step of the chunk gives */
+        char *to = h + (rows_before(call, t) + base) * a_row;
+        if (with_before > 0 && (before < times.first || before >= times.end))
+            kernels->hidden(with_before, H, fl_row_at(pass->tape, before, rows.first, real), to,
+                            call->a_stride);
+        fill_first_hidden(call, pass, rows.first + with_before, count - with_before,
+                          to + with_before * a_row);
+    }
+    if (barrier) fl_barrier_wait(&call->barrier); /* a product needs all of dG */
+    if (count > 0)
+        kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
+                          dh, H, 0);
+}
+
+/* dx of a chunk: dG @ W, in as few and as tall products as the strides allow. */
+static void input_gradient(const call *call, const pass *pass, range times, int index) {
     const fl_kernels *kernels = call->model->kernels;
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, B = call->B, I = pass->I;
-    const ptrdiff_t H = call->model->config.hidden_size;
+    const ptrdiff_t H = call->model->config.hidden_size, d_row = call->d_stride * real;
     const ptrdiff_t panels = (I + 4 * kernels->lanes - 1) / (4 * kernels->lanes);
-    /* A thread's own sequences are in its cache. */
-    const int by_steps = call->sharing != BY_ROWS && n >= call->threads;
-    const range steps = by_steps ? part_of(n, call, index) : (range){0, n};
-    const range rows = by_steps ? (range){0, B} : part_of(B, call, index);
-    const ptrdiff_t count = rows.end - rows.first;
-    const fl_rows dx = fl_rows_from(pass->dx, first + steps.first, rows.first, (size_t)real);
-    const char *dG = call->d + (steps.first * B + rows.first) * call->d_stride * real;
-    const ptrdiff_t tall = steps.end - steps.first;
-
-    if (tall == 0 || count == 0) return;
-    if (count == 1) {
-        kernels->multiply(0, panels, tall, 4 * H, I, dG, B * call->d_stride, call->w, dx.data,
-                          dx.stride_t, pass->dx_accumulate);
-    } else if (count == B && dx.stride_t == B * dx.stride_b) {
-        kernels->multiply(0, panels, tall * B, 4 * H, I, dG, call->d_stride, call->w, dx.data,
-                          dx.stride_b, pass->dx_accumulate);
-    } else {
-        for (ptrdiff_t t = 0; t < tall; t++)
-            kernels->multiply(0, panels, count, 4 * H, I, dG + t * B * call->d_stride * real,
-                              call->d_stride, call->w, row_at(dx, t, 0, (size_t)real), dx.stride_b,
+    const fl_rows dx = pass->dx;
+    if (call->starts || dx.stride_t == B * dx.stride_b) { /* all rows lie evenly spaced */
+        const ptrdiff_t start = rows_before(call, times.first);
+        const range rows = part_of(rows_before(call, times.end) - start, call, index);
+        if (rows.first < rows.end)
+            kernels->multiply(0, panels, rows.end - rows.first, 4 * H, I,
+                              call->d + rows.first * d_row, call->d_stride, call->w,
+                              dx.data + (start + rows.first) * dx.stride_b * real, dx.stride_b,
                               pass->dx_accumulate);
+        return;
     }
+    const range rows = part_of(B, call, index);
+    for (ptrdiff_t t = times.first; t < times.end && rows.first < rows.end; t++)
+        kernels->multiply(0, panels, rows.end - rows.first, 4 * H, I,
+                          call->d + ((t - times.first) * B + rows.first) * d_row, call->d_stride,
+                          call->w, fl_row_at(dx, t, rows.first, (size_t)real), dx.stride_b,
+                          pass->dx_accumulate);
 }
 
 /* d[W | U] and db of `rows` rows of dG and a, in blocks. */
@@ -289,6 +314,20 @@ static void finish(const call *call, const pass *pass, int index) {
         kernels->put_rows(call->B, H, call->dc, H, call->dc_0 + state, H, call->accumulate);
 }
 
+/* The next chunk of a pass with `left` times to go: as many as fit. */
+static range chunk_of(const call *call, const pass *pass, ptrdiff_t left) {
+    range times = {left, left};
+    if (pass->d == 1) times.first = times.end = call->T - left;
+    for (ptrdiff_t n = 0; n < left; n++) {
+        range longer = times;
+        if (pass->d == 0) longer.first--;
+        else longer.end++;
+        if (rows_before(call, longer.end) - rows_before(call, longer.first) > call->rows) break;
+        times = longer;
+    }
+    return times;
+}
+
 /* All steps of one direction of one layer, thread `index`'s part. */
 static void run_pass(call *call, const pass *pass, int index) {
     const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * call->model->kernels->lanes;
@@ -298,14 +337,18 @@ static void run_pass(call *call, const pass *pass, int index) {
 
     begin(call, pass, index);
     wait_for_all(call);
-    for (ptrdiff_t end = call->T, n; end > 0; end -= n) {
-        n = smaller(call->chunk, end);
-        if (pass->dw) fill_inputs(call, pass, end - n, n, part_of(call->B, call, index));
+    for (ptrdiff_t left = call->T; left > 0;) {
+        const range times = chunk_of(call, pass, left);
+        const ptrdiff_t count = rows_before(call, times.end) - rows_before(call, times.first);
+        left -= times.end - times.first;
+        if (pass->dw) fill_inputs(call, pass, times, part_of(call->B, call, index));
         if (call->sharing != BY_ONE || index == 0)
-            take_steps(call, pass, end - n, n, rows, panels, call->sharing == BY_UNITS);
+            for (ptrdiff_t i = 0; i < times.end - times.first; i++)
+                take_step(call, pass, times, pass->d == 0 ? times.end - 1 - i : times.first + i,
+                          rows, panels, call->sharing == BY_UNITS);
         wait_for_all(call);
-        if (pass->dw) add_to_sums(call, pass, n * call->B, index);
-        if (pass->dx.data) input_gradient(call, pass, end - n, n, index);
+        if (pass->dw) add_to_sums(call, pass, count, index);
+        if (pass->dx.data) input_gradient(call, pass, times, index);
         wait_for_all(call);
     }
     finish(call, pass, index);
@@ -371,15 +414,15 @@ static fl_status create_scratch(call *call) {
         return FL_ERROR_OVERFLOW;
     n = (size_t)larger((ptrdiff_t)(CHUNK_BYTES / step), (SUM_ROWS + call->B - 1) / call->B);
     n = n < T ? n : T;
-    const size_t a_rows = call->dparameters ? n + 1 : 0;
+    const size_t rows = n * B, a_rows = call->dparameters ? rows : 0;
     const size_t w_vectors = call->dx.data || L > 1 ? (widest + V - 1) / V : 0;
     if (L > 1 && (!fl_multiply_sizes(T, B, &between) || !fl_multiply_sizes(between, D, &between)))
         return FL_ERROR_OVERFLOW;
     const struct {
         size_t count, size;
     } parts[9] = {
-        {n * B, d_stride * real},                         /* d */
-        {a_rows * B, a_stride * real},                    /* a */
+        {rows, d_stride * real},                          /* d */
+        {a_rows, a_stride * real},                        /* a */
         {B, H * real},                                    /* dh */
         {B, H * real},                                    /* dc */
         {call->dparameters ? 4 * H : 0, a_stride * real}, /* sums */
@@ -392,7 +435,7 @@ static fl_status create_scratch(call *call) {
         if (!reserve(&total, parts[i].count, parts[i].size, &offsets[i])) return FL_ERROR_OVERFLOW;
     call->memory = fl_alloc_aligned(total, 1);
     if (call->memory == NULL) return FL_ERROR_MEMORY;
-    call->chunk = (ptrdiff_t)n;
+    call->rows = (ptrdiff_t)rows;
     call->d_stride = (ptrdiff_t)d_stride;
     call->a_stride = (ptrdiff_t)a_stride;
     char **const places[9] = {&call->d,         &call->a, &call->dh, &call->dc,        &call->sums,
@@ -400,18 +443,19 @@ static fl_status create_scratch(call *call) {
     for (int i = 0; i < 9; i++) *places[i] = call->memory + offsets[i];
     call->between[1] = call->between[0] + (L > 2 ? between * H * real : 0);
     /* The ends of the rows of a, which are read with the last vector. */
-    memset(call->a, 0, a_rows * B * a_stride * real);
+    memset(call->a, 0, a_rows * a_stride * real);
     return FL_OK;
 }
 
 fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
-                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                      const void *c_0, const void *tape, const void *dy, ptrdiff_t dy_stride_t,
-                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
-                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters) {
+                      const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,
+                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const void *tape,
+                      const void *dy, ptrdiff_t dy_stride_t, ptrdiff_t dy_stride_b,
+                      const void *dh_n, const void *dc_n, int accumulate, void *dx,
+                      ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0, void *dc_0,
+                      void *dparameters) {
     size_t bytes;
-    fl_status status = fl_tape_bytes(model, T, B, &bytes);
+    fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
     if (parameters == NULL || (bytes > 0 && (tape == NULL || (dparameters && x == NULL))))
         return FL_ERROR_ARGUMENT;
@@ -420,10 +464,10 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
         if (dparameters && !accumulate) memset(dparameters, 0, bytes * model->kernels->real_bytes);
         return FL_OK;
     }
-    call call = {.model = model, .parameters = parameters, .T = T, .B = B};
-    call.x = (fl_rows){(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    call.dy = (fl_rows){(char *)(uintptr_t)dy, dy_stride_t, dy_stride_b};
-    call.dx = (fl_rows){dx, dx_stride_t, dx_stride_b};
+    call call = {.model = model, .parameters = parameters, .T = T, .B = B, .starts = starts};
+    call.x = (fl_rows){(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts};
+    call.dy = (fl_rows){(char *)(uintptr_t)dy, dy_stride_t, dy_stride_b, starts};
+    call.dx = (fl_rows){dx, dx_stride_t, dx_stride_b, starts};
     call.h_0 = h_0;
     call.c_0 = c_0;
     call.tape = tape;

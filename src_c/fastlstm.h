@@ -114,11 +114,14 @@ size_t fl_model_bytes(const fl_model *model);
 /* Runs a model over B sequences of T steps.
  *
  * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
- * x           in (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may
- *             be zero or negative. May be NULL when T*B = 0.
- * h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros. Index l*D + d.
- * y           out (T, B, D*H): the hidden states of the last layer, forward direction first;
- *             strides as for x, but no two elements may overlap. May not overlap any input.
+ * starts      NULL, or in (T + 1), for sequences of different lengths, the longest first, without
+ *             padding: step t has the first starts[t + 1] - starts[t] sequences, and row (t, b) of
+ * x and y begins at (starts[t] + b) times stride_b. starts[0] = 0. Each sequence ends, and the
+ * reverse direction begins, at its own last step; a sequence without steps keeps its states. x in
+ * (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may be zero or
+ * negative. May be NULL when T*B = 0. h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros.
+ * Index l*D + d. y           out (T, B, D*H): the hidden states of the last layer, forward
+ * direction first; strides as for x, but no two elements may overlap. May not overlap any input.
  * h_n, c_n    out (L*D, B, H) contiguous: the states after the last step of each direction.
  *             h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
  *
@@ -127,25 +130,27 @@ size_t fl_model_bytes(const fl_model *model);
  * D = 1, or L = 1, its size does not grow with T; else it is two arrays (T, B, D*H). On error
  * nothing is written.
  */
-fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n);
+fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
+                     const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
+                     void *h_n, void *c_n);
 
 /* The same as fl_forward, to the bit, and leaves a tape for fl_backward.
  *
- * tape  out (L*D, T, B, 5, H) contiguous: i, f, g, o after activation and c of every step, in the
- *       order in which a direction takes them. Its size is given by fl_tape_bytes.
+ * tape  out (L*D, T, B, 5, H) contiguous, or (L*D, starts[T], 5, H): i, f, g, o after activation
+ * and c of every step. Its size is given by fl_tape_bytes.
  */
-fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                    ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                    void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n,
-                    void *tape);
-fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, size_t *bytes);
+fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                    const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
+                    const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n,
+                    void *c_n, void *tape);
+fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                        size_t *bytes);
 
 /* Backpropagation through time: the gradients of a scalar with respect to the input, the initial
  * states and the parameters, from those with respect to y, h_n and c_n.
  *
- * model, T, B, x, h_0, c_0  in: those of fl_record; x is read only for dparameters.
+ * model, T, B, starts, x, h_0, c_0  in: those of fl_record; x is read only for dparameters.
  * parameters  in: the vector that the model was made of.
  * tape        in: what fl_record wrote.
  * dy          in (T, B, D*H), strides as for y, or NULL for zeros.
@@ -162,11 +167,12 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, size_t 
  * threads, strides or instruction set.
  */
 fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
-                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                      const void *c_0, const void *tape, const void *dy, ptrdiff_t dy_stride_t,
-                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
-                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters);
+                      const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,
+                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const void *tape,
+                      const void *dy, ptrdiff_t dy_stride_t, ptrdiff_t dy_stride_b,
+                      const void *dh_n, const void *dc_n, int accumulate, void *dx,
+                      ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0, void *dc_0,
+                      void *dparameters);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */

@@ -7,9 +7,10 @@
  *
  * Odd steps sweep over U from its end: what the step before read last is still in the cache.
  *
- * A reverse direction is a forward one over negative time strides. With one direction every layer
- * handles a chunk before the next chunk comes, so memory does not grow with T; with two, a layer
- * needs all of the layer below.
+ * Sequences of different lengths are sorted, the longest first, so that those that take a step are
+ * the first so many. Forward in time some stop, backward in time some begin. With one direction
+ * every layer handles a chunk before the next chunk comes, so memory does not grow with T; with
+ * two, a layer needs all of the layer below.
  */
 #include <stdint.h>
 #include <string.h>
@@ -17,27 +18,12 @@
 #include "forward.h"
 #include "kernels.h"
 #include "model.h"
+#include "platform.h"
 #include "threads.h"
 
 /* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
  * a chunk has at most so many steps, beyond which a longer one gains nothing. */
 enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256 };
-
-static char *row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
-    return view.data + (t * view.stride_t + b * view.stride_b) * (ptrdiff_t)real;
-}
-
-fl_rows fl_rows_from(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
-    view.data = row_at(view, t, b, real);
-    return view;
-}
-
-/* The same rows with time running backwards. */
-static fl_rows reversed(fl_rows view, ptrdiff_t T, size_t real) {
-    view.data = row_at(view, T - 1, 0, real);
-    view.stride_t = -view.stride_t;
-    return view;
-}
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
@@ -53,14 +39,44 @@ static fl_panels panels_of(const fl_model *model, const fl_share *share) {
     return panels;
 }
 
-/* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W, in as few and as tall products as the strides
- * of x allow. */
-static void input_product(const fl_model *model, const fl_direction *direction, ptrdiff_t n,
-                          ptrdiff_t B, fl_rows x, char *z, fl_panels panels) {
+/* One direction of one layer over some steps. Step s of its walk is time s, or T - 1 - s. */
+typedef struct walk {
+    ptrdiff_t T, B;
+    int reverse;
+    fl_ragged ragged;
+    fl_rows x, y; /* in (T, B, I_l), out (T, B, H) */
+    fl_rows tape; /* out (T, B, 5, H); data NULL for none */
+    char *h, *c;  /* (B, H) contiguous, the state, in and out */
+} walk;
+
+static ptrdiff_t time_of(const walk *walk, ptrdiff_t s) {
+    return walk->reverse ? walk->T - 1 - s : s;
+}
+
+/* Sequences that take step s; none beyond the last. */
+static ptrdiff_t count_of(const walk *walk, ptrdiff_t s) {
+    return s < walk->T ? fl_count_at(walk->ragged, time_of(walk, s), walk->B) : 0;
+}
+
+/* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
+ * products as the rows of x allow. */
+static void input_product(const fl_model *model, const fl_direction *direction, const walk *walk,
+                          ptrdiff_t t, ptrdiff_t n, char *z, fl_panels panels) {
     const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, z_row = model->z_row;
+    const ptrdiff_t B = walk->B;
+    const fl_rows x = walk->x;
     ptrdiff_t calls = n, rows = B, call_stride = x.stride_t, row_stride = x.stride_b;
     ptrdiff_t z_call_stride = B * z_row, z_row_stride = z_row;
 
+    if (walk->ragged.starts) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            rows = fl_count_at(walk->ragged, t + i, B);
+            if (rows == 0) break; /* and none later */
+            fl_model_product(model, direction, panels, rows, fl_row_at(x, t + i, 0, (size_t)real),
+                             row_stride, z + i * z_call_stride * real, z_row);
+        }
+        return;
+    }
     if (B == 1 || x.stride_t == B * x.stride_b) { /* the rows of all steps lie evenly spaced */
         calls = 1;
         rows = n * B;
@@ -73,41 +89,58 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
         z_call_stride = z_row;
         z_row_stride = B * z_row;
     }
+    const char *first = fl_row_at(x, t, 0, (size_t)real);
     for (ptrdiff_t i = 0; i < calls; i++)
-        fl_model_product(model, direction, panels, rows, x.data + i * call_stride * real,
-                         row_stride, z + i * z_call_stride * real, z_row_stride);
+        fl_model_product(model, direction, panels, rows, first + i * call_stride * real, row_stride,
+                         z + i * z_call_stride * real, z_row_stride);
 }
 
-/* Runs one direction of one layer over T steps of B sequences, in chunks of time.
- * x in (T, B, I_l); y out (T, B, H); h, c (B, H) contiguous, the state, in and out; tape NULL, or
- * the records, tape_step bytes from one step to the next. */
-static void run_direction(const fl_model *model, const fl_direction *direction, ptrdiff_t T,
-                          ptrdiff_t B, fl_rows x, fl_rows y, char *h, char *c, char *tape,
-                          ptrdiff_t tape_step, char *z, ptrdiff_t chunk, const fl_share *share) {
+/* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z. */
+FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
+                      ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
+                      ptrdiff_t h_stride, const char *z, fl_panels panels) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
+    const ptrdiff_t t = time_of(walk, s);
+    char *record = walk->tape.data ? fl_row_at(walk->tape, t, first, (size_t)real) : NULL;
+    fl_model_step(model, direction, panels, end - first, h, h_stride,
+                  z + first * model->z_row * real, walk->c + first * H * real,
+                  fl_row_at(walk->y, t, first, (size_t)real), walk->y.stride_b, record, s % 2 != 0);
+}
+
+/* Runs one direction of one layer, in chunks of time. */
+static void run_direction(const fl_model *model, const fl_direction *direction, const walk *walk,
+                          char *z, ptrdiff_t chunk, const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
-    const ptrdiff_t H = model->config.hidden_size;
-    const ptrdiff_t z_step = B * model->z_row * (ptrdiff_t)real;
+    const ptrdiff_t H = model->config.hidden_size, T = walk->T;
+    const ptrdiff_t row = H * (ptrdiff_t)real;
+    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)real;
     const fl_panels panels = panels_of(model, share);
-    const char *h_previous = h;
-    ptrdiff_t h_stride = H;
+    ptrdiff_t going = 0; /* sequences that have taken the step before: their h is in y */
 
     for (ptrdiff_t first = 0; first < T; first += chunk) {
         const ptrdiff_t n = smaller(chunk, T - first);
-        input_product(model, direction, n, B, fl_rows_from(x, first, 0, real), z, panels);
-        for (ptrdiff_t t = 0; t < n; t++) {
-            char *h_next = row_at(y, first + t, 0, real);
-            char *record = tape ? tape + (first + t) * tape_step : NULL;
-            fl_model_step(model, direction, panels, B, h_previous, h_stride, z + t * z_step, c,
-                          h_next, y.stride_b, record, (first + t) % 2 != 0);
+        const ptrdiff_t t = walk->reverse ? T - first - n : first;
+        input_product(model, direction, walk, t, n, z, panels);
+        for (ptrdiff_t s = first; s < first + n; s++) {
+            const ptrdiff_t count = count_of(walk, s), next = count_of(walk, s + 1);
+            const char *z_s = z + (time_of(walk, s) - t) * z_step;
+            going = smaller(going, count);
+            if (going > 0)
+                take_step(model, direction, walk, s, 0, going,
+                          fl_row_at(walk->y, time_of(walk, s - 1), 0, real), walk->y.stride_b, z_s,
+                          panels);
+            if (going < count)
+                take_step(model, direction, walk, s, going, count, walk->h + going * row, H, z_s,
+                          panels);
             /* All of h_t must be there before anyone reads it. */
             if (share->count > 1) fl_barrier_wait(share->units);
-            h_previous = h_next;
-            h_stride = y.stride_b;
+            if (share->index == 0)
+                for (ptrdiff_t b = next; b < count; b++)
+                    memcpy(walk->h + b * row, fl_row_at(walk->y, time_of(walk, s), b, real),
+                           (size_t)row);
+            going = count;
         }
     }
-    if (T > 0 && share->index == 0)
-        for (ptrdiff_t b = 0; b < B; b++)
-            memcpy(h + b * H * (ptrdiff_t)real, row_at(y, T - 1, b, real), (size_t)H * real);
     /* The next run reads h, and may write where this one's last y is. */
     if (share->count > 1) fl_barrier_wait(share->units);
 }
@@ -149,23 +182,22 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     const ptrdiff_t H = model->config.hidden_size, T = span->T, B = span->B;
     fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
-        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H};
+        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H, NULL};
         const fl_rows out = l == L - 1 ? span->y : between;
         for (ptrdiff_t d = 0; d < D; d++) {
             if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;
             const ptrdiff_t index = l * D + d;
             const ptrdiff_t state = index * span->state_stride * (ptrdiff_t)real;
-            fl_rows in_d = x, out_d = out;
-            out_d.data += d * H * (ptrdiff_t)real;
-            if (d == 1) {
-                in_d = reversed(in_d, T, real);
-                out_d = reversed(out_d, T, real);
-            }
-            char *tape = span->tape;
-            if (tape) tape += index * span->tape_stride * (ptrdiff_t)real;
-            run_direction(model, &model->directions[index], T, B, in_d, out_d, span->h + state,
-                          span->c + state, tape, span->tape_stride_t * (ptrdiff_t)real,
-                          scratch->z[d], scratch->chunk, share);
+            walk walk = {.T = T, .B = B, .reverse = d == 1, .ragged = span->ragged};
+            walk.x = x;
+            walk.y = out;
+            walk.y.data += d * H * (ptrdiff_t)real;
+            walk.tape = span->tape;
+            if (walk.tape.data) walk.tape.data += index * span->tape_stride * (ptrdiff_t)real;
+            walk.h = span->h + state;
+            walk.c = span->c + state;
+            run_direction(model, &model->directions[index], &walk, scratch->z[d], scratch->chunk,
+                          share);
         }
         /* The layer above reads both directions. */
         if (share->direction != FL_ALL_DIRECTIONS) fl_barrier_wait(share->everyone);
@@ -184,7 +216,8 @@ void fl_run(const fl_model *model, const fl_span *span, const fl_scratch *scratc
         part.T = smaller(stretch, span->T - first);
         part.x = fl_rows_from(span->x, first, 0, real);
         part.y = fl_rows_from(span->y, first, 0, real);
-        if (span->tape) part.tape = span->tape + first * span->tape_stride_t * (ptrdiff_t)real;
+        if (span->tape.data) part.tape = fl_rows_from(span->tape, first, 0, real);
+        if (span->ragged.starts) part.ragged.starts = span->ragged.starts + first;
         run_stack(model, &part, scratch, share ? share : &alone);
     }
 }

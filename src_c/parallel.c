@@ -45,7 +45,10 @@ static double work_of_step(const fl_model *model, ptrdiff_t B) {
 static int plan(call *call) {
     const fl_config *config = &call->model->config;
     const ptrdiff_t B = call->span.B;
-    const double step = work_of_step(call->model, B), all = step * (double)call->span.T;
+    const ptrdiff_t *starts = call->span.ragged.starts;
+    const double step = work_of_step(call->model, B);
+    const double all =
+        starts ? step / (double)B * (double)starts[call->span.T] : step * (double)call->span.T;
     int threads = fl_get_num_threads();
     if (all < (double)threads * THREAD_WORK) threads = (int)(all / THREAD_WORK);
     call->by_rows = 1;
@@ -66,20 +69,37 @@ static int plan(call *call) {
     return (int)smaller(B, threads);
 }
 
+/* Where thread `index`'s sequences begin, so that all threads take about as many steps. */
+static ptrdiff_t first_sequence(const call *call, int index) {
+    const ptrdiff_t *starts = call->span.ragged.starts, B = call->span.B, T = call->span.T;
+    if (starts == NULL) return B * index / call->threads;
+    ptrdiff_t low = 0, high = B; /* the fewest sequences that have the share of all before */
+    while (low < high) {
+        const ptrdiff_t middle = low + (high - low) / 2;
+        double steps = 0;
+        for (ptrdiff_t t = 0; t < T; t++)
+            steps += (double)fl_count_at(call->span.ragged, t, middle);
+        if (steps * call->threads >= (double)starts[T] * index) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
 /* Thread `index` runs its sequences. */
 static void run_rows(void *context, int index) {
     const call *call = context;
     const size_t real = call->model->kernels->real_bytes;
-    const ptrdiff_t H = call->model->config.hidden_size, B = call->span.B;
-    const ptrdiff_t first = B * index / call->threads;
+    const ptrdiff_t H = call->model->config.hidden_size;
+    const ptrdiff_t first = first_sequence(call, index);
     fl_span span = call->span;
-    span.B = B * (index + 1) / call->threads - first;
+    span.B = (index + 1 < call->threads ? first_sequence(call, index + 1) : span.B) - first;
     if (span.B == 0) return;
     span.x = fl_rows_from(span.x, 0, first, real);
     span.y = fl_rows_from(span.y, 0, first, real);
     span.h += first * H * (ptrdiff_t)real;
     span.c += first * H * (ptrdiff_t)real;
-    if (span.tape) span.tape += first * 5 * H * (ptrdiff_t)real;
+    if (span.tape.data) span.tape = fl_rows_from(span.tape, 0, first, real);
+    span.ragged.first = first;
     const fl_fp_state saved = fl_fp_enter();
     fl_run(call->model, &span, &call->scratch[index], NULL);
     fl_fp_leave(saved);
@@ -109,8 +129,11 @@ static void destroy_scratch(call *call, int count) {
 /* Allocates all scratch of a call; none is left on error. */
 static fl_status create_scratch(call *call) {
     const ptrdiff_t B = call->span.B;
-    const ptrdiff_t rows = call->by_rows ? (B + call->threads - 1) / call->threads : B;
     for (int i = 0; i < scratches(call); i++) {
+        ptrdiff_t rows = B;
+        if (call->by_rows && i + 1 < call->threads) rows = first_sequence(call, i + 1);
+        if (call->by_rows) rows -= first_sequence(call, i);
+        if (rows == 0) rows = 1;
         const fl_status status = fl_scratch_create(call->model, call->span.T, rows,
                                                    call->directions_at_once, &call->scratch[i]);
         if (status == FL_OK) continue;
@@ -126,11 +149,22 @@ static void copy_state(void *to, const void *from, size_t bytes) {
     else if (from != to) memcpy(to, from, bytes);
 }
 
+int fl_starts_are_valid(const ptrdiff_t *starts, ptrdiff_t T, ptrdiff_t B) {
+    if (starts == NULL) return 1;
+    if (starts[0] != 0) return 0;
+    for (ptrdiff_t t = 0, most = B; t < T; t++) {
+        if (starts[t + 1] < starts[t] || starts[t + 1] - starts[t] > most) return 0;
+        most = starts[t + 1] - starts[t];
+    }
+    return 1;
+}
+
 /* fl_forward, and fl_record with a tape. */
 static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x,
                          const void *h_0, const void *c_0, fl_rows y, void *h_n, void *c_n,
                          void *tape) {
-    if (model == NULL || T < 0 || B < 0) return FL_ERROR_ARGUMENT;
+    if (model == NULL || T < 0 || B < 0 || !fl_starts_are_valid(x.starts, T, B))
+        return FL_ERROR_ARGUMENT;
     if (B == 0) return FL_OK;
     if (h_n == NULL || c_n == NULL || (T > 0 && (x.data == NULL || y.data == NULL)))
         return FL_ERROR_ARGUMENT;
@@ -142,7 +176,12 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
         !fl_multiply_sizes(bytes, (size_t)B, &bytes))
         return FL_ERROR_OVERFLOW;
     call call = {.model = model, .by_rows = 1, .directions_at_once = 1};
-    call.span = (fl_span){T, B, x, y, h_n, c_n, B * H, tape, T * B * 5 * H, B * 5 * H};
+    call.span = (fl_span){.T = T, .B = B, .ragged = {x.starts, 0}, .x = x, .y = y};
+    call.span.h = h_n;
+    call.span.c = c_n;
+    call.span.state_stride = B * H;
+    call.span.tape = (fl_rows){tape, B * 5 * H, 5 * H, x.starts};
+    call.span.tape_stride = (x.starts ? x.starts[T] : T * B) * 5 * H;
     const int wanted = T > 0 ? plan(&call) : 1;
     call.threads = fl_pool_take(wanted);
     if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */
@@ -165,32 +204,36 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     return status;
 }
 
-fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                     ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                     void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n) {
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    const fl_rows out = {y, y_stride_t, y_stride_b};
+fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
+                     const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
+                     void *h_n, void *c_n) {
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts};
+    const fl_rows out = {y, y_stride_t, y_stride_b, starts};
     return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, NULL);
 }
 
-fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, size_t *bytes) {
-    if (model == NULL || T < 0 || B < 0 || bytes == NULL) return FL_ERROR_ARGUMENT;
+fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                        size_t *bytes) {
+    if (model == NULL || T < 0 || B < 0 || bytes == NULL || !fl_starts_are_valid(starts, T, B))
+        return FL_ERROR_ARGUMENT;
     const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
-    const int fits = fl_multiply_sizes((size_t)T, (size_t)B, bytes) &&
+    if (starts) B = starts[T];
+    const int fits = fl_multiply_sizes((size_t)(starts ? 1 : T), (size_t)B, bytes) &&
                      fl_multiply_sizes(*bytes, LD, bytes) &&
                      fl_multiply_sizes(*bytes, 5 * model->kernels->real_bytes, bytes) &&
                      fl_multiply_sizes(*bytes, (size_t)model->config.hidden_size, bytes);
     return fits ? FL_OK : FL_ERROR_OVERFLOW;
 }
 
-fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const void *x,
-                    ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0, const void *c_0,
-                    void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n, void *c_n,
-                    void *tape) {
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    const fl_rows out = {y, y_stride_t, y_stride_b};
+fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
+                    const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
+                    const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n,
+                    void *c_n, void *tape) {
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts};
+    const fl_rows out = {y, y_stride_t, y_stride_b, starts};
     size_t bytes;
-    const fl_status status = fl_tape_bytes(model, T, B, &bytes);
+    const fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
     if (tape == NULL && bytes > 0) return FL_ERROR_ARGUMENT;
     return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, tape);

@@ -95,8 +95,8 @@ fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_
                          ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t,
                          ptrdiff_t y_stride_b) {
     if (stream == NULL || T < 0 || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b};
-    const fl_rows out = {y, y_stride_t, y_stride_b};
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, NULL};
+    const fl_rows out = {y, y_stride_t, y_stride_b, NULL};
     run(stream, T, in, out);
     return FL_OK;
 }

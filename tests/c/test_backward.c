@@ -95,7 +95,7 @@ static results run(const problem *p, const char *isa, const results *start, int 
     fl_model *model;
     CHECK(fl_model_create(config, isa, in[PARAMETERS], &model) == FL_OK);
     size_t tape_bytes;
-    CHECK(fl_tape_bytes(model, p->T, p->B, &tape_bytes) == FL_OK);
+    CHECK(fl_tape_bytes(model, p->T, p->B, NULL, &tape_bytes) == FL_OK);
     CHECK(tape_bytes == 5 * p->counts[H_0] * (size_t)p->T * p->real);
     char *tape = malloc(tape_bytes + 1), *y[2], *h[2], *c[2];
     for (int i = 0; i < 2; i++) {
@@ -103,18 +103,18 @@ static results run(const problem *p, const char *isa, const results *start, int 
         h[i] = malloc(p->counts[H_0] * p->real + 1);
         c[i] = malloc(p->counts[H_0] * p->real + 1);
     }
-    CHECK(fl_forward(model, p->T, p->B, in[X], p->B * I, I, in[H_0], in[C_0], y[0], p->B * out, out,
-                     h[0], c[0]) == FL_OK);
-    CHECK(fl_record(model, p->T, p->B, in[X], p->B * I, I, in[H_0], in[C_0], y[1], p->B * out, out,
-                    h[1], c[1], tape) == FL_OK);
+    CHECK(fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[0],
+                     p->B * out, out, h[0], c[0]) == FL_OK);
+    CHECK(fl_record(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[1], p->B * out,
+                    out, h[1], c[1], tape) == FL_OK);
     CHECK(memcmp(y[0], y[1], p->counts[DY] * p->real) == 0);
     CHECK(memcmp(h[0], h[1], p->counts[H_0] * p->real) == 0);
     CHECK(memcmp(c[0], c[1], p->counts[H_0] * p->real) == 0);
     char *to[OUTPUTS];
     for (int i = 0; i < OUTPUTS; i++) to[i] = wanted >> i & 1 ? r.arrays[i] : NULL;
-    CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, in[X], p->B * I, I, in[H_0], in[C_0], tape,
-                      in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL, to[DX], p->B * I,
-                      I, to[DH_0], to[DC_0], to[DPARAMETERS]) == FL_OK);
+    CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0],
+                      tape, in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL, to[DX],
+                      p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS]) == FL_OK);
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(h[i]);
@@ -134,8 +134,8 @@ static double scalar(const problem *p) {
     CHECK(fl_model_create(&p->config, NULL, in[PARAMETERS], &model) == FL_OK);
     char *results[] = {malloc(p->counts[DY] * p->real), malloc(p->counts[H_0] * p->real),
                        malloc(p->counts[H_0] * p->real)};
-    fl_forward(model, p->T, p->B, in[X], p->B * I, I, in[H_0], in[C_0], results[0], p->B * out, out,
-               results[1], results[2]);
+    fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], results[0],
+               p->B * out, out, results[1], results[2]);
     double sum = 0;
     for (int i = 0; i < 3; i++) {
         for (size_t j = 0; j < p->counts[DY + i]; j++)
@@ -278,16 +278,18 @@ static void test_empty_and_errors(void) {
     float x[8] = {0}, y[12], h[6], c[6], tape[256], gradient[256];
     const char *parameters = p.inputs[PARAMETERS];
     CHECK(fl_model_create(&config, NULL, parameters, &model) == FL_OK);
-    CHECK(fl_tape_bytes(NULL, 1, 1, &bytes) == FL_ERROR_ARGUMENT);
-    CHECK(fl_tape_bytes(model, -1, 1, &bytes) == FL_ERROR_ARGUMENT);
-    CHECK(fl_tape_bytes(model, 1, 1, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 2, 3, &bytes) == FL_ERROR_OVERFLOW);
-    CHECK(fl_record(model, 1, 1, x, 2, 2, NULL, NULL, y, 3, 3, h, c, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) == FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, x, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) == FL_OK);
-#define BACKWARD(model, parameters, T, x, tape)                                                \
-    fl_backward(model, parameters, T, 1, x, 2, 2, NULL, NULL, tape, NULL, 0, 0, NULL, NULL, 0, \
-                NULL, 0, 0, NULL, NULL, gradient)
+    CHECK(fl_tape_bytes(NULL, 1, 1, NULL, &bytes) == FL_ERROR_ARGUMENT);
+    CHECK(fl_tape_bytes(model, -1, 1, NULL, &bytes) == FL_ERROR_ARGUMENT);
+    CHECK(fl_tape_bytes(model, 1, 1, NULL, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 2, 3, NULL, &bytes) == FL_ERROR_OVERFLOW);
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, y, 3, 3, h, c, NULL) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) == FL_OK);
+#define BACKWARD(model, parameters, T, x, tape)                                                   \
+    fl_backward(model, parameters, T, 1, NULL, x, 2, 2, NULL, NULL, tape, NULL, 0, 0, NULL, NULL, \
+                0, NULL, 0, 0, NULL, NULL, gradient)
     CHECK(BACKWARD(NULL, parameters, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, NULL, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, parameters, -1, x, tape) == FL_ERROR_ARGUMENT);

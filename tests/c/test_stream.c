@@ -67,7 +67,7 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
     char *h_0 = random_reals(state_count, 0.7, config.dtype);
     char *c_0 = random_reals(state_count, 0.9, config.dtype);
     char *y = malloc(y_bytes), *h_n = malloc(state_bytes), *c_n = malloc(state_bytes);
-    CHECK(fl_forward(model, T, B, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n) == FL_OK);
 
     fl_stream *stream = NULL;
     CHECK(fl_stream_create(model, B, &stream) == FL_OK && stream != NULL);
