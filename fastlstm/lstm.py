@@ -325,7 +325,7 @@ class _Recurrent:
     @property
     def parameters(self) -> RealArray:
         """All parameters in one vector (N,), read-only, in the order of :meth:`state_dict`."""
-        return self._weights.vector
+        return self._weights.vector[:]  # a view can't be made writable where its base is not
 
     def load_parameters(self, vector: npt.ArrayLike) -> None:
         """Replace all parameters by those of one vector, as after a step of an optimiser.
@@ -360,8 +360,11 @@ class _Recurrent:
         TypeError, ValueError
             If it is not an array of N numbers.
         """
-        if not isinstance(vector, np.ndarray):
-            raise TypeError(f"vector: got {type(vector).__name__}, expected a NumPy array")
+        if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "biuf":
+            what = (
+                f"dtype {vector.dtype}" if isinstance(vector, np.ndarray) else type(vector).__name__
+            )
+            raise TypeError(f"vector: got {what}, expected a NumPy array of real numbers")
         self._check_length(vector)
         return split(vector, self._architecture)
 

@@ -53,7 +53,7 @@ class Tape:
     It holds i, f, g and o after activation and c of every step, 5*L*D*T*B*H numbers
     (:attr:`nbytes`), the parameters that the layer had, and a reference to x: changing x in place
     before :meth:`backward` changes the gradients of the parameters. tanh(c) and h are computed
-    once more instead of being kept, so y may be changed.
+    once more instead of being kept, so y may be changed. One thread at a time may use a tape.
     """
 
     def __init__(self, recording: Recording, records: RealArray) -> None:
@@ -126,7 +126,7 @@ class Tape:
         records, self._records = self._records, None
         if records is None:
             raise RuntimeError(
-                "tape: it was used before and has given its memory back; use backward(keep=True)"
+                "tape: it was used before without keep=True, or is in use by another thread"
             )
         used = False
         try:
