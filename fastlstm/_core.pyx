@@ -408,15 +408,16 @@ cdef class Model:
         """
         cdef int time_axis = 1 if batch_first else 0
         cdef int batch_axis = 1 - time_axis
-        if len(x.shape) != 3:
-            raise ValueError(f"x has {len(x.shape)} dimensions, expected 3")
-        cdef ptrdiff_t T = x.shape[time_axis], B = x.shape[batch_axis]
-        cdef _Starts starts_ = _Starts(starts, x.shape)
+        x_shape = x.shape
+        if len(x_shape) != 3:
+            raise ValueError(f"x has {len(x_shape)} dimensions, expected 3")
+        cdef ptrdiff_t T = x_shape[time_axis], B = x_shape[batch_axis]
+        cdef _Starts starts_ = _Starts(starts, x_shape)
         cdef const ptrdiff_t *starts_data = starts_.data
         if starts is not None:
             T, B = starts_.steps, batch_size
         state = (self.num_layers * self.num_directions, B, self.hidden_size)
-        outer = (x.shape[0], x.shape[1])
+        outer = (x_shape[0], x_shape[1])
         vector = (self.parameter_count,)
 
         cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -53,12 +54,13 @@ class Tape:
     It holds i, f, g and o after activation and c of every step, 5*L*D*T*B*H numbers
     (:attr:`nbytes`), the parameters that the layer had, and a reference to x: changing x in place
     before :meth:`backward` changes the gradients of the parameters. tanh(c) and h are computed
-    once more instead of being kept, so y may be changed. One thread at a time may use a tape.
+    once more instead of being kept, so y may be changed. Threads may share a tape with ``keep``.
     """
 
     def __init__(self, recording: Recording, records: RealArray) -> None:
         self._recording = recording
         self._records: RealArray | None = records
+        self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
@@ -123,11 +125,14 @@ class Tape:
             "c_0": call.state_shape,
             "params": call.parameters.shape,
         }
-        records, self._records = self._records, None
-        if records is None:
-            raise RuntimeError(
-                "tape: it was used before without keep=True, or is in use by another thread"
-            )
+        with self._lock:
+            records = self._records
+            if records is None:
+                raise RuntimeError(
+                    "tape: it was used before without keep=True, or is in use by another thread"
+                )
+            if not keep:
+                self._records = None
         used = False
         try:
             given = _as_targets(
@@ -141,7 +146,7 @@ class Tape:
             results = compute(call, records, (dy_rows, dh_n, dc_n), wanted, shapes, given)
             used = True
         finally:
-            if keep or not used:
+            if not used:
                 self._records = records
         return Gradients(**results)
 
@@ -224,17 +229,17 @@ def _backward_ragged(
         starts=layout.starts,
         batch_size=layout.order.size,
     )
-    results: _Arrays = {}
+    fresh: _Arrays = {}
     for name, array in packed.items():
         if name == "x":
-            fresh = np.zeros(shapes[name], dtype)
-            layout.unpack(array[0], fresh)
+            fresh[name] = np.zeros(shapes[name], dtype)
+            layout.unpack(array[0], fresh[name])
         else:
-            fresh = array if name == "params" else layout.unsort(array)
-        if name in given:
-            given[name] += fresh
-        results[name] = given.get(name, fresh)
-    return results
+            fresh[name] = array if name == "params" else layout.unsort(array)
+    with np.errstate(all="ignore"):  # nothing can fail any more
+        for name, target in given.items():
+            target += fresh[name]
+    return fresh | given
 
 
 def _as_names(wrt: Iterable[str]) -> frozenset[str]:

@@ -63,7 +63,7 @@ typedef struct pass {
     const char *w, *u;  /* parameters (4H, I), (4H, H) */
     char *dw, *du, *db; /* their gradients, or NULL */
     fl_rows tape;       /* (T, B, 5, H) */
-    fl_rows x, dy, dx;  /* data NULL for none */
+    fl_rows dy, dx;     /* data NULL for none */
     int dx_accumulate;
 } pass;
 
@@ -127,7 +127,6 @@ static pass pass_of(const call *call, ptrdiff_t l, ptrdiff_t d) {
         pass.db = config->has_bias ? pass.du + 4 * H * H * real : NULL;
     }
     pass.tape = tape_of(call, pass.index);
-    pass.x = l == 0 ? call->x : below;
     pass.dx = l == 0 ? call->dx : below;
     pass.dy = l == L - 1 ? call->dy : above;
     pass.dx_accumulate = d == 1 || (l == 0 && call->accumulate);
@@ -172,8 +171,8 @@ static void fill_inputs(const call *call, const pass *pass, range times, range r
         const ptrdiff_t row = rows_before(call, t) - rows_before(call, times.first) + rows.first;
         char *to = call->a + row * call->a_stride * (ptrdiff_t)real;
         if (pass->l == 0) {
-            kernels->put_rows(count, pass->I, fl_row_at(pass->x, t, rows.first, real),
-                              pass->x.stride_b, to, call->a_stride, 0);
+            kernels->put_rows(count, pass->I, fl_row_at(call->x, t, rows.first, real),
+                              call->x.stride_b, to, call->a_stride, 0);
             continue;
         }
         for (ptrdiff_t d = 0; d < D; d++) {
@@ -236,7 +235,8 @@ static void take_step(call *call, const pass *pass, range times, ptrdiff_t t, ra
             pass->dy.stride_b, dh + b * row_of_H, dc + b * row_of_H,
             dG + b * call->d_stride * (ptrdiff_t)real, call->d_stride, h_after, call->a_stride);
     }
-    if (pass->dw && panels.first == 0) { /* the hidden states that no step of the chunk gives */
+    if (pass->dw && panels.first == 0 &&
+        panels.end > 0) { /* the hidden states that no step of the chunk gives */
         char *to = h + (rows_before(call, t) + base) * a_row;
         if (with_before > 0 && (before < times.first || before >= times.end))
             kernels->hidden(with_before, H, fl_row_at(pass->tape, before, rows.first, real), to,
@@ -254,25 +254,33 @@ static void take_step(call *call, const pass *pass, range times, ptrdiff_t t, ra
 static void input_gradient(const call *call, const pass *pass, range times, int index) {
     const fl_kernels *kernels = call->model->kernels;
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, B = call->B, I = pass->I;
-    const ptrdiff_t H = call->model->config.hidden_size, d_row = call->d_stride * real;
+    const ptrdiff_t K = 4 * call->model->config.hidden_size, d_stride = call->d_stride;
     const ptrdiff_t panels = (I + 4 * kernels->lanes - 1) / (4 * kernels->lanes);
+    const ptrdiff_t n = times.end - times.first, start = rows_before(call, times.first);
     const fl_rows dx = pass->dx;
-    if (call->starts || dx.stride_t == B * dx.stride_b) { /* all rows lie evenly spaced */
-        const ptrdiff_t start = rows_before(call, times.first);
+    if (call->starts || B == 1 || dx.stride_t == B * dx.stride_b) { /* all rows evenly spaced */
+        const ptrdiff_t stride = B == 1 && !call->starts ? dx.stride_t : dx.stride_b;
         const range rows = part_of(rows_before(call, times.end) - start, call, index);
         if (rows.first < rows.end)
-            kernels->multiply(0, panels, rows.end - rows.first, 4 * H, I,
-                              call->d + rows.first * d_row, call->d_stride, call->w,
-                              dx.data + (start + rows.first) * dx.stride_b * real, dx.stride_b,
+            kernels->multiply(0, panels, rows.end - rows.first, K, I,
+                              call->d + rows.first * d_stride * real, d_stride, call->w,
+                              dx.data + (start + rows.first) * stride * real, stride,
                               pass->dx_accumulate);
-        return;
+    } else if (B < n) { /* one product per sequence, over time */
+        const range part = part_of(n, call, index);
+        for (ptrdiff_t b = 0; b < B && part.first < part.end; b++)
+            kernels->multiply(0, panels, part.end - part.first, K, I,
+                              call->d + (part.first * B + b) * d_stride * real, B * d_stride,
+                              call->w, fl_row_at(dx, times.first + part.first, b, (size_t)real),
+                              dx.stride_t, pass->dx_accumulate);
+    } else {
+        const range rows = part_of(B, call, index);
+        for (ptrdiff_t t = 0; t < n && rows.first < rows.end; t++)
+            kernels->multiply(0, panels, rows.end - rows.first, K, I,
+                              call->d + (t * B + rows.first) * d_stride * real, d_stride, call->w,
+                              fl_row_at(dx, times.first + t, rows.first, (size_t)real), dx.stride_b,
+                              pass->dx_accumulate);
     }
-    const range rows = part_of(B, call, index);
-    for (ptrdiff_t t = times.first; t < times.end && rows.first < rows.end; t++)
-        kernels->multiply(0, panels, rows.end - rows.first, 4 * H, I,
-                          call->d + ((t - times.first) * B + rows.first) * d_row, call->d_stride,
-                          call->w, fl_row_at(dx, t, rows.first, (size_t)real), dx.stride_b,
-                          pass->dx_accumulate);
 }
 
 /* d[W | U] and db of `rows` rows of dG and a, in blocks. */
@@ -332,7 +340,11 @@ static range chunk_of(const call *call, const pass *pass, ptrdiff_t left) {
 static void run_pass(call *call, const pass *pass, int index) {
     const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * call->model->kernels->lanes;
     range rows = {0, call->B}, panels = {0, (H + columns - 1) / columns};
-    if (call->sharing == BY_ROWS) rows = part_of(call->B, call, index);
+    if (call->sharing == BY_ROWS) {
+        const fl_ragged ragged = {call->starts, 0};
+        rows.first = fl_first_sequence(ragged, call->T, call->B, index, call->threads);
+        rows.end = fl_first_sequence(ragged, call->T, call->B, index + 1, call->threads);
+    }
     if (call->sharing == BY_UNITS) panels = part_of(panels.end, call, index);
 
     begin(call, pass, index);
@@ -367,22 +379,27 @@ static void run(void *context, int index) {
     fl_fp_leave(saved);
 }
 
-/* How many threads a call is worth, and how they share the steps. */
-static int plan(call *call) {
+/* How many threads a call is worth. */
+static int threads_for(const call *call) {
     const fl_config *config = &call->model->config;
-    const double H = (double)config->hidden_size, B = (double)call->B,
-                 D = (double)config->num_directions;
-    const double columns =
-        (double)config->input_size + H + ((double)config->num_layers - 1) * (D + 1) * H;
-    const double work = 8 * H * columns * D * B * (double)call->T, step = 4 * H * H * B;
-    int threads = fl_get_num_threads();
-    if (work < (double)threads * THREAD_WORK) threads = (int)(work / THREAD_WORK);
-    if (threads < 1) threads = 1;
-    const ptrdiff_t panels = config->hidden_size / (4 * call->model->kernels->lanes);
-    call->sharing = BY_ONE;
-    if (call->B >= (ptrdiff_t)threads * ROWS_PER_THREAD) call->sharing = BY_ROWS;
-    else if (panels >= threads && step >= (double)threads * STEP_WORK) call->sharing = BY_UNITS;
-    return threads;
+    const double H = (double)config->hidden_size, D = (double)config->num_directions;
+    const double above = (double)config->num_layers - 1;
+    const double columns = (double)config->input_size + H + above * (D + 1) * H;
+    const double work = 8 * H * columns * D * (double)rows_before(call, call->T);
+    const int threads = fl_get_num_threads();
+    if (work >= (double)threads * THREAD_WORK) return threads;
+    return work < THREAD_WORK ? 1 : (int)(work / THREAD_WORK);
+}
+
+/* How the threads that there are share the steps. */
+static sharing sharing_for(const call *call) {
+    const double H = (double)call->model->config.hidden_size, step = 4 * H * H * (double)call->B;
+    const ptrdiff_t columns = 4 * call->model->kernels->lanes;
+    const ptrdiff_t panels = call->model->config.hidden_size / columns;
+    if (call->threads == 1) return BY_ONE;
+    if (call->B >= (ptrdiff_t)call->threads * ROWS_PER_THREAD) return BY_ROWS;
+    if (panels >= call->threads && step >= (double)call->threads * STEP_WORK) return BY_UNITS;
+    return call->B > 1 ? BY_ROWS : BY_ONE;
 }
 
 /* Reserves count * size bytes of the scratch memory, in whole cache lines. */
@@ -416,7 +433,7 @@ static fl_status create_scratch(call *call) {
     n = n < T ? n : T;
     const size_t rows = n * B, a_rows = call->dparameters ? rows : 0;
     const size_t w_vectors = call->dx.data || L > 1 ? (widest + V - 1) / V : 0;
-    if (L > 1 && (!fl_multiply_sizes(T, B, &between) || !fl_multiply_sizes(between, D, &between)))
+    if (L > 1 && !fl_multiply_sizes((size_t)rows_before(call, call->T), D, &between))
         return FL_ERROR_OVERFLOW;
     const struct {
         size_t count, size;
@@ -459,7 +476,7 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
     if (status != FL_OK) return status;
     if (parameters == NULL || (bytes > 0 && (tape == NULL || (dparameters && x == NULL))))
         return FL_ERROR_ARGUMENT;
-    if (bytes == 0 && B == 0) { /* nothing to sum over */
+    if (B == 0) { /* nothing to sum over */
         fl_parameter_count(&model->config, &bytes);
         if (dparameters && !accumulate) memset(dparameters, 0, bytes * model->kernels->real_bytes);
         return FL_OK;
@@ -480,9 +497,9 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
 
     status = create_scratch(&call);
     if (status != FL_OK) return status;
-    call.threads = fl_pool_take(plan(&call));
+    call.threads = fl_pool_take(threads_for(&call));
     call.barrier.size = call.threads;
-    if (call.threads == 1) call.sharing = BY_ONE;
+    call.sharing = sharing_for(&call);
     fl_pool_run(call.threads, run, &call);
     fl_pool_release(call.threads);
     fl_free_aligned(call.memory);

@@ -116,10 +116,10 @@ size_t fl_model_bytes(const fl_model *model);
  * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
  * starts      NULL, or in (T + 1), for sequences of different lengths, the longest first, without
  *             padding: step t has the first starts[t + 1] - starts[t] sequences, and row (t, b) of
- * x and y begins at (starts[t] + b) times stride_b. starts[0] = 0. Each sequence ends, and the
+ * x and y begins at (starts[t] + b) times stride_b; starts[0] = 0. Each sequence ends, and the
  * reverse direction begins, at its own last step; a sequence without steps keeps its states. x in
  * (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may be zero or
- * negative. May be NULL when T*B = 0. h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros.
+ * negative. May be NULL when T or B is 0. h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros.
  * Index l*D + d. y           out (T, B, D*H): the hidden states of the last layer, forward
  * direction first; strides as for x, but no two elements may overlap. May not overlap any input.
  * h_n, c_n    out (L*D, B, H) contiguous: the states after the last step of each direction.
@@ -127,7 +127,7 @@ size_t fl_model_bytes(const fl_model *model);
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
- * D = 1, or L = 1, its size does not grow with T; else it is two arrays (T, B, D*H). On error
+ * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On error
  * nothing is written.
  */
 fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
@@ -138,7 +138,7 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrd
 /* The same as fl_forward, to the bit, and leaves a tape for fl_backward.
  *
  * tape  out (L*D, T, B, 5, H) contiguous, or (L*D, starts[T], 5, H): i, f, g, o after activation
- * and c of every step. Its size is given by fl_tape_bytes.
+ *       and c of every step. Its size is given by fl_tape_bytes.
  */
 fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
@@ -161,9 +161,9 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
  * dparameters out: laid out as the parameters. b_ih and b_hh have the same gradient.
  *
  * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
- * another result. Scratch memory is allocated inside, at most two arrays (T, B, D*H) and what does
- * not grow with T; on error nothing is written. The bits of a sequence's dx, dh_0 and dc_0 depend
- * on the parameters and that sequence alone; those of dparameters also on the batch, not on
+ * another result. Scratch memory is allocated inside, at most two arrays as large as y and what
+ * does not grow with T; on error nothing is written. The bits of a sequence's dx, dh_0 and dc_0
+ * depend on the parameters and that sequence alone; those of dparameters also on the batch, not on
  * threads, strides or instruction set.
  */
 fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,

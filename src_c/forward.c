@@ -25,6 +25,30 @@
  * a chunk has at most so many steps, beyond which a longer one gains nothing. */
 enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256 };
 
+int fl_starts_are_valid(const ptrdiff_t *starts, ptrdiff_t T, ptrdiff_t B) {
+    if (starts == NULL) return 1;
+    if (starts[0] != 0) return 0;
+    for (ptrdiff_t t = 0, most = B; t < T; t++) {
+        if (starts[t + 1] < starts[t] || starts[t + 1] - starts[t] > most) return 0;
+        most = starts[t + 1] - starts[t];
+    }
+    return 1;
+}
+
+ptrdiff_t fl_first_sequence(fl_ragged ragged, ptrdiff_t T, ptrdiff_t B, ptrdiff_t index,
+                            ptrdiff_t count) {
+    if (ragged.starts == NULL || index == count) return B * index / count;
+    ptrdiff_t low = 0, high = B; /* the fewest sequences that have the share of all before */
+    while (low < high) {
+        const ptrdiff_t middle = low + (high - low) / 2;
+        double steps = 0;
+        for (ptrdiff_t t = 0; t < T; t++) steps += (double)fl_count_at(ragged, t, middle);
+        if (steps * (double)count >= (double)ragged.starts[T] * (double)index) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 /* The panels that one thread computes: the narrow one goes to the last thread, which then has no
@@ -97,8 +121,8 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
 
 /* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z. */
 FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
-                      ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
-                      ptrdiff_t h_stride, const char *z, fl_panels panels) {
+                         ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
+                         ptrdiff_t h_stride, const char *z, fl_panels panels) {
     const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
     const ptrdiff_t t = time_of(walk, s);
     char *record = walk->tape.data ? fl_row_at(walk->tape, t, first, (size_t)real) : NULL;
@@ -145,8 +169,8 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     if (share->count > 1) fl_barrier_wait(share->units);
 }
 
-fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, int directions_at_once,
-                            fl_scratch *made) {
+fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
+                            const ptrdiff_t *starts, int directions_at_once, fl_scratch *made) {
     const size_t real = model->kernels->real_bytes;
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
@@ -156,9 +180,10 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, int
     const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
     made->chunk = smaller(T, smaller(affordable > 1 ? affordable : 1, CHUNK_STEPS));
     /* With two directions a layer needs all of the layer below. */
-    const ptrdiff_t between_steps = D == 2 ? T : made->chunk;
+    const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
+    const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
     if (!fl_multiply_sizes(z_step, (size_t)made->chunk, &z_bytes) ||
-        !fl_multiply_sizes(D * H * real, (size_t)B, &buffer_bytes) ||
+        !fl_multiply_sizes(D * H * real, between_rows, &buffer_bytes) ||
         !fl_multiply_sizes(buffer_bytes, (size_t)between_steps, &buffer_bytes) ||
         !fl_multiply_sizes(buffer_bytes, buffers, &bytes) ||
         !fl_multiply_sizes(z_bytes, (size_t)directions_at_once, &both) ||
@@ -182,7 +207,8 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     const ptrdiff_t H = model->config.hidden_size, T = span->T, B = span->B;
     fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
-        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H, NULL};
+        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H,
+                                 D == 2 ? span->ragged.starts : NULL};
         const fl_rows out = l == L - 1 ? span->y : between;
         for (ptrdiff_t d = 0; d < D; d++) {
             if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;

@@ -47,6 +47,11 @@ typedef struct fl_ragged {
  * than the step before. */
 int fl_starts_are_valid(const ptrdiff_t *starts, ptrdiff_t T, ptrdiff_t B);
 
+/* Where part `index` of `count` begins, when B sequences are shared out so that all parts take
+ * about as many steps; index = count: where the last ends. */
+ptrdiff_t fl_first_sequence(fl_ragged ragged, ptrdiff_t T, ptrdiff_t B, ptrdiff_t index,
+                            ptrdiff_t count);
+
 /* How many of B sequences have a step t. */
 static inline ptrdiff_t fl_count_at(fl_ragged ragged, ptrdiff_t t, ptrdiff_t B) {
     if (ragged.starts == NULL) return B;
@@ -76,8 +81,8 @@ typedef struct fl_scratch {
 
 /* Allocates scratch for runs of up to T >= 1 steps of up to B >= 1 sequences; any number of runs,
  * one after the other, may use it. Nothing to free on error. */
-fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B, int directions_at_once,
-                            fl_scratch *made);
+fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
+                            const ptrdiff_t *starts, int directions_at_once, fl_scratch *made);
 void fl_scratch_destroy(fl_scratch *scratch);
 
 enum { FL_ALL_DIRECTIONS = -1 };

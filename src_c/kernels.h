@@ -76,8 +76,8 @@ typedef struct fl_kernels {
     void (*pack_columns)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t K, ptrdiff_t N, const void *w,
                          void *packed);
 
-    /* out (rows, N) = a (rows, K) @ w (K, N), packed, for the columns of panels first..end-1; with
-     * `accumulate` the chains begin at what out holds. */
+    /* out (rows, N) = a (rows, K) @ w (K, N), packed, for the columns of panels first..end-1, or +=
+     * with `accumulate`. */
     void (*multiply)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N,
                      const void *a, ptrdiff_t a_stride, const void *w, void *out,
                      ptrdiff_t out_stride, int accumulate);

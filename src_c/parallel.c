@@ -1,4 +1,4 @@
-/* fl_forward: how a call is shared out over threads.
+/* fl_forward and fl_record: how a call is shared out over threads.
  *
  *   rows   Each thread takes sequences and runs all steps of them: no barriers. For batches.
  *   units  Each thread takes a direction, or units of one: its share of U stays in its own cache.
@@ -69,20 +69,8 @@ static int plan(call *call) {
     return (int)smaller(B, threads);
 }
 
-/* Where thread `index`'s sequences begin, so that all threads take about as many steps. */
 static ptrdiff_t first_sequence(const call *call, int index) {
-    const ptrdiff_t *starts = call->span.ragged.starts, B = call->span.B, T = call->span.T;
-    if (starts == NULL) return B * index / call->threads;
-    ptrdiff_t low = 0, high = B; /* the fewest sequences that have the share of all before */
-    while (low < high) {
-        const ptrdiff_t middle = low + (high - low) / 2;
-        double steps = 0;
-        for (ptrdiff_t t = 0; t < T; t++)
-            steps += (double)fl_count_at(call->span.ragged, t, middle);
-        if (steps * call->threads >= (double)starts[T] * index) high = middle;
-        else low = middle + 1;
-    }
-    return low;
+    return fl_first_sequence(call->span.ragged, call->span.T, call->span.B, index, call->threads);
 }
 
 /* Thread `index` runs its sequences. */
@@ -92,7 +80,7 @@ static void run_rows(void *context, int index) {
     const ptrdiff_t H = call->model->config.hidden_size;
     const ptrdiff_t first = first_sequence(call, index);
     fl_span span = call->span;
-    span.B = (index + 1 < call->threads ? first_sequence(call, index + 1) : span.B) - first;
+    span.B = first_sequence(call, index + 1) - first;
     if (span.B == 0) return;
     span.x = fl_rows_from(span.x, 0, first, real);
     span.y = fl_rows_from(span.y, 0, first, real);
@@ -131,11 +119,11 @@ static fl_status create_scratch(call *call) {
     const ptrdiff_t B = call->span.B;
     for (int i = 0; i < scratches(call); i++) {
         ptrdiff_t rows = B;
-        if (call->by_rows && i + 1 < call->threads) rows = first_sequence(call, i + 1);
-        if (call->by_rows) rows -= first_sequence(call, i);
+        if (call->by_rows) rows = first_sequence(call, i + 1) - first_sequence(call, i);
         if (rows == 0) rows = 1;
-        const fl_status status = fl_scratch_create(call->model, call->span.T, rows,
-                                                   call->directions_at_once, &call->scratch[i]);
+        const fl_status status =
+            fl_scratch_create(call->model, call->span.T, rows, call->span.ragged.starts,
+                              call->directions_at_once, &call->scratch[i]);
         if (status == FL_OK) continue;
         destroy_scratch(call, i);
         return status;
@@ -147,16 +135,6 @@ static fl_status create_scratch(call *call) {
 static void copy_state(void *to, const void *from, size_t bytes) {
     if (from == NULL) memset(to, 0, bytes);
     else if (from != to) memcpy(to, from, bytes);
-}
-
-int fl_starts_are_valid(const ptrdiff_t *starts, ptrdiff_t T, ptrdiff_t B) {
-    if (starts == NULL) return 1;
-    if (starts[0] != 0) return 0;
-    for (ptrdiff_t t = 0, most = B; t < T; t++) {
-        if (starts[t + 1] < starts[t] || starts[t + 1] - starts[t] > most) return 0;
-        most = starts[t + 1] - starts[t];
-    }
-    return 1;
 }
 
 /* fl_forward, and fl_record with a tape. */
@@ -180,8 +158,9 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     call.span.h = h_n;
     call.span.c = c_n;
     call.span.state_stride = B * H;
-    call.span.tape = (fl_rows){tape, B * 5 * H, 5 * H, x.starts};
-    call.span.tape_stride = (x.starts ? x.starts[T] : T * B) * 5 * H;
+    if (tape) call.span.tape = (fl_rows){tape, B * 5 * H, 5 * H, x.starts};
+    if (tape)
+        call.span.tape_stride = (x.starts ? x.starts[T] : T * B) * 5 * H; /* fits: fl_record */
     const int wanted = T > 0 ? plan(&call) : 1;
     call.threads = fl_pool_take(wanted);
     if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */

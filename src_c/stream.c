@@ -39,7 +39,7 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     if (status == FL_OK) {
         made->c = made->h + state_bytes;
         memset(made->h, 0, 2 * state_bytes);
-        status = fl_scratch_create(model, STREAM_STEPS, batch, 1, &made->scratch);
+        status = fl_scratch_create(model, STREAM_STEPS, batch, NULL, 1, &made->scratch);
     }
     if (status != FL_OK) {
         fl_stream_destroy(made);

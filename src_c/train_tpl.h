@@ -36,14 +36,14 @@ static void FL_NAME(hidden)(ptrdiff_t rows, ptrdiff_t H, const void *records, vo
  *     dc = dc f                       of c_previous
  */
 FL_INLINE void FL_NAME(cell_gradient)(ptrdiff_t H, const FL_REAL *record, const FL_REAL *c_previous,
-                                      const FL_REAL *dy, const FL_REAL *dh, FL_REAL *dc,
-                                      FL_REAL *dG, FL_REAL *h, ptrdiff_t n) {
+                                      int is_record, const FL_REAL *dy, const FL_REAL *dh,
+                                      FL_REAL *dc, FL_REAL *dG, FL_REAL *h, ptrdiff_t n) {
     const vreal one = v_set1(1), zero = v_set1(0);
     const vreal i = FL_NAME(load)(record, n), f = FL_NAME(load)(record + H, n);
     const vreal g = FL_NAME(load)(record + 2 * H, n), o = FL_NAME(load)(record + 3 * H, n);
     const vreal t = FL_NAME(v_tanh)(FL_NAME(load)(record + 4 * H, n));
     const vreal previous = c_previous ? FL_NAME(load)(c_previous, n) : zero;
-    if (c_previous) { /* the rest of that record is what the next step back reads first */
+    if (is_record) { /* the rest of that record is what the next step back reads first */
         FL_PREFETCH(c_previous - H);
         FL_PREFETCH(c_previous - 2 * H);
         FL_PREFETCH(c_previous - 3 * H);
@@ -73,10 +73,10 @@ static void FL_NAME(cell_backward)(ptrdiff_t first_unit, ptrdiff_t end_unit, ptr
         const FL_REAL *dh = (const FL_REAL *)dh_ + row * H;
         FL_REAL *dc = (FL_REAL *)dc_ + row * H, *dG = (FL_REAL *)dG_ + row * dG_stride;
         FL_REAL *h = h_ ? (FL_REAL *)h_ + row * h_stride : NULL;
-#define FL_DO(j, n)                                                                                \
-    FL_NAME(cell_gradient)(H, record + (j), c_previous ? c_previous + (j) : NULL,                  \
-                           dy ? dy + (j) : NULL, dh + (j), dc + (j), dG + (j), h ? h + (j) : NULL, \
-                           n)
+#define FL_DO(j, n)                                                                         \
+    FL_NAME(cell_gradient)(H, record + (j), c_previous ? c_previous + (j) : NULL,           \
+                           c_previous && c_stride == 5 * H, dy ? dy + (j) : NULL, dh + (j), \
+                           dc + (j), dG + (j), h ? h + (j) : NULL, n)
         FL_FOR_VECTORS(first_unit, end_unit, FL_DO);
 #undef FL_DO
     }
@@ -134,22 +134,18 @@ FL_INLINE void FL_NAME(multiply_tile)(const int R, const int C, ptrdiff_t K, con
                                       ptrdiff_t a_stride, const FL_REAL *w, FL_REAL *out,
                                       ptrdiff_t out_stride, ptrdiff_t columns, int accumulate) {
     vreal acc[FL_TILE_MAX];
-    const ptrdiff_t last = columns - (C - 1) * FL_V;
     FL_UNROLL
-    for (int r = 0; r < R; r++) {
-        FL_UNROLL
-        for (int c = 0; c < C; c++) {
-            const FL_REAL *from = out + r * out_stride + c * FL_V;
-            acc[r * C + c] = accumulate ? FL_NAME(load)(from, c < C - 1 ? FL_V : last) : v_set1(0);
-        }
-    }
+    for (int j = 0; j < R * C; j++) acc[j] = v_set1(0);
     FL_NAME(tile_outer)(R, C, K, a, a_stride, 1, w, C * FL_V, acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
-        for (int c = 0; c < C; c++)
-            FL_NAME(store)(out + r * out_stride + c * FL_V, acc[r * C + c],
-                           c < C - 1 ? FL_V : last);
+        for (int c = 0; c < C; c++) {
+            const ptrdiff_t n = c < C - 1 ? FL_V : columns - (C - 1) * FL_V;
+            FL_REAL *to = out + r * out_stride + c * FL_V;
+            const vreal sum = acc[r * C + c];
+            FL_NAME(store)(to, accumulate ? v_add(FL_NAME(load)(to, n), sum) : sum, n);
+        }
     }
 }
 
