@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _DESCRIPTION = """\
-Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` reads.
+Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` reads. It answers
+at each step, and cannot run a BiLSTM trained with one answer for each sequence: docs/training.md
+shows how Python does.
 
 X.npy holds sequences (T, B, I): time steps, sequences, inputs. Y.npy holds the answers:
   floating  regression: (T, B, K) one at each step; (B, K) or (B,) one for each sequence
@@ -85,7 +87,7 @@ def add_parser(commands: Any) -> None:
     text = "stop after N epochs without a better validation loss"
     add("--patience", type=count, metavar="N", help=text)
     text = "of the first weights, the validating sequences and the order of batches (0)"
-    add("--seed", type=_number(int, 0), default=0, metavar="N", help=text)
+    add("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help=text)
 
     add = train.add_argument_group("files and progress").add_argument
     add("-o", "--output", type=Path, required=True, help="model to write: .npz")
@@ -102,15 +104,21 @@ def add_parser(commands: Any) -> None:
 
 
 def _number(
-    kind: type[int] | type[float], low: float = -math.inf, *, excluded: bool = False
+    kind: type[int] | type[float],
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    excluded: bool = False,
 ) -> Callable[[str], float]:
-    """Return a parser of options that must be numbers from ``low`` up, or above it."""
+    """Return a parser of options that must be numbers from ``low``, or above it, to ``high``."""
 
     def parse(text: str) -> float:
         value = kind(text)  # argparse reports the ValueError
         if not (value > low or (value == low and not excluded)):
             bound = "above" if excluded else "at least"
             raise argparse.ArgumentTypeError(f"must be {bound} {low}, got {text}")
+        if value > high:
+            raise argparse.ArgumentTypeError(f"must be at most {high}, got {text}")
         return value
 
     parse.__name__ = "whole number" if kind is int else "number"  # "invalid number value: 'x'"
@@ -122,41 +130,66 @@ def _train(args: argparse.Namespace) -> None:
     if args.output.suffix.lower() != ".npz":
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be .npz")
     checkpoint = args.checkpoint or args.output.with_suffix(".checkpoint.npz")
+    _check_files(checkpoint, args)
     _check_checkpoint(checkpoint, args)
     start = time.perf_counter()
     with ExitStack() as files:
-        model = files.enter_context(new_file(args.output, args.force))
         picture = args.plot and files.enter_context(new_file(args.plot, args.force))
         if picture:
             _check_picture(args.plot)
-        training, validation = _read_parts(args)
-        trainer, scaling = _make_trainer(training, validation, args)
-        if args.resume:
-            with _as_user_errors():
-                trainer.load(checkpoint)
-        _fit(trainer, checkpoint, args, scaling)
+        with new_file(args.output, args.force) as model:
+            training, validation = _read_parts(args)
+            trainer, scaling = _make_trainer(training, validation, args)
+            if args.resume:
+                with _as_user_errors():
+                    trainer.load(checkpoint)
+            _fit(trainer, checkpoint, args, scaling)
 
-        network = trainer.network
-        network.load_parameters(trainer.best_parameters)
-        arrays = network.state_dict()
-        if scaling is not None:
-            arrays = scaling.undo(arrays)
-            network.load_parameters(np.concatenate([array.ravel() for array in arrays.values()]))
-        with model.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
+            network = trainer.network
+            network.load_parameters(trainer.best_parameters)
+            if scaling is not None:
+                network.load_state_dict(scaling.undo(network.state_dict()))
+            with model.open("wb") as file:
+                np.savez(file, **network.state_dict())  # type: ignore[arg-type]  # no allow_pickle
+        # The model is in its place: nothing that fails from here on can cost it.
+        if args.checkpoint is None:
+            checkpoint.unlink(missing_ok=True)
+        _report(trainer, training, validation, args.output, time.perf_counter() - start)
         if picture:
-            from fastlstm.training import plot_history
+            _draw(trainer, picture, args)
 
-            plot_history(trainer.history, picture)
-    if args.checkpoint is None:
-        checkpoint.unlink(missing_ok=True)
-    _report(trainer, training, validation, args.output, time.perf_counter() - start)
+
+def _draw(trainer: Trainer, picture: Path, args: argparse.Namespace) -> None:
+    """Write the picture of the learning curve."""
+    from fastlstm.training import plot_history
+
+    try:
+        plot_history(trainer.history, picture)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # matplotlib and its backends have many
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"--plot: {args.plot} could not be drawn: {reason}") from error
+
+
+def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
+    """Refuse to write a file that is something else, too."""
+    names = {args.x.resolve(): "X", args.y.resolve(): "Y"}
+    if args.weights is not None:
+        names[args.weights.resolve()] = "--weights"
+    if len(args.validation) > 1:
+        names |= {Path(path).resolve(): "--validation" for path in args.validation}
+    written = {"OUTPUT": args.output, "--plot": args.plot, "--checkpoint": checkpoint}
+    for name, path in written.items():
+        if path is None:
+            continue
+        other = names.setdefault(path.resolve(), name)
+        if other != name:
+            raise UserError(f"{name}: {path} is {other}, expected another file")
 
 
 def _check_checkpoint(path: Path, args: argparse.Namespace) -> None:
     """Find out before the training, not after it, what is wrong with the checkpoint's place."""
-    if path.resolve() == args.output.resolve():
-        raise UserError(f"--checkpoint: {path} is OUTPUT, expected another file")
     if not path.parent.is_dir():
         raise UserError(f"--checkpoint: {path}: there is no folder {path.parent}")
     if args.resume and not path.is_file():
@@ -173,7 +206,8 @@ def _check_picture(path: Path) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise ImportError('--plot needs matplotlib: pip install "fastlstm[cli]"') from error
-    suffixes = [f".{name}" for name in FigureCanvasBase.get_supported_filetypes()]
+    types = FigureCanvasBase.get_supported_filetypes()
+    suffixes = [f".{name}" for name in types if name != "pgf"]  # that one needs LaTeX
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: unknown suffix, a picture can be {', '.join(suffixes)}")
 
@@ -196,7 +230,9 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
         ) from None
     if fraction == 0:
         return data, None
-    with _as_user_errors({"x": str(args.x), "fraction": "--validation"}):
+    with _as_user_errors(
+        {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
+    ):
         return data.split(fraction, seed=args.seed)
 
 
@@ -262,6 +298,13 @@ def _make_trainer(
 
     parts = [part for part in (training, validation) if part is not None]
     outputs = max(part.outputs for part in parts) if training.classes else training.outputs
+    if training.classes and outputs >= 10 * training.y.size + 1000:
+        path = args.y if outputs == training.outputs else args.validation[1]
+        raise UserError(
+            f"{path}: got class {outputs - 1} with {training.y.size} answers to learn from, "
+            "expected classes numbered from 0 without gaps; "
+            "numpy.unique(y, return_inverse=True) renumbers them"
+        )
     rng = np.random.default_rng(args.seed)
     decay = {} if args.weight_decay is None else {"weight_decay": args.weight_decay}
     sgd = partial(optim.SGD, momentum=0.9)
@@ -347,9 +390,13 @@ def _progress(
             print(f"epoch {epoch}  {_last_epoch(trainer, y_scale)}", file=sys.stderr)
 
     def update(_: Score) -> None:
-        bar.set_description_str(f"epoch {len(trainer.history)}/{epochs}", refresh=False)
-        if trainer.position == 0:
-            bar.set_postfix_str(_last_epoch(trainer, y_scale), refresh=False)
+        ended = trainer.position == 0
+        history = trainer.history
+        bar.set_description_str(f"epoch {len(history) + (not ended)}/{epochs}", refresh=False)
+        text = f"loss {(history[-1].training if ended else trainer.running).loss:.4g}"
+        if history and history[-1].validation is not None:
+            text += f", validation {history[-1].validation.loss:.4g}"
+        bar.set_postfix_str(text, refresh=False)
         bar.update()
 
     if bar is None:
@@ -366,7 +413,11 @@ def _make_bar(trainer: Trainer) -> Any:
     except ImportError:
         return None
     total, done = trainer.total_steps, trainer.steps
-    return tqdm(total=total, initial=done, unit="step") if sys.stderr.isatty() else None
+    if not sys.stderr.isatty():
+        return None
+    # Without the speed, so that the losses find room on 80 columns.
+    form = "{desc}: |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(total=total, initial=done, bar_format=form)
 
 
 def _last_epoch(trainer: Trainer, y_scale: float) -> str:
@@ -406,6 +457,12 @@ def _report(
         if part is not None:
             score = evaluate(network, part, trainer.batch_size)
             print(f"    {name:12}{_figures(score, network.loss)}")
+    if network.lstm.num_directions == 2 and not network.each_step:
+        print(
+            "fastlstm: warning: `fastlstm run` answers at each step, and cannot join the final "
+            "states of both directions as this model needs: see docs/training.md",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

@@ -82,7 +82,10 @@ def test_the_model_runs(
 ) -> None:
     assert train("x.npy", f"{answers}.npy", "--seed", "4", "--validation", "0", *options) == 0
     captured = capsys.readouterr()
-    assert len(captured.err.splitlines()) == 3  # one for each epoch
+    *epochs, last = captured.err.splitlines()
+    warned = last.startswith("fastlstm: warning: `fastlstm run` answers at each step")
+    assert warned == bool(options and answers not in ("each", "classes"))
+    assert len(epochs) == 2 + warned  # one for each epoch
     assert captured.out.startswith("m.npz: BiLSTM(3, 6, " if options else "m.npz: LSTM(3, 6, ")
     assert files() == {"m.npz"}
     x, y = np.load("x.npy"), np.load(f"{answers}.npy")
@@ -179,7 +182,24 @@ def test_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("x.npy", "each.npy", "--plot", "p.png") == 0
     assert Path("p.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert files() == {"m.npz", "p.png"}
+    assert "p.pgf: unknown suffix" in refused(capsys, "x.npy each.npy --force --plot p.pgf")
     assert "p.xyz: unknown suffix" in refused(capsys, "x.npy each.npy --force --plot p.xyz")
+
+
+def test_a_failing_picture_does_not_cost_the_model(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = require("matplotlib.figure")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such font\nat all")
+
+    monkeypatch.setattr(figure.Figure, "savefig", fail)
+    assert train("x.npy", "each.npy", "--plot", "p.png", "--quiet") == 2
+    message = "fastlstm: error: --plot: p.png could not be drawn: no such font\n"
+    assert capsys.readouterr().err == message
+    assert files() == {"m.npz"}
+    assert apply().shape == (T, B, K)
 
 
 def test_picture_without_matplotlib(
@@ -200,10 +220,13 @@ def test_progress(
     assert lines[0].endswith("  best")
     require("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     assert train("x.npy", "labels.npy", "--force") == 0
     bar = capsys.readouterr().err
-    assert "12/12 [" in bar  # steps, then time and speed
-    assert re.search(rf"epoch 3/3: .*{figures}", bar)
+    assert "12/12 [" in bar  # steps, then time
+    assert "epoch 0/" not in bar
+    assert re.search(r"epoch 3/3: .*loss \S+, validation \S+\]", bar)
+    assert all(len(line) <= 80 for line in re.split(r"[\r\n]+", bar))
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert train("x.npy", "labels.npy", "--force") == 0
     assert capsys.readouterr().err.splitlines() == lines
@@ -354,6 +377,15 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: str) -> str:
         ("x.npy each.npy --optimizer lion", "--optimizer: invalid choice: 'lion'"),
         ("x.npy each.npy --dropout 0.5", "unrecognized arguments: --dropout 0.5"),
         ("x.npy each.npy --checkpoint m.npz", "--checkpoint: m.npz is OUTPUT"),
+        ("x.npy each.npy --force --checkpoint x.npy", "--checkpoint: x.npy is X, expected"),
+        ("x.npy each.npy --force --plot ./m.npz", "--plot: m.npz is OUTPUT"),
+        ("x.npy each.npy --force --plot each.npy", "--plot: each.npy is Y"),
+        ("x.npy each.npy --weights w.npy --force --checkpoint w.npy", "w.npy is --weights"),
+        ("x.npy each.npy --validation x.npy xv.npy --force --plot xv.npy", "is --validation"),
+        ("x.npy each.npy --force --plot p.png --checkpoint p.png", "--checkpoint: p.png is --plot"),
+        (f"x.npy labels.npy --seed {2**63}", f"--seed: must be at most {2**63 - 1}, got {2**63}"),
+        ("x.npy huge.npy", "huge.npy: got class 1000000000000 with 30 answers"),
+        ("x.npy each.npy --weights few.npy", "few.npy: all are 0 in the validation part"),
         ("x.npy each.npy --checkpoint no/c.npz", "--checkpoint: no/c.npz: there is no folder no"),
     ],
 )
@@ -367,6 +399,8 @@ def test_mistakes(
     np.save("short.npy", np.load("each.npy")[1:])
     np.save("negative.npy", np.full(B, -1))
     np.save("one.npy", x[:, :1])
+    np.save("huge.npy", np.full(B, 10**12))
+    np.save("few.npy", np.eye(1, B)[0] * np.ones((T, 1)))
     assert words in refused(capsys, arguments)
 
 

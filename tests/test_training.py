@@ -452,6 +452,8 @@ def test_a_checkpoint_of_another_run_is_refused(
         ("running", np.zeros(2)),
         ("history", np.zeros((1, 2, 3))),  # as with another number of steps
         ("version", 99),
+        ("option.version of fastlstm", "0.0.0"),
+        ("option.version of NumPy", "0.0.0"),
         ("optimizer.lr", "fast"),
         ("optimizer.exp_avg", np.zeros(3)),
         ("option.seed", None),
@@ -478,6 +480,25 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
         make_trainer().load(path)
     with pytest.raises(FileNotFoundError):
         make_trainer().load(tmp_path / "missing.npz")
+
+
+def test_a_checkpoint_holds_no_objects(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="seed, what: got a Python object"):
+        checkpoint.write(tmp_path / "c.npz", {"seed": 2**64, "what": {}, "steps": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_largest_seed_is_resumed(tmp_path: Path) -> None:
+    trainer = make_trainer(seed=2**63 - 1)
+    trainer.save(tmp_path / "c.npz")
+    trainer.load(tmp_path / "c.npz")
+
+
+def test_no_step_is_taken_without_a_folder_for_checkpoints(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        trainer.fit(tmp_path / "no" / "c.npz")
+    assert trainer.steps == 0
 
 
 # the loop
@@ -539,6 +560,15 @@ def test_divergence_is_an_error_that_changes_nothing() -> None:
     assert trainer.steps == 0
 
 
+def test_a_validation_loss_must_be_finite() -> None:
+    data = random_data()
+    other = Sequences(np.full_like(data.x, np.nan), data.y)
+    trainer = Trainer(make_network(data), data, other, optim.Adam(), batch_size=B)
+    with pytest.raises(FloatingPointError, match="diverged: validation loss nan"):
+        trainer.fit()
+    assert (trainer.steps, trainer.history) == (0, [])
+
+
 def test_cosine_schedule_is_torch_s() -> None:
     torch = require("torch")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
@@ -554,6 +584,7 @@ def test_cosine_schedule_is_torch_s() -> None:
 
 def test_split() -> None:
     data = random_data(weighted=True)
+    data.weights += 1
     first, second = data.split(0.3, seed=2)
     assert (len(first), len(second)) == (8, 3)
     assert sorted([*first.rows, *second.rows]) == list(range(B))
@@ -610,7 +641,11 @@ def test_arrays_that_do_not_fit(x: Any, y: Any, w: Any, message: str) -> None:
         ({"batch_size": 2.0}, "batch_size: got 2.0"),
         ({"schedule": "step"}, "schedule: got 'step', expected one of constant, cosine"),
         ({"clip": 0.0}, r"clip: got 0\.0"),
+        ({"clip": "1"}, "clip: got '1', expected a number above 0"),
+        ({"schedule": ["cosine"]}, r"schedule: got \['cosine'\], expected a str"),
+        ({"optimizer": "adam"}, "optimizer: got str, expected SGD, Adam, AdamW"),
         ({"seed": -1}, "seed: got -1, expected an integer from 0"),
+        ({"seed": 2**63}, f"seed: got {2**63}, expected an integer from 0 to {2**63 - 1}"),
         ({"seed": 1.5}, r"seed: got 1\.5, expected an integer from 0"),
         ({"fraction": 0, "patience": 3}, "patience: got a number, but there is no validation"),
     ],
@@ -660,6 +695,51 @@ def test_split_refuses_bad_arguments() -> None:
         data.split(0.01)[1].split(0.5)
 
 
+def test_split_refuses_a_part_without_weight() -> None:
+    data = random_data()
+    data = Sequences(data.x, data.y, np.arange(B) == 3)
+    with pytest.raises(ValueError, match=r"weights: all are 0 in the (training|validation) part"):
+        data.split(0.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "w", "message"),
+    [
+        (MSE, np.zeros((B, K + 1)), None, r"y: got shape \(11, 5\), expected \(11, 4\)"),
+        (MSE, np.zeros((B, K), complex), None, "y: got values of dtype complex128"),
+        (CE, np.zeros(B), None, "y: got values of dtype float64, expected integer classes"),
+        (CE, np.full(B, K), None, "y: got classes 4 to 4, expected 0 to 3"),
+        (CE, np.full(B, -1), None, "y: got classes -1 to -1"),
+        (CE, np.zeros(B, int), np.ones(3), r"weights: got shape \(3,\)"),
+        (CE, np.zeros(B, int), np.full(B, -1.0), "weights: some are negative"),
+        (CE, np.zeros(B, int), np.full(B, np.nan), "weights: some are negative or not finite"),
+    ],
+)
+def test_batches_that_do_not_fit(loss: str, y: Any, w: Any, message: str) -> None:
+    data = random_data(loss)
+    network, optimizer = make_network(data), optim.Adam()
+    before = network.parameters.copy()
+    for call in (network.score, network.gradient, lambda *a: network.train_step(optimizer, *a)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(data.x, y, w)
+    assert_same_bits(network.parameters.copy(), before)
+
+
+def test_arguments_of_other_types() -> None:
+    data = random_data()
+    network = make_network(data)
+    with pytest.raises(ValueError, match=r"x: got no steps or no sequences"):
+        network.score(data.x[:, :0], data.y[:0])
+    with pytest.raises(TypeError, match="clip: got None"):
+        network.train_step(optim.Adam(), data.x, data.y, clip=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="network: got LSTM, expected a Network"):
+        evaluate(network.lstm, data)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sequences: got ndarray, expected Sequences"):
+        evaluate(network, data.x)
+    with pytest.raises(TypeError, match="network: got LSTM, expected a Network"):
+        Trainer(network.lstm, data, None, optim.Adam())  # type: ignore[arg-type]
+
+
 # files and pictures
 
 
@@ -675,6 +755,17 @@ def test_state_dict_is_what_files_hold(directions: int, dtype: Any, tmp_path: Pa
     expected = y @ head.weight.T + head.bias
     np.testing.assert_allclose(network(data.x), expected, rtol=1e-5, atol=1e-6)
     assert network.lstm.state_dict().keys() == arrays.keys()
+    other = make_network(data, 2, directions, dtype)
+    with np.load(tmp_path / "m.npz") as file:
+        other.load_state_dict(file)
+    assert_same_bits(other.parameters.copy(), network.parameters.copy())
+    state = dict(network.state_dict())
+    for wrong, message in (
+        ({**state, "more": 1}, "more"),
+        ({**state, "head.bias": np.zeros(1)}, r"head\.bias: got shape \(1,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.load_state_dict(wrong)
 
 
 @pytest.mark.parametrize("loss", [MSE, CE])
@@ -694,9 +785,30 @@ def test_scaling_is_undone_in_the_weights(loss: str, directions: int) -> None:
     network = make_network(data, 2, directions)
     answers = network(scaled.x)
     undone = scaling.undo(network.state_dict())
-    network.load_parameters(np.concatenate([array.ravel() for array in undone.values()]))
+    network.load_state_dict(undone)
     expected = answers * scaling.y_scale + scaling.y_mean
     np.testing.assert_allclose(network(data.x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_scaling_leaves_constants_as_they_are() -> None:
+    # The mean of many 0.1 is rounded, so that their standard deviation is about 1e-15.
+    scaling = Scaling.fit(Sequences(np.full((T, 500, I), 0.1), np.full((500, K), 0.1)))
+    np.testing.assert_array_equal(scaling.x_scale, 1)
+    assert scaling.y_scale == 1
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_scaling_does_without_what_is_masked(each_step: bool) -> None:
+    data = random_data(each_step=each_step)
+    x, y, w = data.x.copy(), data.y.copy(), np.ones(data.y.shape[:-1])
+    masked = np.s_[3:, 4:] if each_step else np.s_[4:]
+    w[masked], y[masked] = 0, 1e6
+    x[3 if each_step else 0 :, 4:] = 1e6
+    scaling = Scaling.fit(Sequences(x, y, w))
+    kept = data.y[w > 0]
+    np.testing.assert_allclose(scaling.y_mean, kept.mean(axis=0))
+    assert scaling.y_scale == pytest.approx(float(np.sqrt(kept.var(axis=0).mean())))
+    assert scaling.x_scale.max() < 10
 
 
 def test_picture(tmp_path: Path) -> None:

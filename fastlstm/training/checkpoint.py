@@ -18,11 +18,15 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     ------
     OSError
         If it can't be written. What was there before is then still there.
+    TypeError
+        If a value is a Python object, which `read` would refuse.
     """
     path = Path(path)
+    members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    if objects := [name for name, array in members.items() if array.dtype.hasobject]:
+        raise TypeError(f"{', '.join(objects)}: got a Python object, expected an array or a number")
     # In the same folder, since renaming works within one file system only.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    members: dict[str, Any] = dict(arrays)
     try:
         with partial.open("wb") as file:
             np.savez(file, **members)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm.arguments import RealArray, as_flag, as_size
+from fastlstm.arguments import RealArray, as_flag, as_real_array, as_size
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted
+from fastlstm.training.sequences import as_array, as_weights
 
 
 class Network:
@@ -117,6 +119,28 @@ class Network:
         """
         return self.named_views(self.parameters)
 
+    def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """Replace all parameters by those of a mapping, such as ``numpy.load(path)`` of a file.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If its names are not those of `state_dict`, or an array has another shape or does not
+            hold real numbers. The network is then as it was.
+        """
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
+        vector = np.empty_like(self._vector)
+        views = self.named_views(vector)
+        if wrong := sorted(views.keys() ^ arrays.keys()):
+            raise ValueError(f"arrays: missing or unexpected {', '.join(map(str, wrong))}")
+        for name, view in views.items():
+            array = as_real_array(name, arrays[name], vector.dtype)
+            if array.shape != view.shape:
+                raise ValueError(f"{name}: got shape {array.shape}, expected {view.shape}")
+            view[:] = array
+        self.load_parameters(vector)
+
     def __call__(self, x: npt.ArrayLike) -> RealArray:
         """Return the answers to x (T, B, I): z (T, B, K), or (B, K) without ``each_step``."""
         y, (h_n, _) = self.lstm(x)
@@ -125,8 +149,9 @@ class Network:
     def score(
         self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
     ) -> Score:
-        """Score the answers to x (T, B, I); `Sequences` describes y and weights."""
-        return weighted(LOSSES[self.loss], self(x), y, weights)[0]
+        """Score the answers to x (T, B, I); arguments and errors as of `gradient`."""
+        out, (h_n, _) = self.lstm(x)
+        return self._score(self._features(out, h_n), y, weights)[0]
 
     def gradient(
         self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
@@ -136,17 +161,18 @@ class Network:
         Parameters
         ----------
         x : array_like (T, B, I)
-        y : array (T, B, K) or (B, K), of classes (T, B) or (B,)
+        y : array (T, B, K) or (B, K), of classes below K (T, B) or (B,)
         weights : array (T, B) or (B,), optional
+            Finite, 0 or more.
 
         Raises
         ------
         TypeError, ValueError
-            If x is not as described. `Sequences` checks y and weights.
+            If an argument is not as described, or there are no answers.
         """
         out, (h_n, _), tape = self.lstm.record(x)
         features = self._features(out, h_n)
-        score, dz = weighted(LOSSES[self.loss], self._answers(features), y, weights)
+        score, dz = self._score(features, y, weights)
 
         gradient = np.empty_like(self._vector)
         lstm_part, dweight, dbias = self._parts(gradient)
@@ -197,6 +223,7 @@ class Network:
         TypeError, ValueError
             As from `gradient` and ``fastlstm.optim``.
         """
+        clip = as_clip(clip)
         score, gradient = self.gradient(x, y, weights)
         norm = clip_grad_norm(gradient, clip)
         if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
@@ -212,6 +239,26 @@ class Network:
         """What the head reads: (T, B, D*H), or (B, D*H) of the last layer's final states."""
         return y if self.each_step else np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
 
+    def _score(
+        self, features: RealArray, y: NDArray[Any], weights: NDArray[Any] | None
+    ) -> tuple[Score, RealArray]:
+        """Check y and weights, and return the score with the gradient by the answers."""
+        steps = features.shape[:-1]
+        if 0 in steps:
+            raise ValueError("x: got no steps or no sequences, expected at least one")
+        classes = self.loss == "cross_entropy"
+        y = as_array("y", y, *(("iu", "integer classes") if classes else ("iuf", "real numbers")))
+        shape = steps if classes else (*steps, self.outputs)
+        if y.shape != shape:
+            raise ValueError(f"y: got shape {y.shape}, expected {shape}")
+        if classes and not (y.min() >= 0 and y.max() < self.outputs):
+            raise ValueError(
+                f"y: got classes {y.min()} to {y.max()}, expected 0 to {self.outputs - 1}"
+            )
+        if weights is not None:
+            weights = as_weights(weights, steps)
+        return weighted(LOSSES[self.loss], self._answers(features), y, weights)
+
     def _answers(self, features: RealArray) -> RealArray:
         _, weight, bias = self._parts(self._vector)
         rows = features.reshape(-1, features.shape[-1])
@@ -223,3 +270,13 @@ class Network:
         K = self.outputs
         lstm, weight, bias = np.split(vector, [self.lstm.parameters.size, vector.size - K])
         return lstm, weight.reshape(K, -1), bias
+
+
+def as_clip(value: Any) -> float:
+    """Return value as the largest norm of a gradient; TypeError or ValueError if it is none."""
+    expected = "expected a number above 0"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"clip: got {value!r}, {expected}")
+    if not (clip := float(value)) > 0:
+        raise ValueError(f"clip: got {value}, {expected}")
+    return clip

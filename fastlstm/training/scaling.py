@@ -37,17 +37,25 @@ class Scaling:
 
     @classmethod
     def fit(cls, training: Sequences) -> Scaling:
-        """Take the constants from the training sequences, without regard to weights."""
-        x, y, _ = training.batch(slice(None))
-        x_scale = x.std(axis=(0, 1), dtype=np.float64)
-        x_mean = x.mean(axis=(0, 1), dtype=np.float64)
+        """Take the constants from the training sequences, except what weights of 0 mask.
+
+        These are answers of weight 0, and the inputs that lead to none of another weight: steps
+        after a sequence's last such answer.
+        """
+        x, y, weights = training.batch(slice(None))
+        if weights is not None:
+            counted = weights > 0
+            if training.each_step:
+                x = x[np.logical_or.accumulate(counted[::-1])[::-1]]
+            else:
+                x = x[:, counted]
+            y = y[counted]
+        x_mean, x_variance = _moments(x)
         if training.classes:
-            y_mean, y_variance = np.zeros(training.outputs), np.float64(1)
+            y_mean, y_variance = np.zeros(training.outputs), np.ones(1)
         else:
-            answers = y.reshape(-1, y.shape[-1])
-            y_mean = answers.mean(axis=0, dtype=np.float64)
-            y_variance = answers.var(axis=0, dtype=np.float64).mean()
-        return cls(x_mean, _positive(x_scale), y_mean, float(_positive(np.sqrt(y_variance))))
+            y_mean, y_variance = _moments(y)
+        return cls(x_mean, _scale(x_variance), y_mean, float(_scale(y_variance.mean())))
 
     def apply(self, sequences: Sequences, dtype: np.dtype[Any]) -> Sequences:
         """Return a standardised copy of the sequences, arrays of dtype."""
@@ -81,5 +89,13 @@ class Scaling:
         return {name: array.astype(arrays[name].dtype) for name, array in changed.items()}
 
 
-def _positive(scale: Any) -> Any:
-    return np.where(scale > 0, scale, 1.0)
+def _moments(values: NDArray[Any]) -> tuple[Float64, Float64]:
+    """Mean and variance (C,) over all axes but the last; a variance of 0 means a constant."""
+    rows = values.reshape(-1, values.shape[-1])
+    mean, variance = rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64)
+    # Of a constant such as 0.1 the mean is rounded, and so the variance is not quite 0.
+    return mean, np.where(rows.max(axis=0) == rows.min(axis=0), 0.0, variance)
+
+
+def _scale(variance: Any) -> Any:
+    return np.where(variance > 0, np.sqrt(variance), 1.0)

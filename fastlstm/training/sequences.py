@@ -18,6 +18,9 @@ Rows: TypeAlias = NDArray[np.int64]
 #: x (T, b, I), y and weights of some sequences.
 Batch: TypeAlias = tuple[Array, Array, Array | None]
 
+#: What an int64 holds, as a checkpoint keeps it.
+LARGEST_SEED = 2**63 - 1
+
 # Bytes that are hashed at a time.
 _PIECE = 2**24
 
@@ -57,8 +60,8 @@ class Sequences:
     def __init__(
         self, x: npt.ArrayLike, y: npt.ArrayLike, weights: npt.ArrayLike | None = None
     ) -> None:
-        self.x = _as_array("x", x, "biuf", "real numbers")
-        self.y = _as_array("y", y, "iuf", "real numbers or integer classes")
+        self.x = as_array("x", x, "biuf", "real numbers")
+        self.y = as_array("y", y, "iuf", "real numbers or integer classes")
         if self.x.ndim != 3 or 0 in self.x.shape:
             raise ValueError(f"x: got shape {self.x.shape}, expected (T, B, I), none of them 0")
         self.classes = self.y.dtype.kind != "f"
@@ -75,11 +78,7 @@ class Sequences:
             raise ValueError(f"y: got class {self.y.min()}, expected classes from 0 up")
         self.weights = None
         if weights is not None:
-            self.weights = _as_array("weights", weights, "biuf", "real numbers")
-            if self.weights.shape != steps:
-                raise ValueError(f"weights: got shape {self.weights.shape}, expected {steps}")
-            if not (np.isfinite(self.weights).all() and self.weights.min() >= 0):
-                raise ValueError("weights: some are negative or not finite, expected 0 or more")
+            self.weights = as_weights(weights, steps)
             if not self.weights.any():
                 raise ValueError("weights: all are 0, expected some above")
         self.rows: Rows = np.arange(B)
@@ -101,7 +100,7 @@ class Sequences:
             Share of the sequences in the second part, above 0 and below 1; both parts have at
             least one.
         seed : int
-            0 or more.
+            From 0 to 2**63 - 1.
 
         Returns
         -------
@@ -111,7 +110,8 @@ class Sequences:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described, or there are fewer than two sequences.
+            If an argument is not as described, there are fewer than two sequences, or all weights
+            of a part are 0.
         """
         if not 0 < as_finite("fraction", fraction, np.dtype(np.float64)) < 1:
             raise ValueError(f"fraction: got {fraction}, expected one between 0 and 1")
@@ -120,7 +120,14 @@ class Sequences:
             raise ValueError(f"x: has {n} sequence, expected at least 2 to split")
         second = min(max(round(fraction * n), 1), n - 1)
         shuffled = generator(seed, 0).permutation(self.rows)
-        return self._part(shuffled[second:]), self._part(shuffled[:second])
+        parts = self._part(shuffled[second:]), self._part(shuffled[:second])
+        for name, part in zip(("training", "validation"), parts, strict=True):
+            if self.weights is not None and not self.weights[..., part.rows].any():
+                raise ValueError(
+                    f"weights: all are 0 in the {name} part, expected some above; "
+                    "another seed or share may help"
+                )
+        return parts
 
     def batch(self, positions: Rows | slice) -> Batch:
         """Return x (T, b, I), y and weights of the sequences at positions in `rows`."""
@@ -153,12 +160,13 @@ class Sequences:
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """Make the generator of one purpose, told by the key; different keys draw independently."""
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed: got {seed!r}, expected an integer from 0")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed: got {seed!r}, expected an integer from 0 to {LARGEST_SEED}")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _as_array(name: str, value: npt.ArrayLike, kinds: str, expected: str) -> Array:
+def as_array(name: str, value: npt.ArrayLike, kinds: str, expected: str) -> Array:
+    """Return value as an array whose dtype is of one of the kinds; TypeError if it is not."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, expected one without a mask (see weights)")
     try:
@@ -168,3 +176,13 @@ def _as_array(name: str, value: npt.ArrayLike, kinds: str, expected: str) -> Arr
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got values of dtype {array.dtype}, expected {expected}")
     return array
+
+
+def as_weights(value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return value as an array of weights, finite and 0 or more; else TypeError or ValueError."""
+    weights = as_array("weights", value, "biuf", "real numbers")
+    if weights.shape != shape:
+        raise ValueError(f"weights: got shape {weights.shape}, expected {shape}")
+    if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
+        raise ValueError("weights: some are negative or not finite, expected 0 or more")
+    return weights

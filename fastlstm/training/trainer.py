@@ -9,20 +9,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._version import __version__
 from fastlstm.arguments import RealArray, as_size
 from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint
 from fastlstm.training.losses import Score
-from fastlstm.training.network import Network
+from fastlstm.training.network import Network, as_clip
 from fastlstm.training.sequences import Rows, Sequences, generator
 
 #: A checkpoint of another layout is refused.
-_VERSION = 1
+_VERSION = 2
 
 
 class Epoch(NamedTuple):
@@ -80,8 +82,8 @@ class Trainer:
     patience : int, optional
         Stop when so many epochs have gone by without a better validation loss.
     seed : int
-        For the order of sequences, 0 or more. The generator of an epoch is made from the seed and
-        the epoch's number, so these two are all of its state.
+        For the order of sequences, from 0 to 2**63 - 1. The generator of an epoch is made from the
+        seed and the epoch's number, so these two are all of its state.
 
     Attributes
     ----------
@@ -123,6 +125,10 @@ class Trainer:
             _check_fit("validation", validation, network)
         elif patience is not None:
             raise ValueError("patience: got a number, but there is no validation to watch")
+        if not isinstance(optimizer, SGD | Adam):
+            raise TypeError(f"optimizer: got {type(optimizer).__name__}, expected SGD, Adam, AdamW")
+        if not isinstance(schedule, str):
+            raise TypeError(f"schedule: got {schedule!r}, expected a str")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(SCHEDULES)}")
         self.network = network
@@ -131,9 +137,7 @@ class Trainer:
         self.optimizer = optimizer
         self.epochs = as_size("epochs", epochs)
         self.batch_size = as_size("batch_size", batch_size)
-        if not clip > 0:
-            raise ValueError(f"clip: got {clip}, expected a number above 0")
-        self.clip = clip
+        self.clip = as_clip(clip)
         self.schedule = schedule
         self.patience = None if patience is None else as_size("patience", patience)
         self.seed = seed
@@ -195,12 +199,14 @@ class Trainer:
             On Ctrl-C, after the step at hand is finished; at once if pressed twice. `fit` or, in
             another process, `load` and `fit` continue as if nothing had been.
         FloatingPointError
-            If the loss or the gradient is no longer finite. The step is then not taken.
+            As from `step`.
         OSError
-            If a checkpoint can't be written.
+            If a checkpoint can't be written; before the first step, if there is no such folder.
         """
         if every is not None:
             every = as_size("every", every)
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {Path(path).parent}")
         with _interrupt_deferred() as interrupted:
             while not (self.finished or interrupted()):
                 score = self.step()
@@ -225,7 +231,9 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            If the loss or the gradient is not finite. Nothing is changed then.
+            If the loss or the gradient is not finite: nothing is changed then. If the validation
+            loss is not: then parameters and optimiser are those after the step, and `load` goes
+            back to a checkpoint before it.
         RuntimeError
             If the run is finished.
         """
@@ -235,10 +243,12 @@ class Trainer:
         batch = self.training.batch(self._order[start : start + self.batch_size])
         self.optimizer.lr = SCHEDULES[self.schedule](self._lr, self.steps, self.total_steps)
         score = self.network.train_step(self.optimizer, *batch, clip=self.clip)
+        ends = self.position + 1 == self._steps_per_epoch
+        validation = self._validate() if ends else None
         self.running += score
         self.steps += 1
-        if self.position == self._steps_per_epoch:
-            self._end_epoch()
+        if ends:
+            self._end_epoch(validation)
         return score
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -259,8 +269,9 @@ class Trainer:
         OSError
             If there is no such file.
         ValueError
-            If it is corrupt, or of a run with other data or options. `epochs` (with the constant
-            schedule) and `patience` may differ. The trainer is then as it was.
+            If it is corrupt, or of a run with other data or options, or another version of fastlstm
+            or NumPy. `epochs` (with the constant schedule) and `patience` may differ. The trainer
+            is then as it was.
         """
         state = checkpoint.read(path)
         try:
@@ -293,12 +304,12 @@ class Trainer:
         """
         options = {f"option.{key}": value for key, value in self._options.items()}
         names = [*options, "version", "parameters", "best_parameters", "best_epoch", "steps"]
-        if missing := [name for name in [*names, "running", "history"] if name not in state]:
-            raise ValueError(f"no checkpoint of a training run: missing {', '.join(missing)}")
         for name, own in {"version": _VERSION, **options}.items():
-            if (given := np.asarray(state[name]).item()) != own:
+            if name in state and (given := np.asarray(state[name]).item()) != own:
                 name = name.removeprefix("option.")
                 raise ValueError(f"{name} was {given}, expected {own} as in this run")
+        if missing := [name for name in [*names, "running", "history"] if name not in state]:
+            raise ValueError(f"no checkpoint of a training run: missing {', '.join(missing)}")
         steps, best_epoch = (_as_count(name, state[name]) for name in ("steps", "best_epoch"))
         running = _as_floats("running", state["running"], (3,))
         history = _as_floats("history", state["history"], (steps // self._steps_per_epoch, 2, 3))
@@ -329,10 +340,13 @@ class Trainer:
     def _options(self) -> dict[str, str | int | float]:
         """What must be the same for a run to be continued, and can be held by an array."""
         return {
+            # Other versions may round otherwise.
+            "version of fastlstm": __version__,
+            "version of NumPy": np.__version__,
             "network": repr(self.network),
             "optimizer": self._first_optimizer,
             "batch_size": self.batch_size,
-            "clip": float(self.clip),
+            "clip": self.clip,
             "schedule": self.schedule,
             "epochs": 0 if self.schedule == "constant" else self.epochs,
             "seed": self.seed,
@@ -344,10 +358,20 @@ class Trainer:
         """Return the order of the sequences in the current epoch."""
         return generator(self.seed, 1, len(self.history)).permutation(len(self.training))
 
-    def _end_epoch(self) -> None:
-        validation = None
-        if self.validation is not None:
-            validation = evaluate(self.network, self.validation, self.batch_size)
+    def _validate(self) -> Score | None:
+        """Score the validation sequences, if there are any."""
+        if self.validation is None:
+            return None
+        score = evaluate(self.network, self.validation, self.batch_size)
+        if not math.isfinite(score.loss):
+            raise FloatingPointError(
+                f"the training diverged: validation loss {score.loss}; "
+                "a smaller lr or clip may help, or inputs are not finite"
+            )
+        return score
+
+    def _end_epoch(self, validation: Score | None) -> None:
+        if validation is not None:
             best = self.history[self.best_epoch - 1].validation if self.best_epoch else None
             if best is None or validation.loss < best.loss:
                 self._best = self.network.parameters.copy()
@@ -358,7 +382,14 @@ class Trainer:
 
 
 def evaluate(network: Network, sequences: Sequences, batch_size: int = 32) -> Score:
-    """Score the answers of a network to all sequences, ``batch_size`` of them at a time."""
+    """Score the answers of a network to all sequences, ``batch_size`` of them at a time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or the sequences do not fit the network.
+    """
+    _check_fit("sequences", sequences, network)
     return sum(
         (network.score(*batch) for batch in sequences.batches(as_size("batch_size", batch_size))),
         start=Score(),
@@ -387,6 +418,8 @@ def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
 
 def _check_fit(name: str, sequences: Sequences, network: Network) -> None:
     """Raise unless the sequences are such that the network can answer them."""
+    if not isinstance(network, Network):
+        raise TypeError(f"network: got {type(network).__name__}, expected a Network")
     if not isinstance(sequences, Sequences):
         raise TypeError(f"{name}: got {type(sequences).__name__}, expected Sequences")
     problems = []
