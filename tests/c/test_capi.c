@@ -270,27 +270,28 @@ static void test_strides(void) {
 
     for (int t = 0; t < T; t++)
         memcpy(x_other + (T - 1 - t) * B * I, x + t * B * I, sizeof(float) * B * I);
-    CHECK(fl_forward(model, T, B, NULL, x_other + (T - 1) * B * I, -B * I, I, h_0, c_0, got.y, B * H, H,
-                     got.h_n, got.c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x_other + (T - 1) * B * I, -B * I, I, h_0, c_0, got.y,
+                     B * H, H, got.h_n, got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     for (int t = 0; t < T; t++) memcpy(x_other + t * B * I, x, sizeof(float) * B * I);
-    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, h_0, c_0, expected.y, B * H, H, expected.h_n,
-                     expected.c_n) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, 0, I, h_0, c_0, got.y, B * H, H, got.h_n, got.c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, h_0, c_0, expected.y, B * H, H,
+                     expected.h_n, expected.c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, 0, I, h_0, c_0, got.y, B * H, H, got.h_n, got.c_n) ==
+          FL_OK);
     CHECK(same_bits(&expected, &got));
 
     /* The state may be updated in place, and left out at first. */
     memcpy(got.h_n, h_0, got.state_bytes);
     memcpy(got.c_n, c_0, got.state_bytes);
-    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, got.h_n, got.c_n, got.y, B * H, H, got.h_n,
-                     got.c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, got.h_n, got.c_n, got.y, B * H, H,
+                     got.h_n, got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
     memset(h_0, 0, got.state_bytes);
     CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, h_0, expected.y, B * H, H, expected.h_n,
                      expected.c_n) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, NULL, NULL, got.y, B * H, H, got.h_n, got.c_n) ==
-          FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, NULL, NULL, got.y, B * H, H, got.h_n,
+                     got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     fl_model_destroy(model);
@@ -348,8 +349,10 @@ static void test_errors(void) {
     CHECK(fl_forward(model, 1, -1, NULL, data, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
     CHECK(fl_forward(model, 1, 1, NULL, NULL, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
     CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, NULL, 3, 3, h, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, NULL, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, NULL, c) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, NULL) ==
+          FL_ERROR_ARGUMENT);
     CHECK(fl_forward(model, 1, PTRDIFF_MAX / 8, NULL, data, 0, 0, NULL, NULL, data, 0, 0, h, c) ==
           FL_ERROR_OVERFLOW);
     CHECK(h[0] == 1 && h[2] == 3 && c[0] == 4 && c[2] == 6); /* nothing changed */

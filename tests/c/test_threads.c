@@ -58,8 +58,8 @@ static void free_problem(problem *p) {
 
 static result run(const problem *p) {
     result r = {numbers(p->y_count, 4), numbers(p->state_count, 5), numbers(p->state_count, 6)};
-    CHECK(fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1, r.y,
-                     p->B * p->width, p->width, r.h_n, r.c_n) == FL_OK);
+    CHECK(fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1,
+                     r.y, p->B * p->width, p->width, r.h_n, r.c_n) == FL_OK);
     return r;
 }
 
