@@ -3,6 +3,9 @@ from typing import Any, Literal, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm.parameters import Architecture
+from fastlstm.variants import Cell, Masks
+
 _Array = npt.NDArray[np.floating[Any]]
 
 def available_isas() -> tuple[str, ...]: ...
@@ -20,11 +23,8 @@ def limit_read(x: _Array, repeats: int, isa: str | None = None) -> float: ...
 class Model:
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        num_directions: int,
-        bias: bool,
+        sizes: Architecture,
+        cell: Cell,
         parameters: _Array,
         isa: str | None,
     ) -> None: ...
@@ -32,6 +32,8 @@ class Model:
     def input_size(self) -> int: ...
     @property
     def hidden_size(self) -> int: ...
+    @property
+    def output_size(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
     @property
@@ -47,12 +49,13 @@ class Model:
         x: _Array,
         h_0: _Array | None,
         c_0: _Array | None,
-        y: _Array,
+        y: _Array | None,
         h_n: _Array,
         c_n: _Array,
         batch_first: bool = False,
         tape: _Array | None = None,
         starts: npt.NDArray[np.intp] | None = None,
+        masks: Masks | None = None,
     ) -> None: ...
     @property
     def parameter_count(self) -> int: ...
@@ -75,6 +78,7 @@ class Model:
         batch_first: bool = False,
         starts: npt.NDArray[np.intp] | None = None,
         batch_size: int = 0,
+        masks: Masks | None = None,
     ) -> None: ...
 
 class StreamBase:
@@ -84,6 +88,8 @@ class StreamBase:
     def input_size(self) -> int: ...
     @property
     def hidden_size(self) -> int: ...
+    @property
+    def output_size(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
     @property

@@ -20,6 +20,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, strcmp
 
+from fastlstm.variants import ACTIVATIONS
+
 
 cdef extern from "fastlstm.h" nogil:
     ctypedef enum fl_status:
@@ -33,6 +35,9 @@ cdef extern from "fastlstm.h" nogil:
         FL_FLOAT32
         FL_FLOAT64
 
+    ctypedef enum fl_activation:
+        FL_USUAL
+
     ctypedef struct fl_config:
         ptrdiff_t input_size
         ptrdiff_t hidden_size
@@ -40,6 +45,23 @@ cdef extern from "fastlstm.h" nogil:
         ptrdiff_t num_directions
         int has_bias
         fl_dtype dtype
+        ptrdiff_t proj_size
+        int has_peepholes
+        int coupled_gates
+        fl_activation gate_activation
+        fl_activation cell_activation
+        fl_activation output_activation
+        double clip
+        double cell_clip
+        double zoneout_h
+        double zoneout_c
+        int layer_norm
+
+    ctypedef struct fl_masks:
+        const void *recurrent
+        const void *between
+        const void *zoneout_h
+        const void *zoneout_c
 
     ctypedef struct fl_model:
         pass
@@ -65,12 +87,12 @@ cdef extern from "fastlstm.h" nogil:
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, size_t *)
     fl_status fl_record(
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
+        const void *, const fl_masks *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
     fl_status fl_backward(
         const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *,
-        ptrdiff_t, ptrdiff_t,
-        const void *, const void *, const void *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, int, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
+        ptrdiff_t, ptrdiff_t, const void *, const void *, const fl_masks *, const void *,
+        const void *, ptrdiff_t, ptrdiff_t, const void *, const void *, int, void *, ptrdiff_t,
+        ptrdiff_t, void *, void *, void *)
 
     ctypedef struct fl_stream:
         pass
@@ -250,15 +272,38 @@ cdef void *_data(_Buffer buffer) noexcept:
     return NULL if buffer is None else buffer.view.buf
 
 
+cdef fl_activation _activation(str name) except *:
+    """The C core's number of an activation; they follow FL_USUAL, which the core has besides."""
+    cdef int index = ACTIVATIONS.index(name)
+    return <fl_activation> (index + 1)
+
+
+cdef class _Masks:
+    """Masks of a call, checked, or none. steps: the two axes of time and batch, or of packed rows."""
+
+    cdef _Buffer recurrent, between, zoneout_h, zoneout_c
+    cdef fl_masks masks
+
+    def __cinit__(self, Model model, object masks, ptrdiff_t B, tuple steps):
+        LD, P = model.num_layers * model.num_directions, model.output_size
+        recurrent, between, zoneout_h, zoneout_c = masks
+        self.recurrent = model.contiguous(recurrent, (LD, B, P), False)
+        above = (model.num_layers - 1, *steps, model.num_directions * P)
+        self.between = model.contiguous(between, above, False)
+        self.zoneout_h = model.contiguous(zoneout_h, (LD, *steps, P), False)
+        self.zoneout_c = model.contiguous(zoneout_c, (LD, *steps, model.hidden_size), False)
+        self.masks = fl_masks(
+            _data(self.recurrent), _data(self.between), _data(self.zoneout_h),
+            _data(self.zoneout_c))
+
+
 cdef class Model:
     """Parameters of a stack of layers, packed for one instruction set. Immutable.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, num_directions : int
-        I, H, L and D.
-    bias : bool
-        Whether the parameters hold biases.
+    sizes : fastlstm.parameters.Architecture
+    cell : fastlstm.variants.Cell
     parameters : ndarray (N,), float32 or float64, contiguous
         All parameters in the order of PyTorch's ``state_dict``; its dtype is the model's.
     isa : str or None
@@ -266,25 +311,34 @@ cdef class Model:
     """
 
     cdef fl_model *model
-    cdef readonly ptrdiff_t input_size, hidden_size, num_layers, num_directions
+    cdef readonly ptrdiff_t input_size, hidden_size, num_layers, num_directions, output_size
     cdef readonly bint is_double
     cdef readonly size_t parameter_count
 
-    def __cinit__(
-        self, ptrdiff_t input_size, ptrdiff_t hidden_size, ptrdiff_t num_layers,
-        ptrdiff_t num_directions, bint bias, object parameters, object isa,
-    ):
+    def __cinit__(self, object sizes, object cell, object parameters, object isa):
         cdef bytes isa_name = _isa_bytes(isa)
         cdef fl_config config
         cdef size_t count
         cdef fl_status status
         self.is_double = parameters.dtype == "float64"
-        self.input_size = config.input_size = input_size
-        self.hidden_size = config.hidden_size = hidden_size
-        self.num_layers = config.num_layers = num_layers
-        self.num_directions = config.num_directions = num_directions
-        config.has_bias = bias
+        self.input_size = config.input_size = sizes.input_size
+        self.hidden_size = config.hidden_size = sizes.hidden_size
+        self.num_layers = config.num_layers = sizes.num_layers
+        self.num_directions = config.num_directions = sizes.num_directions
+        self.output_size = sizes.output_size
+        config.has_bias = sizes.bias
         config.dtype = FL_FLOAT64 if self.is_double else FL_FLOAT32
+        config.proj_size = sizes.proj_size
+        config.has_peepholes = sizes.peepholes
+        config.coupled_gates = sizes.coupled_gates
+        config.gate_activation = _activation(cell.gate_activation)
+        config.cell_activation = _activation(cell.cell_activation)
+        config.output_activation = _activation(cell.output_activation)
+        config.clip = cell.clip or 0
+        config.cell_clip = cell.cell_clip or 0
+        config.zoneout_h = cell.zoneout_h
+        config.zoneout_c = cell.zoneout_c
+        config.layer_norm = sizes.layer_norm
         _raise_status(fl_parameter_count(&config, &count))
         self.parameter_count = count
         cdef _Buffer vector = _Buffer(parameters, self.is_double, (count,), False)
@@ -308,7 +362,8 @@ cdef class Model:
         return fl_model_bytes(self.model)
 
     def forward(
-        self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None, starts=None
+        self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None, starts=None,
+        masks=None,
     ):
         """Run the stack over a batch of sequences.
 
@@ -316,16 +371,19 @@ cdef class Model:
         ----------
         x : ndarray (T, B, I), or (B, T, I) with batch_first
             The last axis contiguous, the others of any stride.
-        h_0, c_0 : ndarray (L*D, B, H), contiguous, or None for zeros
-        y : ndarray (T, B, D*H), or (B, T, D*H) with batch_first
-            Written. The last axis contiguous.
-        h_n, c_n : ndarray (L*D, B, H), contiguous
+        h_0, c_0 : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None for zeros
+        y : ndarray (T, B, D*P), or (B, T, D*P) with batch_first, contiguous; or None
+            Written, unless only the final states are wanted.
+        h_n, c_n : ndarray (L*D, B, P), (L*D, B, H), contiguous
             Written.
         tape : ndarray (N,), contiguous, or None
             Written for :meth:`backward`; N is given by :meth:`tape_size`.
         starts : ndarray (T + 1,) of intp, contiguous, or None
             For packed rows: x is (1, starts[T], I), y likewise, and B is that of h_n. See
             ``fastlstm.h``; checked there.
+        masks : fastlstm.variants.Masks or None
+            Contiguous, the axes of time and batch in that order, or (1, starts[T]). Only with a
+            tape.
         """
         cdef int time_axis = 1 if batch_first else 0
         cdef int batch_axis = 1 - time_axis
@@ -337,20 +395,20 @@ cdef class Model:
         cdef const ptrdiff_t *starts_data = starts_.data
         if starts is not None:
             T, B = starts_.steps, h_n.shape[1]
-        state = (self.num_layers * self.num_directions, B, self.hidden_size)
+        h_shape = (self.num_layers * self.num_directions, B, self.output_size)
+        c_shape = (self.num_layers * self.num_directions, B, self.hidden_size)
         outer = (x_shape[0], x_shape[1])
 
         cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)
-        cdef _Buffer y_ = _Buffer(
-            y, self.is_double, (*outer, self.num_directions * self.hidden_size), True)
-        cdef _Buffer h_n_ = _Buffer(h_n, self.is_double, state, True)
-        cdef _Buffer c_n_ = _Buffer(c_n, self.is_double, state, True)
         x_.require_contiguous(2)
-        y_.require_contiguous(0)
+        cdef _Buffer y_ = self.contiguous(
+            y, (*outer, self.num_directions * self.output_size), True)
+        cdef _Buffer h_n_ = _Buffer(h_n, self.is_double, h_shape, True)
+        cdef _Buffer c_n_ = _Buffer(c_n, self.is_double, c_shape, True)
         h_n_.require_contiguous(0)
         c_n_.require_contiguous(0)
-        cdef _Buffer h_0_ = self.contiguous(h_0, state, False)
-        cdef _Buffer c_0_ = self.contiguous(c_0, state, False)
+        cdef _Buffer h_0_ = self.contiguous(h_0, h_shape, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, c_shape, False)
         cdef const void *h_0_data = _data(h_0_)
         cdef const void *c_0_data = _data(c_0_)
         cdef _Buffer tape_ = None
@@ -358,23 +416,33 @@ cdef class Model:
             tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), True)
 
         cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
-        cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(batch_axis)
+        cdef ptrdiff_t y_t = 0, y_b = 0
+        if y_ is not None:
+            y_t, y_b = y_.stride(time_axis), y_.stride(batch_axis)
+        cdef void *y_data = _data(y_)
         cdef void *tape_data = _data(tape_)
         cdef bint recording = tape is not None
+        cdef _Masks masks_ = None
+        cdef const fl_masks *masks_data = NULL
+        if masks is not None:
+            if not recording:
+                raise ValueError("masks without a tape")
+            masks_ = _Masks(self, masks, B, outer if starts is not None else (T, B))
+            masks_data = &masks_.masks
         cdef fl_status status
         with nogil:
             if recording:
                 status = fl_record(
                     self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    y_.view.buf, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
+                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
             else:
                 status = fl_forward(
                     self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    y_.view.buf, y_t, y_b, h_n_.view.buf, c_n_.view.buf)
+                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf)
         _raise_status(status)
 
     def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
-        """Return how many numbers a tape has: L*D*T*B*5*H, or L*D*starts[T]*5*H."""
+        """Return how many numbers a tape has: L*D*T*B or L*D*starts[T] times a record's size."""
         cdef size_t size
         cdef _Starts starts_ = _Starts(starts, None)
         if starts is not None:
@@ -384,7 +452,7 @@ cdef class Model:
 
     def backward(
         self, parameters, x, h_0, c_0, tape, dy, dh_n, dc_n, dx, dh_0, dc_0, dparameters,
-        bint accumulate, bint batch_first=False, starts=None, ptrdiff_t batch_size=0,
+        bint accumulate, bint batch_first=False, starts=None, ptrdiff_t batch_size=0, masks=None,
     ):
         """Backpropagate through a recorded call of :meth:`forward`.
 
@@ -392,13 +460,13 @@ cdef class Model:
         ----------
         parameters : ndarray (N,), contiguous
             What the model was made of.
-        x, h_0, c_0, tape
+        x, h_0, c_0, tape, masks
             Those of :meth:`forward`.
         dy : ndarray of the shape of y, or None for zeros
             The last axis contiguous, the others of any stride.
-        dh_n, dc_n : ndarray (L*D, B, H), contiguous, or None for zeros
+        dh_n, dc_n : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None for zeros
         dx : ndarray of the shape of x, contiguous, or None
-        dh_0, dc_0 : ndarray (L*D, B, H), contiguous, or None
+        dh_0, dc_0 : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None
         dparameters : ndarray (N,), contiguous, or None
             Written; None where it is not wanted.
         accumulate : bool
@@ -416,7 +484,8 @@ cdef class Model:
         cdef const ptrdiff_t *starts_data = starts_.data
         if starts is not None:
             T, B = starts_.steps, batch_size
-        state = (self.num_layers * self.num_directions, B, self.hidden_size)
+        h_shape = (self.num_layers * self.num_directions, B, self.output_size)
+        c_shape = (self.num_layers * self.num_directions, B, self.hidden_size)
         outer = (x_shape[0], x_shape[1])
         vector = (self.parameter_count,)
 
@@ -426,19 +495,24 @@ cdef class Model:
         cdef _Buffer tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), False)
         if parameters_ is None or tape_ is None:
             raise TypeError("parameters and tape must be arrays")
-        cdef _Buffer h_0_ = self.contiguous(h_0, state, False)
-        cdef _Buffer c_0_ = self.contiguous(c_0, state, False)
-        cdef _Buffer dh_n_ = self.contiguous(dh_n, state, False)
-        cdef _Buffer dc_n_ = self.contiguous(dc_n, state, False)
-        cdef _Buffer dh_0_ = self.contiguous(dh_0, state, True)
-        cdef _Buffer dc_0_ = self.contiguous(dc_0, state, True)
+        cdef _Buffer h_0_ = self.contiguous(h_0, h_shape, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, c_shape, False)
+        cdef _Buffer dh_n_ = self.contiguous(dh_n, h_shape, False)
+        cdef _Buffer dc_n_ = self.contiguous(dc_n, c_shape, False)
+        cdef _Buffer dh_0_ = self.contiguous(dh_0, h_shape, True)
+        cdef _Buffer dc_0_ = self.contiguous(dc_0, c_shape, True)
+        cdef _Masks masks_ = None
+        cdef const fl_masks *masks_data = NULL
+        if masks is not None:
+            masks_ = _Masks(self, masks, B, outer if starts is not None else (T, B))
+            masks_data = &masks_.masks
         cdef _Buffer dparameters_ = self.contiguous(dparameters, vector, True)
         cdef _Buffer dx_ = self.contiguous(dx, (*outer, self.input_size), True)
         cdef _Buffer dy_ = None
         cdef ptrdiff_t dy_t = 0, dy_b = 0, dx_t = 0, dx_b = 0
         if dy is not None:
             dy_ = _Buffer(
-                dy, self.is_double, (*outer, self.num_directions * self.hidden_size), False)
+                dy, self.is_double, (*outer, self.num_directions * self.output_size), False)
             dy_.require_contiguous(2)
             dy_t, dy_b = dy_.stride(time_axis), dy_.stride(batch_axis)
         if dx_ is not None:
@@ -457,8 +531,9 @@ cdef class Model:
         with nogil:
             status = fl_backward(
                 self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
-                h_0_data, c_0_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data, dc_n_data, accumulate, dx_data,
-                dx_t, dx_b, dh_0_data, dc_0_data, dparameters_data)
+                h_0_data, c_0_data, masks_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data,
+                dc_n_data, accumulate, dx_data, dx_t, dx_b, dh_0_data, dc_0_data,
+                dparameters_data)
         _raise_status(status)
 
     cdef _Buffer contiguous(self, object array, tuple shape, bint writable):
@@ -555,7 +630,7 @@ cdef class StreamBase:
         B.
     batch_first : bool
         Layout of the chunks of :meth:`_push`.
-    y : ndarray (B, H) of the model's dtype, contiguous
+    y : ndarray (B, P) of the model's dtype, contiguous
         The array for the results of steps without ``out``. Kept, nobody else may have it.
     """
 
@@ -577,7 +652,7 @@ cdef class StreamBase:
         self.model = model
         self.batch_size = batch_size
         self.batch_first = batch_first
-        self.own = _Buffer(y, model.is_double, (batch_size, model.hidden_size), True)
+        self.own = _Buffer(y, model.is_double, (batch_size, model.output_size), True)
         self.own.require_contiguous(0)
         self.dtype = y.dtype
         self.array_type = type(y)
@@ -587,12 +662,12 @@ cdef class StreamBase:
         self.itemsize = self.own.view.itemsize
         self.format_char = self.own.view.format[0]
         cdef object row = batch_size * self.itemsize  # a Python int: OverflowError, no wraparound
-        self.y_bytes = row * model.hidden_size
+        self.y_bytes = row * model.output_size
         self.x_bytes = row * model.input_size
         self.x_copy = None
-        cdef double inputs = model.input_size + (model.num_layers - 1.0) * model.hidden_size
+        cdef double inputs = model.input_size + (model.num_layers - 1.0) * model.output_size
         self.step_flops = 8.0 * batch_size * model.hidden_size * (
-            inputs + <double> model.num_layers * model.hidden_size)
+            inputs + <double> model.num_layers * model.output_size)
 
     def __dealloc__(self):
         fl_stream_destroy(self.stream)
@@ -614,6 +689,11 @@ cdef class StreamBase:
         return self.model.hidden_size
 
     @property
+    def output_size(self):
+        """P: numbers of a hidden state, H where there is no projection."""
+        return self.model.output_size
+
+    @property
     def num_layers(self):
         """L."""
         return self.model.num_layers
@@ -633,7 +713,7 @@ cdef class StreamBase:
         """Address of ``void fl_stream_step(void *stream, const void *x_t, void *y_t)``.
 
         For Numba, ctypes, cffi and C. It steps the stream at :attr:`address` and checks nothing:
-        x_t (B, I) and y_t (B, H) are contiguous, of the stream's dtype, and do not overlap; one
+        x_t (B, I) and y_t (B, P) are contiguous, of the stream's dtype, and do not overlap; one
         thread at a time uses the stream; the stream object is alive.
         """
         return <uintptr_t> &fl_stream_step
@@ -681,14 +761,14 @@ cdef class StreamBase:
             The next input of each sequence. A C-contiguous array of the stream's dtype is read
             in place; anything else is converted, as by calling the layer, which is slower and
             allocates.
-        out : ndarray (B, H), or (H,) for x_t (I,), optional
+        out : ndarray (B, P), or (P,) for x_t (I,), optional
             Takes the result: C-contiguous, of the stream's dtype, sharing no memory with x_t.
 
         Returns
         -------
-        y_t : ndarray (B, H), or (H,) for x_t (I,)
+        y_t : ndarray (B, P), or (P,) for x_t (I,)
             Hidden states of the last layer: ``out``, or else the stream's own array, read-only.
-            It may be the next x_t, if H is I.
+            It may be the next x_t, if P is I.
 
         Raises
         ------
@@ -727,7 +807,7 @@ cdef class StreamBase:
             return self.own_batch if ndim == 2 else self.own_single
 
         out_ndim = self.take(
-            out, &y, self.model.hidden_size, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
+            out, &y, self.model.output_size, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
         y_start = <char *> y.buf if out_ndim else NULL
         if (
             out_ndim != ndim
@@ -772,7 +852,7 @@ cdef class StreamBase:
         ----------
         x : ndarray (T, B, I), or (B, T, I) with batch_first
             The last axis contiguous, the others of any stride.
-        y : ndarray (T, B, H), or (B, T, H) with batch_first, contiguous
+        y : ndarray (T, B, P), or (B, T, P) with batch_first, contiguous
             Written.
         """
         cdef int time_axis = 1 if self.batch_first else 0
@@ -780,7 +860,7 @@ cdef class StreamBase:
         outer = (self.batch_size, T) if self.batch_first else (T, self.batch_size)
         cdef bint is_double = self.model.is_double
         cdef _Buffer x_ = _Buffer(x, is_double, (*outer, self.model.input_size), False)
-        cdef _Buffer y_ = _Buffer(y, is_double, (*outer, self.model.hidden_size), True)
+        cdef _Buffer y_ = _Buffer(y, is_double, (*outer, self.model.output_size), True)
         x_.require_contiguous(2)
         y_.require_contiguous(0)
         cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(1 - time_axis)
@@ -807,21 +887,21 @@ cdef class StreamBase:
         fl_stream_reset(self.stream, <const unsigned char *> chosen)
 
     def _get_state(self, h, c):
-        """Copy the state to h and c (L, B, H), contiguous."""
-        cdef _Buffer h_ = self.state_buffer(h, True)
-        cdef _Buffer c_ = self.state_buffer(c, True)
+        """Copy the state to h (L, B, P) and c (L, B, H), contiguous."""
+        cdef _Buffer h_ = self.state_buffer(h, self.model.output_size, True)
+        cdef _Buffer c_ = self.state_buffer(c, self.model.hidden_size, True)
         self.check_free()
         fl_stream_get_state(self.stream, h_.view.buf, c_.view.buf)
 
     def _set_state(self, h, c):
-        """Copy the state from h and c (L, B, H), contiguous."""
-        cdef _Buffer h_ = self.state_buffer(h, False)
-        cdef _Buffer c_ = self.state_buffer(c, False)
+        """Copy the state from h (L, B, P) and c (L, B, H), contiguous."""
+        cdef _Buffer h_ = self.state_buffer(h, self.model.output_size, False)
+        cdef _Buffer c_ = self.state_buffer(c, self.model.hidden_size, False)
         self.check_free()
         fl_stream_set_state(self.stream, h_.view.buf, c_.view.buf)
 
-    cdef _Buffer state_buffer(self, object array, bint writable):
-        shape = (self.model.num_layers, self.batch_size, self.model.hidden_size)
+    cdef _Buffer state_buffer(self, object array, ptrdiff_t width, bint writable):
+        shape = (self.model.num_layers, self.batch_size, width)
         cdef _Buffer held = _Buffer(array, self.model.is_double, shape, writable)
         held.require_contiguous(0)
         return held

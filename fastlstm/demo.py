@@ -237,15 +237,20 @@ def _compare(layer: LSTM | BiLSTM, x: Float32, rounds: int) -> Comparison:
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     parameters = layer.state_dict()
-    sizes = {"num_layers": layer.num_layers, "num_directions": layer.num_directions}
+    L, D = layer.num_layers, layer.num_directions
 
     def ours() -> NDArray[np.floating[Any]]:
-        return layer(x)[0]
+        y: NDArray[np.floating[Any]] = layer(x)[0]
+        return y
 
     def reference_float32() -> NDArray[np.floating[Any]]:
-        return reference.forward(x, None, parameters, dtype=np.float32, **sizes)[0]
+        return reference.forward(
+            x, None, parameters, dtype=np.float32, num_layers=L, num_directions=D
+        )[0]
 
-    exact = reference.forward(x, None, parameters, dtype=np.float64, **sizes)[0]
+    exact = reference.forward(
+        x, None, parameters, dtype=np.float64, num_layers=L, num_directions=D
+    )[0]
     difference = float(np.max(np.abs(ours() - exact)))
     reference_float32()  # as warm as ours
     # In turns, so that a busy moment of the machine meets both.

@@ -23,12 +23,15 @@ from fastlstm.arguments import (
     check_out,
     with_contiguous_rows,
 )
+from fastlstm.dropout import NOTHING_DRAWN, Drawn, draw, is_random
+from fastlstm.merge import Merged, as_merge_mode, merge, merged_shape
 from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
-from fastlstm.ragged import Ragged, as_lengths, as_offsets
+from fastlstm.ragged import Ragged, as_ragged
 from fastlstm.stream import Stream
-from fastlstm.tape import Recording, Tape
+from fastlstm.tape import Inputs, Recording, Tape
+from fastlstm.variants import Cell, Rates, as_cell, as_rates
 
-#: (h, c), each (L*D, B, H), or (L*D, H) without a batch.
+#: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
 State: TypeAlias = tuple[RealArray, RealArray]
 
 #: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
@@ -51,7 +54,11 @@ class _Recurrent:
     num_layers: Final[int]
     bias: Final[bool]
     batch_first: Final[bool]
+    merge_mode: Final[str | None]
+    return_sequences: Final[bool]
     dtype: Final[np.dtype[Any]]
+    proj_size: Final[int]
+    output_size: Final[int]
 
     def __init__(
         self,
@@ -61,6 +68,22 @@ class _Recurrent:
         *,
         bias: bool = True,
         batch_first: bool = False,
+        proj_size: int = 0,
+        peepholes: bool = False,
+        coupled_gates: bool = False,
+        gate_activation: str = "sigmoid",
+        cell_activation: str = "tanh",
+        output_activation: str = "tanh",
+        clip: float | None = None,
+        cell_clip: float | None = None,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout_h: float = 0.0,
+        zoneout_c: float = 0.0,
+        merge_mode: str | None = "concat",
+        return_sequences: bool = True,
         dtype: npt.DTypeLike = np.float32,
         forget_bias: float | None = None,
         seed: int | np.random.Generator | None = None,
@@ -72,6 +95,29 @@ class _Recurrent:
         self.bias = as_flag("bias", bias)
         self.batch_first = as_flag("batch_first", batch_first)
         self.dtype = as_precision("dtype", dtype)
+        self.merge_mode = as_merge_mode(merge_mode, self.num_directions)
+        self.return_sequences = as_flag("return_sequences", return_sequences)
+        self.cell = as_cell(
+            self.dtype,
+            peepholes=peepholes,
+            coupled_gates=coupled_gates,
+            gate_activation=gate_activation,
+            cell_activation=cell_activation,
+            output_activation=output_activation,
+            clip=clip,
+            cell_clip=cell_clip,
+            layer_norm=layer_norm,
+            zoneout_h=zoneout_h,
+            zoneout_c=zoneout_c,
+        )
+        self.rates = as_rates(
+            self.dtype,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            weight_dropout=weight_dropout,
+        )
+        self.proj_size = _as_proj_size(proj_size, self.hidden_size)
+        self.output_size = self.proj_size or self.hidden_size
         forget = None if forget_bias is None else as_finite("forget_bias", forget_bias, self.dtype)
         if forget is not None and not self.bias:
             raise ValueError("forget_bias: got a number, but bias=False leaves no bias to set")
@@ -81,7 +127,7 @@ class _Recurrent:
                 f"input_size, hidden_size, num_layers: {self.input_size}, {self.hidden_size}, "
                 f"{self.num_layers} make {count} parameters, more than memory can address"
             )
-        vector = initialise(self._architecture, self.dtype, _as_generator(seed), forget)
+        vector = initialise(self._architecture, self.dtype, _as_generator("seed", seed), forget)
         self._isa_asked = isa
         self._set_weights(vector, isa)
 
@@ -103,8 +149,9 @@ class _Recurrent:
         *,
         lengths: npt.ArrayLike | None = None,
         offsets: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
         out: RealArray | None = None,
-    ) -> tuple[RealArray, State]:
+    ) -> tuple[Any, State]:
         """Run the layer over one sequence or a batch of sequences.
 
         Parameters
@@ -114,8 +161,9 @@ class _Recurrent:
             the dtype is right and the last axis has no gaps it is read in place, never copied.
             T = 0 and B = 0 are allowed.
         state : (h_0, c_0), optional
-            Initial hidden and cell state of each layer and direction, each (L*D, B, H), or
-            (L*D, H) with x (T, I); index l*D + d. Zeros when omitted.
+            Initial hidden and cell state of each layer and direction, (L*D, B, P) and (L*D, B, H),
+            or (L*D, P) and (L*D, H) with x (T, I); index l*D + d. P is H where there is no
+            projection. Zeros when omitted.
         lengths : array_like (B,) of integers, optional
             Steps of each sequence, from 0 to T, in any order: the rest of x is padding, whose
             values do not matter, and the work is that of the steps there are. y is 0 beyond a
@@ -123,15 +171,22 @@ class _Recurrent:
             ones), and a reverse direction begins there.
         offsets : array_like (B + 1,) of integers, optional
             For sequences of different lengths without padding: x is (N, I), sequence b its rows
-            offsets[b] to offsets[b + 1] - 1, and y (N, D*H) likewise.
+            offsets[b] to offsets[b + 1] - 1, and y (N, D*P) likewise.
+        resets : array_like of bool, (T, B), (B, T) with ``batch_first``, (T,) or (N,), optional
+            Where the state is zero again before a step, as where an episode ends inside a
+            sequence. Each piece between two resets gives the bits it gives alone: a reverse
+            direction begins at its end, and h_0 counts up to the first reset, or, of a reverse
+            direction, down to the last.
         out : ndarray, optional
             Takes the result y instead of a new array: of y's shape and the layer's dtype,
             C-contiguous, sharing no memory with the inputs.
 
         Returns
         -------
-        y : ndarray (T, B, D*H), (B, T, D*H) with ``batch_first``, or (T, D*H)
-            Hidden states of the last layer, those of the forward direction first.
+        y : ndarray (T, B, D*P), (B, T, D*P) with ``batch_first``, or (T, D*P)
+            Hidden states of the last layer, those of the forward direction first, or merged as
+            ``merge_mode`` says. With ``return_sequences=False`` each direction's last one alone,
+            (B, D*P) or (D*P,).
         (h_n, c_n) : tuple of ndarray
             States after each direction's last step, of the shape of the initial ones; with T = 0
             equal to them.
@@ -148,10 +203,7 @@ class _Recurrent:
         NaN and infinity propagate as the equations have it; they are no error. Denormal numbers
         count as zero.
         """
-        if lengths is None and offsets is None:
-            y, states, _ = self._run(x, state, out, recording=False)
-        else:
-            y, states, _ = self._run_ragged(x, state, lengths, offsets, out, recording=False)
+        y, states, _ = self._run(x, state, lengths, offsets, resets, out, None)
         return y, states
 
     def record(
@@ -161,20 +213,26 @@ class _Recurrent:
         *,
         lengths: npt.ArrayLike | None = None,
         offsets: npt.ArrayLike | None = None,
-    ) -> tuple[RealArray, State, Tape]:
+        resets: npt.ArrayLike | None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> tuple[Any, State, Tape]:
         """Run the layer as a call does, to the bit, and keep what its gradients need.
 
         Parameters
         ----------
-        x, state, lengths, offsets
+        x, state, lengths, offsets, resets
             As for a call. Gradients with respect to padding are 0.
+        rng : int or numpy.random.Generator
+            For a layer that drops (``dropout``, ``recurrent_dropout``, ``weight_dropout``,
+            ``zoneout_h``, ``zoneout_c``), and then needed. One number is drawn for each sequence,
+            and all its masks come of it: a batch in two calls gives the masks of one call.
 
         Returns
         -------
         y : ndarray
         (h_n, c_n) : tuple of ndarray
         tape : Tape
-            Its ``backward`` gives the gradients. 5*L*D*T*B*H numbers.
+            Its ``backward`` gives the gradients. 5*L*D*T*B*H numbers; of a variant L*D*T*B*P more.
 
         Raises
         ------
@@ -200,10 +258,8 @@ class _Recurrent:
         >>> lstm.named_views(grads.params)["weight_hh_l0"].shape
         (20, 5)
         """
-        if lengths is None and offsets is None:
-            y, states, tape = self._run(x, state, None, recording=True)
-        else:
-            y, states, tape = self._run_ragged(x, state, lengths, offsets, None, recording=True)
+        generator = self._as_training_generator(rng)
+        y, states, tape = self._run(x, state, lengths, offsets, resets, None, (generator,))
         assert tape is not None
         return y, states, tape
 
@@ -211,116 +267,133 @@ class _Recurrent:
         self,
         x: npt.ArrayLike,
         state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        out: RealArray | None,
-        *,
-        recording: bool,
-    ) -> tuple[RealArray, State, Tape | None]:
-        rows = with_contiguous_rows(self._as_input(x))
-        batched = rows.ndim == 3
-        D, H = self.num_directions, self.hidden_size
-        y_shape = (*rows.shape[:-1], D * H)
-        batch = (rows.shape[0 if self.batch_first else 1],) if batched else ()
-        state_shape = (self.num_layers * D, *batch, H)
-        h_0, c_0 = self._as_states(state, state_shape)
-        _check_total("x", y_shape, self.dtype)
-        _check_total("x", state_shape, self.dtype)
-
-        if out is not None:
-            h_given, c_given = state or (None, None)
-            inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
-            check_out(out, y_shape, self.dtype, inputs)
-        y = np.empty(y_shape, self.dtype) if out is None else out
-        h_n = np.empty(state_shape, self.dtype)
-        c_n = np.empty(state_shape, self.dtype)
-        vector, model = self._weights
-        records = None
-        if recording:
-            T = rows.shape[1 if batched and self.batch_first else 0]
-            _check_total("x", (T, 5, *state_shape), self.dtype)
-            records = np.empty(model.tape_size(T, *batch or (1,)), self.dtype)
-        model.forward(
-            as_batch(rows, batched),
-            as_batch(h_0, batched),
-            as_batch(c_0, batched),
-            as_batch(y, batched),
-            as_batch(h_n, batched),
-            as_batch(c_n, batched),
-            batched and self.batch_first,
-            records,
-        )
-        if records is None:
-            return y, (h_n, c_n), None
-        # The caller may go on to change the states in place, as when handing them on.
-        h_0, c_0 = (None if a is None else a.copy() for a in (h_0, c_0))
-        call = Recording(
-            vector, model, rows, h_0, c_0, rows.shape, y_shape, state_shape, self.batch_first
-        )
-        return y, (h_n, c_n), Tape(call, records)
-
-    def _run_ragged(
-        self,
-        x: npt.ArrayLike,
-        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
         lengths: npt.ArrayLike | None,
         offsets: npt.ArrayLike | None,
+        resets: npt.ArrayLike | None,
         out: RealArray | None,
-        *,
-        recording: bool,
-    ) -> tuple[RealArray, State, Tape | None]:
-        """Run sequences of different lengths: sorted and packed, see ragged.py."""
+        recording: tuple[np.random.Generator | None] | None,
+    ) -> tuple[Merged, State, Tape | None]:
+        """Check, run and wrap up a call; ``recording`` holds the generator of a recorded one."""
         rows = self._as_input(x)
-        layout = self._as_layout(rows, lengths, offsets)
-        D, H = self.num_directions, self.hidden_size
-        y_shape = (*rows.shape[:-1], D * H)
-        state_shape = (self.num_layers * D, layout.order.size, H)
-        h_0, c_0 = self._as_states(state, state_shape)
-        _check_total("x", y_shape, self.dtype)
-        _check_total("x", state_shape, self.dtype)
+        layout = None
+        if not (lengths is None and offsets is None and resets is None):
+            layout = as_ragged(rows.shape, self.batch_first, lengths, offsets, resets)
+        batched = rows.ndim == 3 or offsets is not None
+        batch: tuple[int, ...] = ()
+        if batched:
+            axis = 0 if self.batch_first else 1
+            batch = (rows.shape[axis] if layout is None else layout.batch_size,)
+        D, P = self.num_directions, self.output_size
+        both_shape = (*(rows.shape[:-1] if self.return_sequences else batch), D * P)
+        h_shape = (self.num_layers * D, *batch, P)
+        c_shape = (*h_shape[:-1], self.hidden_size)
+        h_0, c_0 = self._as_states(state, h_shape, c_shape)
+        _check_total("x", both_shape, self.dtype)
+        _check_total("x", c_shape, self.dtype)
         if out is not None:
-            h_given, c_given = state or (None, None)
-            inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
-            check_out(out, y_shape, self.dtype, inputs)
+            self._check_out(out, both_shape, x, rows, state, (h_0, c_0))
 
-        packed = layout.pack(rows, self.input_size)
-        h_0, c_0 = layout.sort(h_0), layout.sort(c_0)
-        y_packed = np.empty((1, len(packed), D * H), self.dtype)
-        h_n = np.empty(state_shape, self.dtype)
-        c_n = np.empty(state_shape, self.dtype)
+        # As the kernels take them; see tape.Inputs.
+        h_k, c_k = as_batch(h_0, batched), as_batch(c_0, batched)
+        both: RealArray | None = None
+        y_k: RealArray | None = None
+        if layout is None:
+            rows = with_contiguous_rows(rows)
+            x_k, batch_first, starts = as_batch(rows, batched), batched and self.batch_first, None
+            if self.return_sequences:
+                direct = out is not None and self.merge_mode == "concat"
+                both = out if direct else np.empty(both_shape, self.dtype)
+                y_k = as_batch(both, batched)
+            T, S = x_k.shape[1::-1] if batch_first else x_k.shape[:2]
+        else:
+            x_k, batch_first, starts = layout.pack(rows, self.input_size), False, layout.starts
+            h_k, c_k = (layout.spread(a, D, initial=True) for a in (h_k, c_k))
+            if self.return_sequences:
+                y_k = np.empty((1, x_k.shape[1], D * P), self.dtype)
+            T, S = starts.size - 1, layout.order.size
+        h_n = np.empty((h_shape[0], S, P), self.dtype)
+        c_n = np.empty((h_shape[0], S, self.hidden_size), self.dtype)
         vector, model = self._weights
-        records = None
-        if recording:
-            _check_total("x", (5 * self.num_layers, *y_packed.shape), self.dtype)
-            size = model.tape_size(0, layout.order.size, layout.starts)
-            records = np.empty(size, self.dtype)
-        x_packed = packed[np.newaxis]
-        model.forward(x_packed, h_0, c_0, y_packed, h_n, c_n, False, records, layout.starts)
-        y = np.empty(y_shape, self.dtype) if out is None else out
-        if len(packed) != math.prod(y_shape[:-1]):
-            y[...] = 0
-        layout.unpack(y_packed[0], y)
-        states = layout.unsort(h_n), layout.unsort(c_n)
+        drawn, records = NOTHING_DRAWN, None
+        if recording is not None:
+            _check_total("x", (max(T, 1), 6, *c_n.shape), self.dtype)
+            (generator,) = recording
+            if generator is not None:
+                drawn = self._draw(generator, layout, T, S)
+            if drawn.weights is not None:
+                vector = vector * drawn.weights
+                model = _core.Model(self._architecture, self.cell, vector, self.isa)
+            records = np.empty(model.tape_size(T, S, starts), self.dtype)
+        model.forward(x_k, h_k, c_k, y_k, h_n, c_n, batch_first, records, starts, drawn.masks)
+
+        if layout is not None:
+            h_n, c_n = (layout.collect(a, D, initial=False) for a in (h_n, c_n))
+            if y_k is not None:
+                both = np.zeros(both_shape, self.dtype)
+                layout.unpack(y_k[0], both)
+        if both is None:
+            both = np.concatenate(list(h_n[-D:]), axis=-1).reshape(both_shape)
+        y = merge(both, self.merge_mode, out)
+        states = (h_n, c_n) if batched else (h_n.reshape(h_shape), c_n.reshape(c_shape))
         if records is None:
             return y, states, None
         call = Recording(
-            vector, model, x_packed, h_0, c_0, rows.shape, y_shape, state_shape, False, layout
+            vector,
+            model,
+            # The caller may go on to change its states in place, as when handing them on.
+            Inputs(x_k, _copy(h_k), _copy(c_k), batch_first, starts, S),
+            drawn,
+            {"x": rows.shape, "h_0": h_shape, "c_0": c_shape, "params": vector.shape},
+            merged_shape(both_shape, self.merge_mode),
+            self.return_sequences,
+            self.merge_mode,
+            both.copy() if self.merge_mode == "product" else None,
+            layout,
         )
         return y, states, Tape(call, records)
 
-    def _as_layout(
-        self, rows: RealArray, lengths: npt.ArrayLike | None, offsets: npt.ArrayLike | None
-    ) -> Ragged:
-        if lengths is not None and offsets is not None:
-            raise ValueError("lengths, offsets: got both, expected one of them")
-        if lengths is not None:
-            if rows.ndim != 3:
-                raise ValueError(f"lengths: got x of shape {rows.shape}, expected a batch")
-            B, T = rows.shape[:2] if self.batch_first else rows.shape[1::-1]
-            return as_lengths(lengths, T, B, batch_first=self.batch_first)
-        if rows.ndim != 2:
+    def _draw(self, generator: np.random.Generator, layout: Ragged | None, T: int, B: int) -> Drawn:
+        """Draw the masks of a recorded call, as the kernels take them."""
+        of_layer = self._architecture, self.cell, self.rates, generator
+        if layout is None:
+            rows_of = [np.arange(T, dtype=np.intp) * B + b for b in range(B)]
+            return draw(*of_layer, rows_of, T * B, self.dtype).shaped((T, B))
+        rows_of = layout.rows_of_sequences()
+        rows = 1 + max((int(steps[-1]) for steps in rows_of if steps.size), default=-1)
+        return draw(*of_layer, rows_of, rows, self.dtype).packed(layout)
+
+    @property
+    def drops(self) -> bool:
+        """Whether :meth:`record` drops anything, and so needs ``rng``."""
+        return is_random(self.cell, self.rates)
+
+    def _as_training_generator(self, rng: Any) -> np.random.Generator | None:
+        if not self.drops:
+            if rng is not None:
+                raise ValueError("rng: got one, but the layer has nothing to drop")
+            return None
+        if rng is None:
             raise ValueError(
-                f"offsets: got x of shape {rows.shape}, expected (N, {self.input_size})"
+                "rng: missing; the layer drops at random in training, so give record() a "
+                "numpy.random.Generator or a seed"
             )
-        return as_offsets(offsets, len(rows))
+        return _as_generator("rng", rng)
+
+    def _check_out(
+        self,
+        out: RealArray,
+        shape: tuple[int, ...],
+        x: npt.ArrayLike,
+        rows: RealArray,
+        given: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        states: tuple[RealArray | None, RealArray | None],
+    ) -> None:
+        if self.merge_mode is None:
+            raise ValueError("out: got one array, but with merge_mode=None there are two results")
+        h_given, c_given = given or (None, None)
+        h_0, c_0 = states
+        inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
+        check_out(out, merged_shape(shape, self.merge_mode), self.dtype, inputs)
 
     @property
     def parameters(self) -> RealArray:
@@ -387,10 +460,11 @@ class _Recurrent:
         -------
         dict of str to ndarray
             Read-only views: weights change only through :meth:`load_state_dict`, which repacks
-            them. ``weight_ih_l0`` (4H, I) holds W and ``weight_hh_l0`` (4H, H) holds U, each H
-            rows of the gates i, f, g, o; ``bias_ih_l0`` and ``bias_hh_l0`` (4H) add up to b.
-            Higher layers are ``_l1``, ... with W (4H, D*H); reverse directions end in
-            ``_reverse``.
+            them. ``weight_ih_l0`` (4H, I) holds W and ``weight_hh_l0`` (4H, P) holds U, each H
+            rows of the gates i, f, g, o, or 3H of i, g, o with ``coupled_gates``; ``bias_ih_l0``
+            and ``bias_hh_l0`` (4H) add up to b; ``weight_hr_l0`` (P, H) projects;
+            ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0`` (H) are peepholes. Higher
+            layers are ``_l1``, ... with W (4H, D*P); reverse directions end in ``_reverse``.
         """
         return split(self._weights.vector, self._architecture)
 
@@ -423,6 +497,16 @@ class _Recurrent:
             options.append("bias=False")
         if self.batch_first:
             options.append("batch_first=True")
+        if self.proj_size:
+            options.append(f"proj_size={self.proj_size}")
+        for chosen, usual in ((self.cell, Cell()), (self.rates, Rates())):
+            for name, value in chosen._asdict().items():
+                if value != getattr(usual, name):
+                    options.append(f"{name}={value!r}")
+        if self.merge_mode != "concat":
+            options.append(f"merge_mode={self.merge_mode!r}")
+        if not self.return_sequences:
+            options.append("return_sequences=False")
         options.append(f"dtype={self.dtype.name}")
         return f"{type(self).__name__}({', '.join(options)})"
 
@@ -441,12 +525,20 @@ class _Recurrent:
     @property
     def _architecture(self) -> Architecture:
         return Architecture(
-            self.input_size, self.hidden_size, self.num_layers, self.num_directions, self.bias
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.num_directions,
+            self.bias,
+            self.proj_size,
+            self.cell.peepholes,
+            self.cell.coupled_gates,
+            self.cell.layer_norm,
         )
 
     def _set_weights(self, vector: RealArray, isa: str | None) -> None:
         """Pack a parameter vector and take it over. The vector must be the layer's own."""
-        model = _core.Model(*self._architecture, vector, isa)
+        model = _core.Model(self._architecture, self.cell, vector, isa)
         vector.flags.writeable = False
         self._weights = _Weights(vector, model)
 
@@ -461,7 +553,10 @@ class _Recurrent:
         )
 
     def _as_states(
-        self, state: tuple[npt.ArrayLike, npt.ArrayLike] | None, shape: tuple[int, ...]
+        self,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        h_shape: tuple[int, ...],
+        c_shape: tuple[int, ...],
     ) -> tuple[RealArray | None, RealArray | None]:
         if state is None:
             return None, None
@@ -470,14 +565,30 @@ class _Recurrent:
         if len(state) != 2:
             raise ValueError(f"state: got {len(state)} items, expected a pair (h_0, c_0)")
         h_0, c_0 = state
-        return as_state("h_0", h_0, shape, self.dtype), as_state("c_0", c_0, shape, self.dtype)
+        return (
+            as_state("h_0", h_0, h_shape, self.dtype),
+            as_state("c_0", c_0, c_shape, self.dtype),
+        )
 
 
-def _as_generator(seed: Any) -> np.random.Generator:
+def _copy(array: RealArray | None) -> RealArray | None:
+    return None if array is None else array.copy()
+
+
+def _as_generator(name: str, seed: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"seed: got {seed!r}: {error}") from None
+        raise type(error)(f"{name}: got {seed!r}: {error}") from None
+
+
+def _as_proj_size(value: Any, hidden_size: int) -> int:
+    """Return P, 0 for none; ValueError unless it is less than H."""
+    if type(value) is int and value == 0:
+        return 0
+    if hidden_size == 1:
+        raise ValueError(f"proj_size: got {value!r}, but one unit can't be projected to fewer")
+    return as_size("proj_size", value, hidden_size - 1)
 
 
 def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -512,7 +623,36 @@ class LSTM(_Recurrent):
     bias : bool, default True
         Whether there are biases; without, b = 0.
     batch_first : bool, default False
-        Whether x and y are (B, T, ...) instead of (T, B, ...). States are (L*D, B, H) either way.
+        Whether x and y are (B, T, ...) instead of (T, B, ...). States are (L*D, B, ...) either way.
+    proj_size : int, default 0
+        P, numbers to which W_hr projects each hidden state (Sak, Senior and Beaufays 2014), less
+        than H; 0 for no projection, P = H.
+    peepholes : bool, default False
+        Whether gates see the cell state (Gers and Schmidhuber 2000): i and f that of the step
+        before, o the new one, each unit its own.
+    coupled_gates : bool, default False
+        Whether f = 1 - i instead of a gate of its own.
+    gate_activation, cell_activation, output_activation : str
+        Activation of i, f and o; of g; and of c on its way to h: "sigmoid", "tanh", "relu",
+        "hard_sigmoid" (0.2 x + 0.5 between 0 and 1) or "identity". By default sigmoid, tanh, tanh.
+    clip : float, optional
+        Bounds what goes into the activations of the gates and of g to [-clip, clip], as ONNX
+        Runtime and OpenVINO understand ONNX's attribute of the name.
+    cell_clip : float, optional
+        Bounds the cell state to [-cell_clip, cell_clip], as TensorFlow's option of the name.
+    layer_norm : bool, default False
+        Whether W @ x, U @ h and c on its way to h are normalised, each over all its numbers, then
+        scaled and shifted (Ba, Kiros and Hinton 2016, supplement; the biases are the shifts).
+    dropout, recurrent_dropout, weight_dropout : float, default 0
+        What :meth:`record` drops, with the probabilities in [0, 1): numbers of the outputs of all
+        layers but the last; numbers of h on its way into U @ h, the same at each step of a
+        sequence (Gal and Ghahramani 2016); numbers of U, the same for a whole call (DropConnect:
+        Merity, Keskar and Socher 2017). What is kept is scaled by 1 / (1 - rate).
+    zoneout_h, zoneout_c : float, default 0
+        Probability with which :meth:`record` keeps a number of h, or c, of the step before
+        (Krueger et al. 2016). Calls and streams mix both states in that proportion.
+    return_sequences : bool, default True
+        Whether y holds all steps; if not, each direction's last one alone, and no other is written.
     dtype : float32 or float64, default float32
         Precision of parameters, states, results and arithmetic.
     forget_bias : float, optional
@@ -526,8 +666,16 @@ class LSTM(_Recurrent):
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers, num_directions, bias, batch_first, dtype, isa
+    input_size, hidden_size, num_layers, num_directions, bias, batch_first, proj_size, dtype, isa
         As above, read-only; ``num_directions`` (D) is 1, of a :class:`BiLSTM` 2.
+    output_size : int
+        P, also where it is H.
+    cell : fastlstm.variants.Cell
+        The options of the cell, which also has the equations of all variants.
+    drops : bool
+        Whether :meth:`record` drops anything.
+    rates : fastlstm.variants.Rates
+        ``dropout``, ``recurrent_dropout`` and ``weight_dropout``.
 
     Raises
     ------
@@ -550,7 +698,7 @@ class LSTM(_Recurrent):
 
     Names, shapes and meanings are those of ``torch.nn.LSTM``. It differs from it in this: layers
     are one direction (see :class:`BiLSTM` for two); parameters come out read-only; the input is
-    converted to the layer's dtype and T = 0 is allowed; ``dropout`` and ``proj_size`` are missing.
+    converted to the layer's dtype and T = 0 is allowed; a call never drops, :meth:`record` does.
 
     Examples
     --------
@@ -603,8 +751,14 @@ class BiLSTM(_Recurrent):
     The reverse direction has parameters of its own (names ending in ``_reverse``) and runs from
     the last step to the first; the next layer sees both, [forward, reverse], 2H numbers a step
     (Schuster and Paliwal 1997; Graves and Schmidhuber 2005). Parameters, attributes, errors and
-    notes are those of :class:`LSTM`. ``h_n[2*l + 1]`` is the reverse direction's state after its
-    last step, which is step 0 of the sequence.
+    notes are those of :class:`LSTM`, and one more:
+
+    merge_mode : {"concat", "sum", "mean", "product", None}, default "concat"
+        What y is made of the last layer's directions: both side by side, 2P numbers a step; P
+        numbers out of both; or with None a pair (y_forward, y_reverse).
+
+    ``h_n[2*l + 1]`` is the reverse direction's state after its last step, which is step 0 of the
+    sequence.
 
     It is ``torch.nn.LSTM(..., bidirectional=True)``, with the same names and shapes.
 

@@ -12,39 +12,79 @@ from fastlstm.arguments import RealArray, as_real_array
 
 
 class Architecture(NamedTuple):
-    """The sizes that decide which parameters there are."""
+    """The sizes and options that decide which parameters there are."""
 
     input_size: int  # I
     hidden_size: int  # H
     num_layers: int  # L
     num_directions: int  # D
     bias: bool
+    proj_size: int = 0  # P, or 0 for no projection
+    peepholes: bool = False
+    coupled_gates: bool = False
+    layer_norm: bool = False
+
+    @property
+    def output_size(self) -> int:
+        """P: numbers of a hidden state, H where there is no projection."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def gates(self) -> int:
+        """G: gates with weights of their own."""
+        return 3 if self.coupled_gates else 4
 
 
 def parameter_count(sizes: Architecture) -> int:
     """Return how many numbers the parameters hold, by arithmetic alone."""
-    I, H, L, D, bias = sizes
-    rows = 4 * H * D
-    first, above = I + H + 2 * bias, D * H + H + 2 * bias
-    return rows * (first + (L - 1) * above)
+    D, P = sizes.num_directions, sizes.output_size
+    first = _layer_count(sizes, sizes.input_size)
+    above = _layer_count(sizes, D * P)
+    return D * (first + (sizes.num_layers - 1) * above)
+
+
+def _layer_count(sizes: Architecture, input_size: int) -> int:
+    """Numbers of one direction of a layer with an input of that size."""
+    return sum(math.prod(shape) for _, shape in _layer_shapes(sizes, input_size))
+
+
+def _layer_shapes(sizes: Architecture, input_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    H, P, rows = sizes.hidden_size, sizes.output_size, sizes.gates * sizes.hidden_size
+    yield "weight_ih", (rows, input_size)
+    yield "weight_hh", (rows, P)
+    if sizes.bias:
+        yield "bias_ih", (rows,)
+        yield "bias_hh", (rows,)
+    if sizes.proj_size:
+        yield "weight_hr", (P, H)
+    if sizes.peepholes:
+        yield "weight_ci", (H,)
+        if not sizes.coupled_gates:
+            yield "weight_cf", (H,)
+        yield "weight_co", (H,)
+    if sizes.layer_norm:
+        yield "scale_ih", (rows,)
+        yield "scale_hh", (rows,)
+        yield "scale_c", (H,)
+        yield "shift_c", (H,)
 
 
 def parameter_shapes(sizes: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every parameter in the order of PyTorch's ``state_dict``.
 
-    ``weight_ih_l0`` holds W (4H, I), ``weight_hh_l0`` U (4H, H), each H rows of i, f, g, o;
-    ``bias_ih_l0`` and ``bias_hh_l0`` (4H) add up to b. Layer k has ``_lk``, the reverse direction
-    the suffix ``_reverse``.
+    ``weight_ih_l0`` holds W (G*H, I), ``weight_hh_l0`` U (G*H, P), each H rows of i, f, g, o, or of
+    i, g, o where the forget gate is coupled; ``bias_ih_l0`` and ``bias_hh_l0`` (G*H) add up to b;
+    ``weight_hr_l0`` (P, H) projects. What PyTorch does not have comes last: peepholes
+    ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0`` (H), and of layer normalisation
+    ``scale_ih_l0`` and ``scale_hh_l0`` (G*H), ``scale_c_l0`` and ``shift_c_l0`` (H). Layer k has
+    ``_lk``, the reverse direction the suffix ``_reverse``.
     """
-    I, H, L, D, bias = sizes
-    for layer in range(L):
-        for direction in range(D):
+    for layer in range(sizes.num_layers):
+        input_size = sizes.num_directions * sizes.output_size if layer else sizes.input_size
+        for direction in range(sizes.num_directions):
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
-            yield f"weight_ih{suffix}", (4 * H, I if layer == 0 else D * H)
-            yield f"weight_hh{suffix}", (4 * H, H)
-            if bias:
-                yield f"bias_ih{suffix}", (4 * H,)
-                yield f"bias_hh{suffix}", (4 * H,)
+            for name, shape in _layer_shapes(sizes, input_size):
+                yield name + suffix, shape
 
 
 def split(vector: RealArray, sizes: Architecture) -> dict[str, RealArray]:
@@ -67,16 +107,21 @@ def initialise(
     """Return a parameter vector drawn from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's LSTM is.
 
     With ``forget_bias`` the biases of the forget gates add up to that number instead, the usual
-    remedy against forgetting too early in training (Jozefowicz, Zaremba and Sutskever 2015).
+    remedy against forgetting too early in training (Jozefowicz, Zaremba and Sutskever 2015); a
+    coupled input gate opens as that forget gate would close. Scales of layer normalisation are 1
+    and its shift is 0.
     """
     bound = 1 / math.sqrt(sizes.hidden_size)
     count = parameter_count(sizes)
     vector: RealArray = generator.uniform(-bound, bound, count).astype(dtype)
-    if forget_bias is not None:
-        H = sizes.hidden_size
-        for name, view in split(vector, sizes).items():
-            if name.startswith("bias"):
-                view[H : 2 * H] = forget_bias if name.startswith("bias_ih") else 0
+    H = sizes.hidden_size
+    gate, sign = (0, -1) if sizes.coupled_gates else (1, 1)  # 1 - sigmoid(x) = sigmoid(-x)
+    for name, view in split(vector, sizes).items():
+        if name.startswith("bias") and forget_bias is not None:
+            first = name.startswith("bias_ih")
+            view[gate * H : (gate + 1) * H] = sign * forget_bias if first else 0
+        if name.startswith(("scale", "shift")):
+            view[...] = 1 if name.startswith("scale") else 0
     return vector
 
 

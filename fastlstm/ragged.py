@@ -1,8 +1,12 @@
-"""Batches of sequences of different lengths: how they are sorted and packed for the kernels."""
+"""Sequences of different lengths, and such as are cut in pieces: sorted and packed for the kernels.
+
+A piece is a run of steps of one sequence between two resets of its state; without resets every
+sequence is one piece. To the kernels, pieces are sequences.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,71 +16,175 @@ from fastlstm.arguments import RealArray
 Rows = npt.NDArray[np.intp]
 
 
+class Pieces(NamedTuple):
+    """The pieces of B sequences, those of a sequence one after the other in time."""
+
+    lengths: Rows  # (S,)
+    first_rows: Rows  # (S,): where in the caller's array, seen as rows, a piece begins
+    sequence: Rows  # (S,): whose it is
+    first: Rows  # (B,): the first piece of each sequence
+    last: Rows  # (B,)
+    from_zero: npt.NDArray[np.bool_]  # (B,): whether even its first step begins with zeros
+
+
 class Ragged:
     """Where the steps of a batch are found in the caller's array, and where the kernels have them.
 
-    The kernels take rows without padding: those of step 0 of all sequences, the longest sequence
-    first, then those of step 1 of all that have one, and so on.
+    The kernels take rows without padding: those of step 0 of all pieces, the longest piece first,
+    then those of step 1 of all that have one, and so on.
 
     Parameters
     ----------
-    lengths : (B,)
-        Steps of each sequence, 0 or more.
-    first_rows : (B,)
-        Where in the caller's array, seen as rows, a sequence begins.
+    pieces : Pieces
     step : int
-        Rows from one of its steps to the next.
+        Rows from a step to the next of the same sequence.
 
     Attributes
     ----------
     starts : (T + 1,)
         Row at which step t begins, T the longest length; the last one is the number of rows.
-    order : (B,)
-        The caller's number of each sequence, the longest first.
+    order : (S,)
+        The number of each piece, the longest first.
     rows : (starts[-1],)
         The caller's number of each row.
     """
 
-    def __init__(self, lengths: Rows, first_rows: Rows, step: int) -> None:
-        self.order: Rows = np.argsort(-lengths, kind="stable")
-        ordered = lengths[self.order]
+    def __init__(self, pieces: Pieces, step: int) -> None:
+        self.pieces = pieces
+        self.step = step
+        self.order: Rows = np.argsort(-pieces.lengths, kind="stable")
+        ordered = pieces.lengths[self.order]
         T = int(ordered[0]) if ordered.size else 0
-        # Sequences with a step t are those longer than t.
-        counts = lengths.size - np.searchsorted(ordered[::-1], np.arange(T), side="right")
+        # Pieces with a step t are those longer than t.
+        counts = ordered.size - np.searchsorted(ordered[::-1], np.arange(T), side="right")
         self.starts: Rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
         time = np.repeat(np.arange(T), counts)
-        sequence = np.arange(time.size) - self.starts[time]
-        self.rows: Rows = first_rows[self.order][sequence] + time * step
+        piece = np.arange(time.size) - self.starts[time]
+        self.rows: Rows = pieces.first_rows[self.order][piece] + time * step
+        self._place: Rows = np.empty_like(self.order)  # of each piece in the kernels' order
+        self._place[self.order] = np.arange(self.order.size)
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.pieces.first.size
+
+    def rows_of_sequences(self) -> list[Rows]:
+        """Return the caller's rows of each sequence's steps, for those that are one run."""
+        pieces = self.pieces
+        totals = np.bincount(pieces.sequence, pieces.lengths, self.batch_size).astype(np.intp)
+        begin = pieces.first_rows[pieces.first]
+        return [a + np.arange(n) * self.step for a, n in zip(begin, totals, strict=True)]
 
     def pack(self, array: RealArray, width: int) -> RealArray:
-        """Return the rows (N, width) of the caller's array, in any shape that ends in width."""
-        return np.take(array.reshape(-1, width), self.rows, axis=0)
+        """Return the rows (1, N, width) of the caller's array, in any shape that ends in width."""
+        return np.take(array.reshape(-1, width), self.rows, axis=0)[np.newaxis]
 
     def unpack(self, packed: RealArray, out: RealArray) -> None:
         """Write packed rows (N, width) to their places in a C-contiguous array."""
         out.reshape(-1, packed.shape[-1])[self.rows] = packed
 
-    def sort(self, state: RealArray | None) -> RealArray | None:
-        """Return a state (L*D, B, H) with its sequences in the kernels' order."""
-        return None if state is None else np.take(state, self.order, axis=1)
+    def of_pieces(self, values: RealArray) -> RealArray:
+        """Return (n, B, width) of sequences as (n, S, width) of their pieces, as the kernels go."""
+        return np.take(values, self.pieces.sequence[self.order], axis=1)
 
-    def unsort(self, state: RealArray) -> RealArray:
-        """Return a state with its sequences in the caller's order."""
-        unsorted = np.empty_like(state)
-        unsorted[:, self.order] = state
-        return unsorted
+    def spread(self, state: RealArray | None, D: int, *, initial: bool) -> RealArray | None:
+        """Return the states (L*D, B, n) that sequences begin or end with as those of pieces.
+
+        A piece that begins, or ends, inside its sequence gets zeros. The reverse direction begins
+        in the last piece.
+        """
+        if state is None:
+            return None
+        spread = np.zeros((state.shape[0], self.order.size, state.shape[2]), state.dtype)
+        for d in range(D):
+            places, used = self._ends(d, initial)
+            spread[d::D, places[used]] = state[d::D, used]
+        return spread
+
+    def collect(self, state: RealArray, D: int, *, initial: bool) -> RealArray:
+        """Return states (L*D, S, n) of pieces as those that sequences begin or end with.
+
+        What a sequence begins with but does not use has zeros.
+        """
+        collected = np.zeros((state.shape[0], self.batch_size, state.shape[2]), state.dtype)
+        for d in range(D):
+            places, used = self._ends(d, initial)
+            collected[d::D, used] = state[d::D, places[used]]
+        return collected
+
+    def _ends(self, d: int, initial: bool) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """Place of the piece in which each sequence begins or ends, and whether that counts."""
+        pieces = self.pieces
+        at_first = initial == (d == 0)
+        used = ~pieces.from_zero if initial and d == 0 else np.ones(self.batch_size, np.bool_)
+        return self._place[pieces.first if at_first else pieces.last], used
 
 
-def as_lengths(lengths: Any, T: int, B: int, *, batch_first: bool) -> Ragged:
-    """Return the layout of a padded batch.
+def as_ragged(
+    shape: tuple[int, ...], batch_first: bool, lengths: Any, offsets: Any, resets: Any
+) -> Ragged:
+    """Return the layout of the sequences of x, of that shape, cut at resets.
+
+    Parameters
+    ----------
+    shape : (T, B, I), (B, T, I) with batch_first, (T, I), or with offsets (N, I)
+    lengths, offsets, resets : array_like or None
+        As a layer's call takes them.
 
     Raises
     ------
-    TypeError
-        If lengths are not integers.
-    ValueError
-        If there are not B of them, from 0 to T.
+    TypeError, ValueError
+        If they are of another type, shape or range, or don't go together.
     """
+    if lengths is not None and offsets is not None:
+        raise ValueError("lengths, offsets: got both, expected one of them")
+    step = 1
+    if offsets is not None:
+        if len(shape) != 2:
+            raise ValueError(f"offsets: got x of shape {shape}, expected (N, {shape[-1]})")
+        array = _as_offsets(offsets, shape[0])
+        counts, first_rows = np.diff(array), array[:-1]
+    elif len(shape) == 3:
+        B, T = shape[:2] if batch_first else shape[1::-1]
+        first_rows = np.arange(B, dtype=np.intp) * (T if batch_first else 1)
+        step = 1 if batch_first else B
+        counts = np.full(B, T, np.intp) if lengths is None else _as_lengths(lengths, T, B)
+    else:
+        if lengths is not None:
+            raise ValueError(f"lengths: got x of shape {shape}, expected a batch")
+        counts, first_rows = np.array([shape[0]], np.intp), np.zeros(1, np.intp)
+    cuts = None if resets is None else _as_resets(resets, shape[:-1]).reshape(-1)
+    return Ragged(_cut(counts, first_rows, step, cuts), step)
+
+
+def _cut(counts: Rows, first_rows: Rows, step: int, resets: npt.NDArray[np.bool_] | None) -> Pieces:
+    """Cut sequences before the rows at which they are reset."""
+    B = counts.size
+    each = np.arange(B, dtype=np.intp)
+    if resets is None:
+        return Pieces(counts, first_rows, each, each, each, np.zeros(B, np.bool_))
+    # All steps of all sequences in order, a sequence without any having none.
+    sequence = np.repeat(each, counts)
+    ends = np.cumsum(counts)
+    time = np.arange(sequence.size, dtype=np.intp) - np.repeat(ends - counts, counts)
+    is_reset = resets[first_rows[sequence] + time * step]
+    from_zero = np.zeros(B, np.bool_)
+    from_zero[sequence[is_reset & (time == 0)]] = True
+    inside = np.flatnonzero(is_reset & (time > 0))
+    # A piece begins with each sequence and with each reset inside it.
+    owner = np.concatenate([each, sequence[inside]])
+    begin = np.concatenate([np.zeros(B, np.intp), time[inside]])
+    order = np.lexsort((begin, owner))
+    owner, begin = owner[order], begin[order]
+    first = np.searchsorted(owner, each).astype(np.intp)
+    last = np.searchsorted(owner, each, side="right").astype(np.intp) - 1
+    end = np.append(begin[1:], 0)
+    end[last] = counts
+    return Pieces(end - begin, first_rows[owner] + begin * step, owner, first, last, from_zero)
+
+
+def _as_lengths(lengths: Any, T: int, B: int) -> Rows:
     array = _as_integers("lengths", lengths)
     if array.shape != (B,):
         raise ValueError(f"lengths: got shape {array.shape}, expected ({B},), one of each sequence")
@@ -84,27 +192,31 @@ def as_lengths(lengths: Any, T: int, B: int, *, batch_first: bool) -> Ragged:
         raise ValueError(
             f"lengths: got {array.min()} to {array.max()}, expected numbers from 0 to T = {T}"
         )
-    sequences = np.arange(B, dtype=np.intp)
-    return Ragged(array, sequences * T if batch_first else sequences, 1 if batch_first else B)
+    return array
 
 
-def as_offsets(offsets: Any, rows: int) -> Ragged:
-    """Return the layout of sequences that lie end to end, the rows of b from offsets[b] on.
-
-    Raises
-    ------
-    TypeError
-        If offsets are not integers.
-    ValueError
-        If they do not rise from 0 to the number of rows.
-    """
+def _as_offsets(offsets: Any, rows: int) -> Rows:
     array = _as_integers("offsets", offsets)
     expected = f"expected numbers that rise from 0 to {rows}, one more than there are sequences"
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"offsets: got shape {array.shape}, {expected}")
     if array[0] != 0 or array[-1] != rows or (array[1:] < array[:-1]).any():
         raise ValueError(f"offsets: got {array[0]} to {array[-1]}, {expected}")
-    return Ragged(np.diff(array), array[:-1], 1)
+    return array
+
+
+def _as_resets(resets: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    if isinstance(resets, np.ma.MaskedArray):
+        raise TypeError("resets: got a masked array, expected booleans")
+    try:
+        array: npt.NDArray[Any] = np.asarray(resets)
+    except Exception as error:
+        raise TypeError(f"resets: cannot be made an array: {error}") from error
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets: got values of dtype {array.dtype}, expected booleans")
+    if array.shape != shape:
+        raise ValueError(f"resets: got shape {array.shape}, expected {shape}, one of each step")
+    return array
 
 
 def _as_integers(name: str, value: Any) -> Rows:

@@ -27,8 +27,8 @@ class Stream(_core.StreamBase):
 
     Attributes
     ----------
-    input_size, hidden_size, num_layers, batch_size : int
-        I, H, L and B. Read-only, as all of these.
+    input_size, hidden_size, output_size, num_layers, batch_size : int
+        I, H, P, L and B. Read-only, as all of these.
     batch_first : bool
         The layer's; it orders the axes of :meth:`push`.
     dtype : numpy.dtype
@@ -38,7 +38,7 @@ class Stream(_core.StreamBase):
     address, step_address : int
         Of the C stream, and of ``void fl_stream_step(void *stream, const void *x_t, void *y_t)``,
         to step it from Numba, ctypes, cffi or C, where nothing is checked: x_t (B, I) and
-        y_t (B, H) contiguous, of the stream's dtype, not overlapping.
+        y_t (B, P) contiguous, of the stream's dtype, not overlapping.
 
     Notes
     -----
@@ -76,7 +76,7 @@ class Stream(_core.StreamBase):
         largest = max(model.input_size, 2 * model.num_layers * model.hidden_size)
         if B * largest * dtype.itemsize > sys.maxsize:
             raise ValueError(f"batch_size: got {B}, which makes more than memory can address")
-        y = np.zeros((B, model.hidden_size), dtype)
+        y = np.zeros((B, model.output_size), dtype)
         return super().__new__(cls, model, B, batch_first, y)
 
     def push(self, chunk: npt.ArrayLike, out: RealArray | None = None) -> RealArray:
@@ -93,7 +93,7 @@ class Stream(_core.StreamBase):
 
         Returns
         -------
-        y : ndarray (T, B, H), (B, T, H) with ``batch_first``, or (T, H)
+        y : ndarray (T, B, P), (B, T, P) with ``batch_first``, or (T, P)
             Hidden states of the last layer, the same bits as those of T calls of :meth:`step`.
 
         Raises
@@ -105,7 +105,7 @@ class Stream(_core.StreamBase):
             If another thread is in a call of this stream.
         """
         rows = with_contiguous_rows(self._as_chunk(chunk))
-        y_shape = (*rows.shape[:-1], self.hidden_size)
+        y_shape = (*rows.shape[:-1], self.output_size)
         if out is None:
             y = np.empty(y_shape, self.dtype)
         else:
@@ -140,15 +140,16 @@ class Stream(_core.StreamBase):
 
     @property
     def state(self) -> tuple[RealArray, RealArray]:
-        """Hidden and cell states (h, c), each (L, B, H): copies, which later steps don't change.
+        """Hidden and cell states (h, c), (L, B, P) and (L, B, H).
 
-        To be set to a pair of array_like (L, B, H), or (L, H) if B is 1, which are converted as
-        by calling the layer: what one call returned as ``(h_n, c_n)`` goes here, and what was got
-        here goes to a call. ``TypeError`` or ``ValueError`` if they don't fit; the state is then
-        as it was.
+        Copies, which later steps don't change. To be set to a pair of array_like, (L, P) and (L, H)
+        if B is 1, which are converted as by calling the layer: what one call returned as
+        ``(h_n, c_n)`` goes here, and what was got here goes to a call. ``TypeError`` or
+        ``ValueError`` if they don't fit; the state is then as it was.
         """
-        shape = (self.num_layers, self.batch_size, self.hidden_size)
-        h, c = np.empty(shape, self.dtype), np.empty(shape, self.dtype)
+        outer = (self.num_layers, self.batch_size)
+        h = np.empty((*outer, self.output_size), self.dtype)
+        c = np.empty((*outer, self.hidden_size), self.dtype)
         self._get_state(h, c)
         return h, c
 
@@ -159,7 +160,9 @@ class Stream(_core.StreamBase):
         if len(state) != 2:
             raise ValueError(f"state: got {len(state)} items, expected a pair (h, c)")
         h, c = state
-        self._set_state(self._as_state("h", h), self._as_state("c", c))
+        self._set_state(
+            self._as_state("h", h, self.output_size), self._as_state("c", c, self.hidden_size)
+        )
 
     def __repr__(self) -> str:
         options = [f"{self.input_size}", f"{self.hidden_size}"]
@@ -183,7 +186,7 @@ class Stream(_core.StreamBase):
         if not (rows.flags.c_contiguous and rows.flags.aligned):
             rows = np.array(rows, order="C")
         if out is not None:
-            y_shape = (*rows.shape[:-1], self.hidden_size)
+            y_shape = (*rows.shape[:-1], self.output_size)
             check_out(out, y_shape, self.dtype, {"x_t": (x_t, rows)})
         return rows
 
@@ -220,10 +223,10 @@ class Stream(_core.StreamBase):
             raise ValueError(f"mask: got shape {array.shape}, {expected}")
         return array
 
-    def _as_state(self, name: str, value: npt.ArrayLike) -> RealArray:
-        """Return h or c as a C-contiguous array (L, B, H)."""
-        batched = (self.num_layers, self.batch_size, self.hidden_size)
+    def _as_state(self, name: str, value: npt.ArrayLike, width: int) -> RealArray:
+        """Return h or c as a C-contiguous array (L, B, P) or (L, B, H)."""
+        batched = (self.num_layers, self.batch_size, width)
         given = as_real_array(name, value, self.dtype)
         single = self.batch_size == 1 and given.ndim == 2
-        shape = (self.num_layers, self.hidden_size) if single else batched
+        shape = (self.num_layers, width) if single else batched
         return as_state(name, given, shape, self.dtype).reshape(batched)

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm.arguments import RealArray, as_batch, as_flag, as_real_array, as_state, check_out
+from fastlstm.arguments import RealArray, as_flag, as_state, check_out
 from fastlstm.arguments import with_contiguous_rows as as_rows
+from fastlstm.dropout import Drawn
+from fastlstm.merge import Merged, as_gradient, gradient_of_both
 from fastlstm.ragged import Ragged
 
 
@@ -21,7 +23,7 @@ class Gradients(NamedTuple):
     Attributes
     ----------
     x : ndarray, of the shape of x
-    h_0, c_0 : ndarray (L*D, B, H), or (L*D, H) without a batch
+    h_0, c_0 : ndarray (L*D, B, P) and (L*D, B, H), or (L*D, P) and (L*D, H) without a batch
     params : ndarray (N,)
         Laid out like the layer's ``parameters``; its ``named_views`` gives them by name. The
         gradients of ``bias_ih`` and ``bias_hh`` are equal.
@@ -33,19 +35,30 @@ class Gradients(NamedTuple):
     params: RealArray | None = None
 
 
-class Recording(NamedTuple):
-    """What a tape keeps of its call. Arrays are as the kernels take them, None for zeros."""
+class Inputs(NamedTuple):
+    """What goes into a call, as the kernels take it; None for zeros."""
 
-    parameters: RealArray  # (N,)
-    model: _core.Model
-    x: RealArray  # (T, B, I), (B, T, I) with batch_first, (T, I), or packed (1, N, I)
-    h_0: RealArray | None
-    c_0: RealArray | None
-    x_shape: tuple[int, ...]  # the caller's
-    y_shape: tuple[int, ...]
-    state_shape: tuple[int, ...]
+    x: RealArray  # (T, B, I), (B, T, I) with batch_first, or packed (1, N, I)
+    h_0: RealArray | None  # (L*D, B, P)
+    c_0: RealArray | None  # (L*D, B, H)
     batch_first: bool
-    layout: Ragged | None = None  # of packed sequences
+    starts: npt.NDArray[np.intp] | None  # of packed rows
+    batch_size: int  # B, of pieces where sequences are cut
+
+
+class Recording(NamedTuple):
+    """What a tape keeps of its call."""
+
+    parameters: RealArray  # (N,), those that ran
+    model: _core.Model
+    inputs: Inputs
+    drawn: Drawn
+    shapes: dict[str, tuple[int, ...]]  # the caller's, by the names of Gradients
+    y_shape: tuple[int, ...]  # the caller's, of one array
+    return_sequences: bool
+    merge_mode: str | None
+    both: RealArray | None  # what was merged, where gradients need it
+    layout: Ragged | None  # of packed pieces
 
 
 class Tape:
@@ -81,7 +94,8 @@ class Tape:
         Parameters
         ----------
         dy : array_like of the shape of y, optional
-            Gradient with respect to y, converted as x is; zeros when omitted.
+            Gradient with respect to y, converted as x is; zeros when omitted. Where y is a pair,
+            so is dy.
         dstate : (dh_n, dc_n), optional
             Gradients with respect to h_n and c_n, of their shape; each may be None for zeros.
         wrt : names out of "x", "h_0", "c_0", "params"
@@ -117,14 +131,8 @@ class Tape:
         dtype = call.parameters.dtype
         wanted = _as_names(wrt)
         keep = as_flag("keep", keep)
-        dy_rows = None if dy is None else _as_gradient_of_y(dy, call.y_shape, dtype)
-        dh_n, dc_n = _as_state_gradients(dstate, call.state_shape, dtype)
-        shapes = {
-            "x": call.x_shape,
-            "h_0": call.state_shape,
-            "c_0": call.state_shape,
-            "params": call.parameters.shape,
-        }
+        merged = as_gradient(dy, call.y_shape, call.merge_mode, dtype)
+        dh_n, dc_n = _as_state_gradients(dstate, call.shapes, dtype)
         with self._lock:
             records = self._records
             if records is None:
@@ -138,12 +146,12 @@ class Tape:
             given = _as_targets(
                 into,
                 wanted,
-                shapes,
+                call.shapes,
                 dtype,
-                {"x": call.x, "dy": dy_rows, "dh_n": dh_n, "dc_n": dc_n, "the tape": records},
+                _by_name(merged)
+                | {"x": call.inputs.x, "dh_n": dh_n, "dc_n": dc_n, "the tape": records},
             )
-            compute = _backward if call.layout is None else _backward_ragged
-            results = compute(call, records, (dy_rows, dh_n, dc_n), wanted, shapes, given)
+            results = _backward(call, records, (merged, dh_n, dc_n), wanted, given)
             used = True
         finally:
             if not used:
@@ -155,91 +163,99 @@ class Tape:
         return f"Tape({held})"
 
 
-_Seeds = tuple[RealArray | None, RealArray | None, RealArray | None]
-_Arrays = dict[str, RealArray]
+def _by_name(merged: Merged | None) -> dict[str, RealArray | None]:
+    if isinstance(merged, tuple):
+        return {"dy[0]": merged[0], "dy[1]": merged[1]}
+    return {"dy": merged}
 
 
 def _backward(
     call: Recording,
     records: RealArray,
-    seeds: _Seeds,
+    seeds: tuple[Merged | None, RealArray | None, RealArray | None],
     wanted: frozenset[str],
-    shapes: dict[str, tuple[int, ...]],
-    given: _Arrays,
-) -> _Arrays:
+    given: dict[str, RealArray],
+) -> dict[str, RealArray]:
     """Return the gradients by name, those of ``given`` added to."""
-    dtype = records.dtype
-    make = np.zeros if given else np.empty
-    results = {
-        name: given[name] if name in given else make(shapes[name], dtype)
-        for name in Gradients._fields
-        if name in wanted
-    }
-    batched = call.x.ndim == 3
-    dy, dh_n, dc_n = seeds
+    dtype, layout, D = records.dtype, call.layout, call.model.num_directions
+    inputs = call.inputs
+    dy, dh_n, dc_n = _as_of_kernels(call, *seeds)
+    # Plain calls compute in the results' place; others have something to do afterwards.
+    in_place = layout is None and call.drawn.weights is None
+    shapes = {"x": inputs.x.shape, "params": call.parameters.shape}
+    for name, width in (("h_0", call.model.output_size), ("c_0", call.model.hidden_size)):
+        shapes[name] = (call.shapes[name][0], inputs.batch_size, width)
+    make = np.zeros if given and in_place else np.empty
+    arrays: dict[str, RealArray | None] = dict.fromkeys(Gradients._fields)
+    for name in wanted:
+        target = given[name] if in_place and name in given else make(shapes[name], dtype)
+        arrays[name] = target.reshape(shapes[name])
     call.model.backward(
         call.parameters,
-        as_batch(call.x, batched),
-        as_batch(call.h_0, batched),
-        as_batch(call.c_0, batched),
+        inputs.x,
+        inputs.h_0,
+        inputs.c_0,
         records,
-        as_batch(dy, batched),
-        as_batch(dh_n, batched),
-        as_batch(dc_n, batched),
-        as_batch(results.get("x"), batched),
-        as_batch(results.get("h_0"), batched),
-        as_batch(results.get("c_0"), batched),
-        results.get("params"),
-        accumulate=bool(given),
-        batch_first=batched and call.batch_first,
+        dy,
+        dh_n,
+        dc_n,
+        arrays["x"],
+        arrays["h_0"],
+        arrays["c_0"],
+        arrays["params"],
+        accumulate=bool(given) and in_place,
+        batch_first=inputs.batch_first,
+        starts=inputs.starts,
+        batch_size=inputs.batch_size,
+        masks=call.drawn.masks,
     )
-    return results
-
-
-def _backward_ragged(
-    call: Recording,
-    records: RealArray,
-    seeds: _Seeds,
-    wanted: frozenset[str],
-    shapes: dict[str, tuple[int, ...]],
-    given: _Arrays,
-) -> _Arrays:
-    """The same for packed sequences: seeds are packed before, results unpacked after."""
-    layout = call.layout
-    assert layout is not None
-    dtype = records.dtype
-    dy, dh_n, dc_n = seeds
-    packed = {name: np.empty(shapes[name], dtype) for name in wanted - {"x"}}
-    if "x" in wanted:
-        packed["x"] = np.empty(call.x.shape, dtype)
-    call.model.backward(
-        call.parameters,
-        call.x,
-        call.h_0,
-        call.c_0,
-        records,
-        None if dy is None else layout.pack(dy, dy.shape[-1])[np.newaxis],
-        layout.sort(dh_n),
-        layout.sort(dc_n),
-        packed.get("x"),
-        packed.get("h_0"),
-        packed.get("c_0"),
-        packed.get("params"),
-        accumulate=False,
-        starts=layout.starts,
-        batch_size=layout.order.size,
-    )
-    fresh: _Arrays = {}
-    for name, array in packed.items():
-        if name == "x":
-            fresh[name] = np.zeros(shapes[name], dtype)
-            layout.unpack(array[0], fresh[name])
-        else:
-            fresh[name] = array if name == "params" else layout.unsort(array)
+    results = {}
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if layout is not None and name == "x":
+            results[name] = np.zeros(call.shapes[name], dtype)
+            layout.unpack(array[0], results[name])
+            continue
+        if layout is not None and name != "params":
+            array = layout.collect(array, D, initial=True)
+        results[name] = array.reshape(call.shapes[name])
+    if call.drawn.weights is not None and "params" in results:
+        results["params"] *= call.drawn.weights
+    if in_place:
+        return results | given
     with np.errstate(all="ignore"):  # nothing can fail any more
         for name, target in given.items():
-            target += fresh[name]
-    return fresh | given
+            target += results[name]
+    return results | given
+
+
+def _as_of_kernels(
+    call: Recording, merged: Merged | None, dh_n: RealArray | None, dc_n: RealArray | None
+) -> tuple[RealArray | None, RealArray | None, RealArray | None]:
+    """Return dy, dh_n and dc_n as the kernels take them."""
+    layout, D = call.layout, call.model.num_directions
+    B = call.inputs.batch_size if layout is None else layout.batch_size
+    P, H = call.model.output_size, call.model.hidden_size
+    dh_n = None if dh_n is None else dh_n.reshape(len(dh_n), B, P)
+    dc_n = None if dc_n is None else dc_n.reshape(len(dc_n), B, H)
+    dy: RealArray | None = None
+    if merged is not None:
+        dy = gradient_of_both(merged, call.both, call.merge_mode)
+    if dy is not None and not call.return_sequences:  # y is the last layer's h_n
+        last = dy.reshape(B, D, P).swapaxes(0, 1)
+        below = call.shapes["h_0"][0] - D
+        if dh_n is None:
+            dh_n = np.zeros((below + D, *last.shape[1:]), dy.dtype)
+        with np.errstate(all="ignore"):
+            dh_n = np.concatenate([dh_n[:below], dh_n[below:] + last])
+        dy = None
+    if layout is not None:
+        dy = None if dy is None else layout.pack(dy, dy.shape[-1])
+        dh_n, dc_n = (layout.spread(a, D, initial=False) for a in (dh_n, dc_n))
+    elif dy is not None:
+        dy = as_rows(dy if dy.ndim == 3 else dy[:, np.newaxis])
+    return dy, dh_n, dc_n
 
 
 def _as_names(wrt: Iterable[str]) -> frozenset[str]:
@@ -257,15 +273,8 @@ def _as_names(wrt: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def _as_gradient_of_y(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
-    rows = as_real_array("dy", dy, dtype)
-    if rows.shape != shape:
-        raise ValueError(f"dy: got shape {rows.shape}, expected that of y, {shape}")
-    return as_rows(rows)
-
-
 def _as_state_gradients(
-    dstate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+    dstate: Any, shapes: dict[str, tuple[int, ...]], dtype: np.dtype[Any]
 ) -> tuple[RealArray | None, RealArray | None]:
     if dstate is None:
         return None, None
@@ -275,8 +284,8 @@ def _as_state_gradients(
         raise ValueError(f"dstate: got {len(dstate)} items, expected a pair (dh_n, dc_n)")
     dh_n, dc_n = dstate
     return (
-        None if dh_n is None else as_state("dh_n", dh_n, shape, dtype),
-        None if dc_n is None else as_state("dc_n", dc_n, shape, dtype),
+        None if dh_n is None else as_state("dh_n", dh_n, shapes["h_0"], dtype),
+        None if dc_n is None else as_state("dc_n", dc_n, shapes["c_0"], dtype),
     )
 
 

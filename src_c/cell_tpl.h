@@ -30,25 +30,35 @@ FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, FL_REAL *
     }
 }
 
-/* The cells of a tile of R rows by N panels, gates before activation in z (R, N, 4, V), the first
- * unit being `unit`. One loop, not unrolled: the code of a cell is long, and the processor overlaps
- * one cell with the next by itself. */
-static FL_NOINLINE void FL_NAME(cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t H, ptrdiff_t unit,
-                                       const FL_REAL *z, FL_REAL *c, FL_REAL *h_out,
-                                       ptrdiff_t h_out_stride, FL_REAL *record) {
-    for (ptrdiff_t r = 0; r < R; r++)
-        for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V) {
-            vreal acc[4];
-            FL_UNROLL
-            for (int gate = 0; gate < 4; gate++) acc[gate] = v_load(z + gate * FL_V);
-            FL_NAME(cell)(acc, c + r * H + first, h_out + r * h_out_stride + first,
-                          record ? record + r * 5 * H + first : NULL, H,
-                          H - first < FL_V ? H - first : FL_V);
-            z += FL_PANEL;
-        }
+/* The cells of a tile, gates before activation in z, the first unit being `unit`: one row of
+ * FL_TILE_PANELS panels, or R rows of one panel. One loop, not unrolled: the code of a cell is
+ * long, and the processor overlaps one cell with the next by itself. */
+static FL_NOINLINE void FL_NAME(cells_of_row)(ptrdiff_t H, ptrdiff_t unit, const FL_REAL *z,
+                                              FL_REAL *c, FL_REAL *h_out, FL_REAL *record) {
+    const ptrdiff_t end = unit + FL_TILE_PANELS * FL_V;
+    for (ptrdiff_t first = unit; first < end; first += FL_V, z += FL_PANEL) {
+        vreal acc[4];
+        FL_UNROLL
+        for (int gate = 0; gate < 4; gate++) acc[gate] = v_load(z + gate * FL_V);
+        FL_NAME(cell)(acc, c + first, h_out + first, record ? record + first : NULL, H,
+                      H - first < FL_V ? H - first : FL_V);
+    }
 }
 
-/* One tile of step(): R rows of N panels, of which the first begins at `unit`. */
+static FL_NOINLINE void FL_NAME(cells_of_panel)(ptrdiff_t R, ptrdiff_t H, ptrdiff_t unit,
+                                                const FL_REAL *z, FL_REAL *c, FL_REAL *h_out,
+                                                ptrdiff_t h_out_stride, FL_REAL *record) {
+    const ptrdiff_t n = H - unit < FL_V ? H - unit : FL_V;
+    for (ptrdiff_t r = 0; r < R; r++, z += FL_PANEL) {
+        vreal acc[4];
+        FL_UNROLL
+        for (int gate = 0; gate < 4; gate++) acc[gate] = v_load(z + gate * FL_V);
+        FL_NAME(cell)(acc, c + r * H + unit, h_out + r * h_out_stride + unit,
+                      record ? record + r * 5 * H + unit : NULL, H, n);
+    }
+}
+
+/* One tile of step(): R rows of N panels, R or N being 1, of which the first begins at `unit`. */
 FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff_t unit,
                                   const FL_REAL *h, ptrdiff_t h_stride, const FL_REAL *u,
                                   const FL_REAL *z, ptrdiff_t z_stride, FL_REAL *c, FL_REAL *h_out,
@@ -68,7 +78,8 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
     FL_REAL gates[FL_TILE_MAX * FL_V];
     FL_UNROLL
     for (int j = 0; j < R * N * 4; j++) v_store(gates + j * FL_V, acc[j]);
-    FL_NAME(cells)(R, N, H, unit, gates, c, h_out, h_out_stride, record);
+    if (N > 1) FL_NAME(cells_of_row)(H, unit, gates, c, h_out, record);
+    else FL_NAME(cells_of_panel)(R, H, unit, gates, c, h_out, h_out_stride, record);
 }
 
 #define FL_TILE(R, N, row, panel)                                                               \

@@ -1,7 +1,8 @@
 /* fastlstm: long short-term memory networks on CPUs. The C API, complete without Python.
  *
- * Letters: T time steps, B batch, I input size, H hidden size, L layers, D directions (1 or 2),
- * G = 4 gates in the order i, f, g, o. I_l is the input size of layer l: I for l = 0, D*H above.
+ * Letters: T time steps, B batch, I input size, H hidden size, P size of a hidden state (H, or that
+ * of the projection), L layers, D directions (1 or 2), G gates: 4 in the order i, f, g, o, or 3 in
+ * the order i, g, o. I_l is the input size of layer l: I for l = 0, D*P above.
  * "real" stands for float or double, by the model's dtype. Arrays are row-major; strides count
  * elements, not bytes.
  *
@@ -41,7 +42,24 @@ typedef enum fl_status {
 
 typedef enum fl_dtype { FL_FLOAT32 = 0, FL_FLOAT64 = 1 } fl_dtype;
 
-/* What a model is, apart from its parameters. */
+typedef enum fl_activation {
+    FL_USUAL = 0, /* sigmoid for gates, tanh for g and for c on its way to h */
+    FL_SIGMOID,
+    FL_TANH,
+    FL_RELU,
+    FL_HARD_SIGMOID, /* 0.2 x + 0.5, at least 0 and at most 1 */
+    FL_IDENTITY
+} fl_activation;
+
+/* What a model is, apart from its parameters. Fields from proj_size on are variants of the cell; 0
+ * is the usual LSTM:
+ *
+ *     i = gate(clip(z_i + p_i * c_{t-1}))          f = gate(clip(z_f + p_f * c_{t-1})), or 1 - i
+ *     g = cell(clip(z_g))                          c~ = cell_clip(f * c_{t-1} + i * g)
+ *     o = gate(clip(z_o + p_o * c~))               h~ = o * output(c~)
+ *     c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
+ *     h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~, or of W_hr h~
+ */
 typedef struct fl_config {
     ptrdiff_t input_size;     /* I >= 1 */
     ptrdiff_t hidden_size;    /* H >= 1 */
@@ -49,6 +67,14 @@ typedef struct fl_config {
     ptrdiff_t num_directions; /* D: 1 forward in time, 2 forward and reverse */
     int has_bias;             /* 0: the parameters hold no biases and b = 0 */
     fl_dtype dtype;           /* of parameters, inputs, states and results */
+    ptrdiff_t proj_size;      /* P < H of the projection W_hr (Sak et al. 2014), 0 for none */
+    int has_peepholes;        /* p_i, p_f, p_o (Gers and Schmidhuber 2000) */
+    int coupled_gates;        /* f = 1 - i: no parameters of f, G = 3 */
+    fl_activation gate_activation, cell_activation, output_activation;
+    double clip;                 /* bound on what goes into gates and g, 0 for none (ONNX) */
+    double cell_clip;            /* bound on the cell state, 0 for none (TensorFlow) */
+    double zoneout_h, zoneout_c; /* in [0, 1] (Krueger et al. 2016), without masks: expectations */
+    int layer_norm; /* of W x, U h and c~ on its way to h (Ba, Kiros and Hinton 2016) */
 } fl_config;
 
 /* A model: parameters packed for one instruction set. */
@@ -95,8 +121,11 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count);
  * config      in.
  * isa         in: name of an instruction set, or NULL for fl_isa_default().
  * parameters  in: one vector, in the order of PyTorch's state_dict: for each layer, for each
- *             direction: W (4H, I_l), U (4H, H), then with bias b_ih (4H), b_hh (4H). The 4H rows
- *             are H rows each of i, f, g, o; b = b_ih + b_hh. Copied: it may be freed afterwards.
+ *             direction: W (G*H, I_l), U (G*H, P), then with bias b_ih (G*H), b_hh (G*H), with a
+ *             projection W_hr (P, H), with peepholes p_i (H), p_f (H) unless gates are coupled, p_o
+ *             (H), with layer normalisation scales of W x (G*H), U h (G*H) and c~ (H) and a shift
+ * of c~ (H). The G*H rows are H rows of each gate; b = b_ih + b_hh. Copied: it may be freed
+ *             afterwards.
  * model       out: the model, to be freed by fl_model_destroy; NULL on error.
  */
 fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
@@ -116,14 +145,17 @@ size_t fl_model_bytes(const fl_model *model);
  * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
  * starts      NULL, or in (T + 1), for sequences of different lengths, the longest first, without
  *             padding: step t has the first starts[t + 1] - starts[t] sequences, and row (t, b) of
- * x and y begins at (starts[t] + b) times stride_b; starts[0] = 0. Each sequence ends, and the
- * reverse direction begins, at its own last step; a sequence without steps keeps its states. x in
- * (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may be zero or
- * negative. May be NULL when T or B is 0. h_0, c_0    in (L*D, B, H) contiguous, or NULL for zeros.
- * Index l*D + d. y           out (T, B, D*H): the hidden states of the last layer, forward
- * direction first; strides as for x, but no two elements may overlap. May not overlap any input.
- * h_n, c_n    out (L*D, B, H) contiguous: the states after the last step of each direction.
- *             h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
+ *             x and y begins at (starts[t] + b) times stride_b; starts[0] = 0. Each sequence ends,
+ *             and the reverse direction begins, at its own last step; one without steps keeps its
+ *             states.
+ * x           in (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may be
+ *             zero or negative. May be NULL when T or B is 0.
+ * h_0, c_0    in (L*D, B, P), (L*D, B, H) contiguous, or NULL for zeros. Index l*D + d.
+ * y           out (T, B, D*P): the hidden states of the last layer, forward direction first;
+ *             strides as for x, but no two elements may overlap. May not overlap any input. NULL
+ *             when only h_n and c_n are wanted.
+ * h_n, c_n    out (L*D, B, P), (L*D, B, H) contiguous: the states after the last step of each
+ *             direction. h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
@@ -135,29 +167,43 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrd
                      const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
                      void *h_n, void *c_n);
 
+/* Masks that training drew, reals; each NULL for none. With starts, the axes (T, B) are one of
+ * starts[T] packed rows. */
+typedef struct fl_masks {
+    const void *recurrent; /* in (L*D, B, P): multiplies h_{t-1} in U h_{t-1} */
+    const void
+        *between; /* in (L - 1, T, B, D*P): multiplies the output of each layer but the last */
+    const void
+        *zoneout_h; /* in (L*D, T, B, P), in place of the expectation: 1 keeps h_{t-1}, 0 not */
+    const void *zoneout_c; /* in (L*D, T, B, H), likewise */
+} fl_masks;
+
 /* The same as fl_forward, to the bit, and leaves a tape for fl_backward.
  *
- * tape  out (L*D, T, B, 5, H) contiguous, or (L*D, starts[T], 5, H): i, f, g, o after activation
- *       and c of every step. Its size is given by fl_tape_bytes.
+ * masks in, or NULL for none.
+ * tape  out (L*D, T, B, R) contiguous, or (L*D, starts[T], R): i, f, g, o after activation and c
+ *       of every step, R = 5H; of a variant then h, R = 5H + P; with layer normalisation then W x
+ *       and U h (G*H each) and c~ (H), normalised, and what each was divided by, inverted. Its size
+ *       is given by fl_tape_bytes.
  */
 fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                    const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n,
-                    void *c_n, void *tape);
+                    const void *c_0, const fl_masks *masks, void *y, ptrdiff_t y_stride_t,
+                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape);
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                         size_t *bytes);
 
 /* Backpropagation through time: the gradients of a scalar with respect to the input, the initial
  * states and the parameters, from those with respect to y, h_n and c_n.
  *
- * model, T, B, starts, x, h_0, c_0  in: those of fl_record; x is read only for dparameters.
+ * model, T, B, starts, x, h_0, c_0, masks  in: those of fl_record; x is read only for dparameters.
  * parameters  in: the vector that the model was made of.
  * tape        in: what fl_record wrote.
- * dy          in (T, B, D*H), strides as for y, or NULL for zeros.
- * dh_n, dc_n  in (L*D, B, H) contiguous, or NULL for zeros.
+ * dy          in (T, B, D*P), strides as for y, or NULL for zeros.
+ * dh_n, dc_n  in (L*D, B, P), (L*D, B, H) contiguous, or NULL for zeros.
  * accumulate  whether to add to what the results hold instead of overwriting it.
  * dx          out (T, B, I), strides as for x, no two elements overlapping.
- * dh_0, dc_0  out (L*D, B, H) contiguous.
+ * dh_0, dc_0  out (L*D, B, P), (L*D, B, H) contiguous.
  * dparameters out: laid out as the parameters. b_ih and b_hh have the same gradient.
  *
  * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
@@ -168,11 +214,11 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
  */
 fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
                       const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,
-                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const void *tape,
-                      const void *dy, ptrdiff_t dy_stride_t, ptrdiff_t dy_stride_b,
-                      const void *dh_n, const void *dc_n, int accumulate, void *dx,
-                      ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0, void *dc_0,
-                      void *dparameters);
+                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const fl_masks *masks,
+                      const void *tape, const void *dy, ptrdiff_t dy_stride_t,
+                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
+                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
+                      void *dc_0, void *dparameters);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */
@@ -190,14 +236,14 @@ void fl_stream_destroy(fl_stream *stream);
 
 /* One step. Allocates nothing and can't fail: arguments are not checked.
  *
- * x_t  in (B, I) contiguous.        y_t  out (B, H) contiguous; may not overlap x_t.
+ * x_t  in (B, I) contiguous.        y_t  out (B, P) contiguous; may not overlap x_t.
  */
 void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
 
 /* T steps, the same bits as T calls of fl_stream_step. Allocates nothing.
  *
  * T     >= 0.
- * x, y  in (T, B, I), out (T, B, H) with strides as in fl_forward.
+ * x, y  in (T, B, I), out (T, B, P) with strides as in fl_forward.
  */
 fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
                          ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b);
@@ -208,7 +254,7 @@ fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_
  */
 void fl_stream_reset(fl_stream *stream, const unsigned char *mask);
 
-/* Copies the state out and in. h, c (L, B, H) contiguous. */
+/* Copies the state out and in. h (L, B, P), c (L, B, H) contiguous. */
 void fl_stream_get_state(const fl_stream *stream, void *h, void *c);
 void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
 

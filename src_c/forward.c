@@ -4,6 +4,7 @@
  *
  *   z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W    one large product, off the critical path
  *   for each t: h_t, c_t = cell(z_t + h_{t-1} @ U)       h_{t-1} is read where y_{t-1} was written
+ *               h_t = zoneout(h_{t-1}, h_t @ W_hr)       variants that have these
  *
  * Odd steps sweep over U from its end: what the step before read last is still in the cache.
  *
@@ -68,9 +69,11 @@ typedef struct walk {
     ptrdiff_t T, B;
     int reverse;
     fl_ragged ragged;
-    fl_rows x, y; /* in (T, B, I_l), out (T, B, H) */
-    fl_rows tape; /* out (T, B, 5, H); data NULL for none */
-    char *h, *c;  /* (B, H) contiguous, the state, in and out */
+    fl_rows x, y;                            /* in (T, B, I_l), out (T, B, P) */
+    fl_rows tape;                            /* out (T, B, R); data NULL for none */
+    char *h, *c;                             /* (B, P), (B, H) contiguous, the state, in and out */
+    fl_rows recurrent, zoneout_h, zoneout_c; /* masks; data NULL for none */
+    char *cells, *masked, *candidates, *recurrent_z, *normal; /* scratch */
 } walk;
 
 static ptrdiff_t time_of(const walk *walk, ptrdiff_t s) {
@@ -80,6 +83,38 @@ static ptrdiff_t time_of(const walk *walk, ptrdiff_t s) {
 /* Sequences that take step s; none beyond the last. */
 static ptrdiff_t count_of(const walk *walk, ptrdiff_t s) {
     return s < walk->T ? fl_count_at(walk->ragged, time_of(walk, s), walk->B) : 0;
+}
+
+/* What the layer normalisation of some rows works on: `part` 0 for W x, 1 for U h, 2 for c~, of the
+ * rows at time t from sequence b on. */
+static fl_norm norm_of(const fl_model *model, const fl_direction *direction, const walk *walk,
+                       int part, ptrdiff_t t, ptrdiff_t b, ptrdiff_t rows) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
+    const ptrdiff_t gates = fl_gates(&model->config) * H;
+    const char *norm = direction->norm;
+    fl_norm of = {.config = &model->config, .rows = rows, .z_stride = model->z_row};
+    of.scale = norm + part * gates * real;
+    of.normal = walk->normal;
+    if (part == 0) of.shift = norm + fl_norm_size(&model->config) * real; /* b */
+    if (part == 2) of.shift = norm + (2 * gates + H) * real;
+    if (walk->tape.data) {
+        char *record = fl_row_at(walk->tape, t, b, (size_t)real);
+        of.normal = record + (5 * H + model->output_size + part * gates) * real;
+        of.factors = record + (model->record_size - 3 + part) * real;
+        of.normal_stride = model->record_size;
+    }
+    return of;
+}
+
+/* z of a chunk after its product, normalised, scaled and shifted by the bias. */
+static void norm_inputs(const fl_model *model, const fl_direction *direction, const walk *walk,
+                        ptrdiff_t t, ptrdiff_t n, char *z) {
+    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)model->kernels->real_bytes;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const ptrdiff_t rows = fl_count_at(walk->ragged, t + i, walk->B);
+        const fl_norm norm = norm_of(model, direction, walk, 0, t + i, 0, rows);
+        model->kernels->norm_gates(&norm, model->panels, z + i * z_step, z + i * z_step);
+    }
 }
 
 /* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
@@ -96,8 +131,9 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
         for (ptrdiff_t i = 0; i < n; i++) {
             rows = fl_count_at(walk->ragged, t + i, B);
             if (rows == 0) break; /* and none later */
-            fl_model_product(model, direction, panels, rows, fl_row_at(x, t + i, 0, (size_t)real),
-                             row_stride, z + i * z_call_stride * real, z_row);
+            fl_model_product(model, panels, rows, direction->input_size,
+                             fl_row_at(x, t + i, 0, (size_t)real), row_stride, direction->w,
+                             direction->bias, z + i * z_call_stride * real, z_row);
         }
         return;
     }
@@ -115,14 +151,79 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
     }
     const char *first = fl_row_at(x, t, 0, (size_t)real);
     for (ptrdiff_t i = 0; i < calls; i++)
-        fl_model_product(model, direction, panels, rows, first + i * call_stride * real, row_stride,
-                         z + i * z_call_stride * real, z_row_stride);
+        fl_model_product(model, panels, rows, direction->input_size, first + i * call_stride * real,
+                         row_stride, direction->w, direction->bias, z + i * z_call_stride * real,
+                         z_row_stride);
+}
+
+static const char *mask_at(fl_rows mask, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    return mask.data ? fl_row_at(mask, t, b, real) : NULL;
+}
+
+/* take_step() of variants, and with a mask on h. */
+static FL_NOINLINE void take_variant_step(const fl_model *model, const fl_direction *direction,
+                                          const walk *walk, ptrdiff_t s, ptrdiff_t first,
+                                          ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
+                                          fl_panels panels) {
+    const fl_kernels *kernels = model->kernels;
+    const fl_config *config = &model->config;
+    const size_t real = kernels->real_bytes;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size, columns = 4 * kernels->lanes;
+    const ptrdiff_t t = time_of(walk, s), rows = end - first, y_stride = walk->y.stride_b;
+    const char *recurrent = mask_at(walk->recurrent, 0, first, real);
+    char *y = fl_row_at(walk->y, t, first, real);
+    const ptrdiff_t h_row = recurrent ? P : h_stride;
+    if (recurrent) kernels->mask_rows(rows, P, recurrent, P, h, h_stride, NULL, 0, walk->masked, P);
+    fl_step step = {.config = config, .rows = rows, .P = P, .h_stride = h_row};
+    step.h = recurrent ? walk->masked : h;
+    step.u = direction->u;
+    step.z = z += first * model->z_row * (ptrdiff_t)real;
+    step.z_stride = model->z_row;
+    step.peepholes = direction->peepholes;
+    step.zoneout_c = mask_at(walk->zoneout_c, t, first, real);
+    step.c = walk->c + first * H * (ptrdiff_t)real;
+    step.h_out = model->needs_rows ? walk->cells : y;
+    step.h_out_stride = model->needs_rows ? H : y_stride;
+    step.record = walk->tape.data ? fl_row_at(walk->tape, t, first, real) : NULL;
+    step.record_stride = model->record_size;
+    step.backward = s % 2 != 0;
+    if (config->layer_norm) { /* U h is a whole of its own, and the cell begins with it */
+        const fl_norm norm = norm_of(model, direction, walk, 1, t, first, rows);
+        fl_model_product(model, panels, rows, P, step.h, h_row, step.u, direction->bias,
+                         walk->recurrent_z, model->z_row);
+        kernels->norm_gates(&norm, model->panels, walk->recurrent_z, z);
+        step.P = 0;
+        step.candidate = walk->candidates;
+    }
+    if (model->is_variant) fl_model_variant_step(model, panels, &step);
+    else
+        fl_model_step(model, direction, panels, rows, step.h, h_row, step.z, step.c, y, y_stride,
+                      step.record, step.backward);
+    if (!model->needs_rows) return;
+    if (config->layer_norm) {
+        const fl_norm norm = norm_of(model, direction, walk, 2, t, first, rows);
+        kernels->norm_cell(&norm, walk->cells, walk->candidates, walk->cells, H);
+    }
+    if (config->proj_size)
+        kernels->multiply(0, (P + columns - 1) / columns, rows, H, P, walk->cells, H,
+                          direction->projection, y, y_stride, 0);
+    else kernels->put_rows(rows, H, walk->cells, H, y, y_stride, 0);
+    if (config->zoneout_h > 0)
+        kernels->mix_rows(rows, P, mask_at(walk->zoneout_h, t, first, real), P, config->zoneout_h,
+                          h, h_stride, y, y_stride, y, y_stride);
+    if (step.record)
+        kernels->put_rows(rows, P, y, y_stride, (char *)step.record + 5 * H * (ptrdiff_t)real,
+                          step.record_stride, 0);
 }
 
 /* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z. */
 FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
                          ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
-                         ptrdiff_t h_stride, const char *z, fl_panels panels) {
+                         ptrdiff_t h_stride, char *z, fl_panels panels) {
+    if (model->is_variant || walk->recurrent.data) {
+        take_variant_step(model, direction, walk, s, first, end, h, h_stride, z, panels);
+        return;
+    }
     const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
     const ptrdiff_t t = time_of(walk, s);
     char *record = walk->tape.data ? fl_row_at(walk->tape, t, first, (size_t)real) : NULL;
@@ -135,8 +236,8 @@ FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, c
 static void run_direction(const fl_model *model, const fl_direction *direction, const walk *walk,
                           char *z, ptrdiff_t chunk, const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
-    const ptrdiff_t H = model->config.hidden_size, T = walk->T;
-    const ptrdiff_t row = H * (ptrdiff_t)real;
+    const ptrdiff_t P = model->output_size, T = walk->T;
+    const ptrdiff_t row = P * (ptrdiff_t)real;
     const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)real;
     const fl_panels panels = panels_of(model, share);
     ptrdiff_t going = 0; /* sequences that have taken the step before: their h is in y */
@@ -145,16 +246,17 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         const ptrdiff_t n = smaller(chunk, T - first);
         const ptrdiff_t t = walk->reverse ? T - first - n : first;
         input_product(model, direction, walk, t, n, z, panels);
+        if (model->config.layer_norm) norm_inputs(model, direction, walk, t, n, z);
         for (ptrdiff_t s = first; s < first + n; s++) {
             const ptrdiff_t count = count_of(walk, s), next = count_of(walk, s + 1);
-            const char *z_s = z + (time_of(walk, s) - t) * z_step;
+            char *z_s = z + (time_of(walk, s) - t) * z_step;
             going = smaller(going, count);
             if (going > 0)
                 take_step(model, direction, walk, s, 0, going,
                           fl_row_at(walk->y, time_of(walk, s - 1), 0, real), walk->y.stride_b, z_s,
                           panels);
             if (going < count)
-                take_step(model, direction, walk, s, going, count, walk->h + going * row, H, z_s,
+                take_step(model, direction, walk, s, going, count, walk->h + going * row, P, z_s,
                           panels);
             /* All of h_t must be there before anyone reads it. */
             if (share->count > 1) fl_barrier_wait(share->units);
@@ -171,59 +273,103 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
 
 fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
                             const ptrdiff_t *starts, int directions_at_once, fl_scratch *made) {
-    const size_t real = model->kernels->real_bytes;
+    const size_t real = model->kernels->real_bytes, at_once = (size_t)directions_at_once;
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
+    const size_t y_row = D * (size_t)model->output_size * real; /* fits, as z_row: pack.c */
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
-    size_t z_step, z_bytes, buffer_bytes, both, bytes;
-    const size_t z_row = (size_t)model->z_row * real; /* fits: pack.c */
-    if (!fl_multiply_sizes(z_row, (size_t)B, &z_step)) return FL_ERROR_OVERFLOW;
+    const size_t cells = model->needs_rows ? at_once : 0;
+    const size_t norm = model->config.layer_norm ? at_once : 0;
+    size_t z_step, buffer_bytes, total = 0, offsets[8];
+    if (!fl_multiply_sizes((size_t)model->z_row * real, (size_t)B, &z_step))
+        return FL_ERROR_OVERFLOW;
     const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
     made->chunk = smaller(T, smaller(affordable > 1 ? affordable : 1, CHUNK_STEPS));
     /* With two directions a layer needs all of the layer below. */
     const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
     const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
-    if (!fl_multiply_sizes(z_step, (size_t)made->chunk, &z_bytes) ||
-        !fl_multiply_sizes(D * H * real, between_rows, &buffer_bytes) ||
-        !fl_multiply_sizes(buffer_bytes, (size_t)between_steps, &buffer_bytes) ||
-        !fl_multiply_sizes(buffer_bytes, buffers, &bytes) ||
-        !fl_multiply_sizes(z_bytes, (size_t)directions_at_once, &both) ||
-        !fl_add_sizes(bytes, both, &bytes))
+    if (!fl_multiply_sizes(y_row, between_rows, &buffer_bytes) ||
+        !fl_multiply_sizes(buffer_bytes, (size_t)between_steps, &buffer_bytes))
         return FL_ERROR_OVERFLOW;
-    made->z[0] = fl_alloc_aligned(bytes, 1);
-    if (made->z[0] == NULL) return FL_ERROR_MEMORY;
-    made->z[1] = made->z[0] + (directions_at_once == 2 ? z_bytes : 0);
-    made->between[0] = made->z[0] + both;
-    made->between[1] = made->between[0] + (buffers == 2 ? buffer_bytes : 0);
+    const struct {
+        size_t count, size;
+    } parts[8] = {
+        {at_once * (size_t)made->chunk, z_step}, /* z */
+        {buffers, buffer_bytes},                 /* between */
+        {2 * (size_t)B, y_row},                  /* last */
+        {cells * (size_t)B, H * real},           /* cells */
+        {at_once * (size_t)B, y_row},            /* masked */
+        {norm * (size_t)B, H * real},            /* candidates */
+        {norm, z_step},                          /* recurrent */
+        {norm * 4, H * real},                    /* normal */
+    };
+    for (int i = 0; i < 8; i++)
+        if (!fl_reserve(&total, parts[i].count, parts[i].size, &offsets[i]))
+            return FL_ERROR_OVERFLOW;
+    char *memory = fl_alloc_aligned(total, 1);
+    if (memory == NULL) return FL_ERROR_MEMORY;
+    made->last = memory + offsets[2];
+    for (int i = 0; i < 2; i++) {
+        const size_t second = i == 1 && at_once == 2;
+        made->z[i] = memory + offsets[0] + second * (size_t)made->chunk * z_step;
+        made->between[i] = memory + offsets[1] + (i == 1 && buffers == 2 ? buffer_bytes : 0);
+        made->cells[i] = memory + offsets[3] + second * (size_t)B * H * real;
+        made->masked[i] = memory + offsets[4] + second * (size_t)B * y_row;
+        made->candidates[i] = memory + offsets[5] + second * (size_t)B * H * real;
+        made->recurrent[i] = memory + offsets[6] + second * z_step;
+        made->normal[i] = memory + offsets[7] + second * 4 * H * real;
+    }
     return FL_OK;
 }
 
 void fl_scratch_destroy(fl_scratch *scratch) { fl_free_aligned(scratch->z[0]); }
+
+/* One direction's part of a layer's output, times the mask on its way to the layer above. */
+static void mask_output(const fl_model *model, const walk *walk, fl_rows mask) {
+    const size_t real = model->kernels->real_bytes;
+    for (ptrdiff_t t = 0; t < walk->T; t++) {
+        char *y = fl_row_at(walk->y, t, 0, real);
+        model->kernels->mask_rows(fl_count_at(walk->ragged, t, walk->B), model->output_size,
+                                  fl_row_at(mask, t, 0, real), mask.stride_b, y, walk->y.stride_b,
+                                  NULL, 0, y, walk->y.stride_b);
+    }
+}
 
 /* All layers and directions over the same steps. */
 static void run_stack(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
                       const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
-    const ptrdiff_t H = model->config.hidden_size, T = span->T, B = span->B;
+    const ptrdiff_t P = model->output_size, T = span->T, B = span->B;
+    const fl_rows last = {scratch->last, B * D * P, D * P, NULL, 1};
     fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
-        const fl_rows between = {scratch->between[l % 2], B * D * H, D * H,
-                                 D == 2 ? span->ragged.starts : NULL};
-        const fl_rows out = l == L - 1 ? span->y : between;
+        const fl_rows between = {scratch->between[l % 2], B * D * P, D * P,
+                                 D == 2 ? span->ragged.starts : NULL, 0};
+        const fl_rows out = l < L - 1 ? between : span->y.data ? span->y : last;
         for (ptrdiff_t d = 0; d < D; d++) {
             if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;
-            const ptrdiff_t index = l * D + d;
-            const ptrdiff_t state = index * span->state_stride * (ptrdiff_t)real;
+            const ptrdiff_t index = l * D + d, column = d * P * (ptrdiff_t)real;
             walk walk = {.T = T, .B = B, .reverse = d == 1, .ragged = span->ragged};
             walk.x = x;
             walk.y = out;
-            walk.y.data += d * H * (ptrdiff_t)real;
-            walk.tape = span->tape;
-            if (walk.tape.data) walk.tape.data += index * span->tape_stride * (ptrdiff_t)real;
-            walk.h = span->h + state;
-            walk.c = span->c + state;
+            walk.y.data += column;
+            walk.tape = fl_stack_at(span->tape, index, real);
+            walk.h = span->h + index * span->h_stride * (ptrdiff_t)real;
+            walk.c = span->c + index * span->c_stride * (ptrdiff_t)real;
+            walk.recurrent = fl_stack_at(span->recurrent, index, real);
+            walk.zoneout_h = fl_stack_at(span->zoneout_h, index, real);
+            walk.zoneout_c = fl_stack_at(span->zoneout_c, index, real);
+            walk.cells = scratch->cells[d];
+            walk.masked = scratch->masked[d];
+            walk.candidates = scratch->candidates[d];
+            walk.recurrent_z = scratch->recurrent[d];
+            walk.normal = scratch->normal[d];
             run_direction(model, &model->directions[index], &walk, scratch->z[d], scratch->chunk,
                           share);
+            fl_rows mask = fl_stack_at(span->between, l, real);
+            if (l == L - 1 || mask.data == NULL) continue;
+            mask.data += column;
+            mask_output(model, &walk, mask);
         }
         /* The layer above reads both directions. */
         if (share->direction != FL_ALL_DIRECTIONS) fl_barrier_wait(share->everyone);
@@ -231,19 +377,29 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     }
 }
 
+void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    fl_rows *views[] = {&span->x,
+                        &span->y,
+                        &span->tape.rows,
+                        &span->recurrent.rows,
+                        &span->between.rows,
+                        &span->zoneout_h.rows,
+                        &span->zoneout_c.rows};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        if (views[i]->data) *views[i] = fl_rows_from(*views[i], t, b, real);
+    if (span->ragged.starts) span->ragged.starts += t;
+    span->ragged.first += b;
+}
+
 void fl_run(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
             const fl_share *share) {
     static const fl_share alone = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL};
-    const size_t real = model->kernels->real_bytes;
     const int whole = model->config.num_directions == 2 || model->config.num_layers == 1;
     const ptrdiff_t stretch = whole ? span->T : scratch->chunk;
-    fl_span part = *span;
     for (ptrdiff_t first = 0; first < span->T; first += stretch) {
+        fl_span part = *span;
         part.T = smaller(stretch, span->T - first);
-        part.x = fl_rows_from(span->x, first, 0, real);
-        part.y = fl_rows_from(span->y, first, 0, real);
-        if (span->tape.data) part.tape = fl_rows_from(span->tape, first, 0, real);
-        if (span->ragged.starts) part.ragged.starts = span->ragged.starts + first;
+        if (first > 0) fl_span_move(&part, first, 0, model->kernels->real_bytes);
         run_stack(model, &part, scratch, share ? share : &alone);
     }
 }

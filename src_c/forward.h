@@ -9,7 +9,7 @@
 #include "fastlstm.h"
 #include "threads.h"
 
-/* Rows (T, B) of reals in someone's memory: element (t, b, k) is data[t*stride_t + b*stride_b + k],
+/* Rows (T, B) of reals in memory: element (t, b, k) is data[t*stride_t + b*stride_b + k],
  * in units of `real` bytes. Or packed, with `starts`: the rows of step t, as many as there are
  * sequences that long, follow those of step t - 1, and element (t, b, k) is
  * data[(starts[t] + b)*stride_b + k]. */
@@ -17,9 +17,11 @@ typedef struct fl_rows {
     char *data;
     ptrdiff_t stride_t, stride_b;
     const ptrdiff_t *starts;
+    int alternate; /* only two times are kept: that of t is t % 2 */
 } fl_rows;
 
 static inline char *fl_row_at(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    if (view.alternate) t &= 1;
     const ptrdiff_t offset =
         view.starts ? (view.starts[t] + b) * view.stride_b : t * view.stride_t + b * view.stride_b;
     return view.data + offset * (ptrdiff_t)real;
@@ -59,23 +61,39 @@ static inline ptrdiff_t fl_count_at(fl_ragged ragged, ptrdiff_t t, ptrdiff_t B) 
     return count < 0 ? 0 : count < B ? count : B;
 }
 
-/* What a run covers: T >= 0 steps of B >= 1 sequences. x in (T, B, I); y out (T, B, D*H); h, c the
- * state, in and out: rows (B, H) of index l*D + d begin at index * state_stride reals. tape: NULL,
- * or out: for each index the records (T, B, 5, H) of its steps. */
+/* Rows (T, B) for each of several indices; data may be NULL. */
+typedef struct fl_stack {
+    fl_rows rows;     /* of index 0 */
+    ptrdiff_t stride; /* reals from an index to the next */
+} fl_stack;
+
+static inline fl_rows fl_stack_at(fl_stack stack, ptrdiff_t index, size_t real) {
+    if (stack.rows.data) stack.rows.data += index * stack.stride * (ptrdiff_t)real;
+    return stack.rows;
+}
+
+/* What a run covers: T >= 0 steps of B >= 1 sequences. x in (T, B, I); y out (T, B, D*P), data NULL
+ * where it is not wanted; h, c the state, in and out: rows (B, P) and (B, H) of index l*D + d begin
+ * at index times their stride, in reals. tape: out, for each index the records (T, B, R) of its
+ * steps. The masks are fl_masks'; recurrent (B, P) is one row of time. */
 typedef struct fl_span {
     ptrdiff_t T, B;
     fl_ragged ragged;
     fl_rows x, y;
     char *h, *c;
-    ptrdiff_t state_stride;
-    fl_rows tape;
-    ptrdiff_t tape_stride; /* reals from an index to the next */
+    ptrdiff_t h_stride, c_stride;
+    fl_stack tape;
+    fl_stack recurrent, between, zoneout_h, zoneout_c;
 } fl_span;
 
-/* Scratch of a run: z of one chunk, one for each direction that runs at once, and two buffers
- * between layers. */
+/* Scratch of a run: z of one chunk, one for each direction that runs at once, two buffers between
+ * layers, and what a variant needs between its cells and the next step. */
 typedef struct fl_scratch {
     char *z[2], *between[2];
+    char *last; /* (2, B, D*P): y of even and odd steps, where y is not wanted */
+    /* For each direction at once: h~ (B, H), masked h (B, P); with layer normalisation c~ (B, H), U
+     * h (B, panels, 4, V) and what is normalised of a row (G*H). */
+    char *cells[2], *masked[2], *candidates[2], *recurrent[2], *normal[2];
     ptrdiff_t chunk; /* steps */
 } fl_scratch;
 
@@ -84,6 +102,12 @@ typedef struct fl_scratch {
 fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
                             const ptrdiff_t *starts, int directions_at_once, fl_scratch *made);
 void fl_scratch_destroy(fl_scratch *scratch);
+
+/* Sets the masks of a span whose T, B and ragged are set. masks: NULL for none. */
+fl_status fl_set_masks(const fl_model *model, const fl_masks *masks, fl_span *span);
+
+/* Moves the start of all that a span covers by t steps and b sequences; its states stay. */
+void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real);
 
 enum { FL_ALL_DIRECTIONS = -1 };
 

@@ -124,7 +124,7 @@ static void FL_NAME(product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t 
 }
 
 static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
-                                  const void *weights_, void *packed_) {
+                                  const int blocks[4], const void *weights_, void *packed_) {
     const FL_REAL *weights = weights_;
     const ptrdiff_t block = 128; /* so many lines of packed weights stay in the L1 cache */
     for (ptrdiff_t panel = first_panel; panel < first_panel + panels; panel++)
@@ -133,8 +133,8 @@ static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdi
                 const ptrdiff_t end = first + block < K ? first + block : K;
                 FL_REAL *packed = (FL_REAL *)packed_ + panel * K * FL_PANEL + gate * FL_V;
                 for (ptrdiff_t unit = panel * FL_V; unit < (panel + 1) * FL_V; unit++, packed++) {
-                    const FL_REAL *row = weights + (gate * H + unit) * K;
-                    if (unit < H)
+                    const FL_REAL *row = weights + (blocks[gate] * H + unit) * K;
+                    if (blocks[gate] >= 0 && unit < H)
                         for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = row[k];
                     else
                         for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = 0;
@@ -143,11 +143,14 @@ static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdi
 }
 
 static void FL_NAME(pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
-                               const void *b_ih_, const void *b_hh_, void *packed_) {
+                               const int blocks[4], const void *b_ih_, const void *b_hh_,
+                               void *packed_) {
     const FL_REAL *b_ih = b_ih_, *b_hh = b_hh_;
     FL_REAL *packed = (FL_REAL *)packed_ + first_panel * FL_PANEL;
     for (ptrdiff_t first = first_panel * FL_V; first < (first_panel + panels) * FL_V; first += FL_V)
         for (ptrdiff_t gate = 0; gate < 4; gate++)
-            for (ptrdiff_t unit = first; unit < first + FL_V; unit++)
-                *packed++ = b_ih && unit < H ? b_ih[gate * H + unit] + b_hh[gate * H + unit] : 0;
+            for (ptrdiff_t unit = first; unit < first + FL_V; unit++) {
+                const ptrdiff_t at = blocks[gate] * H + unit;
+                *packed++ = b_ih && blocks[gate] >= 0 && unit < H ? b_ih[at] + b_hh[at] : 0;
+            }
 }

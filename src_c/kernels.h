@@ -23,6 +23,62 @@
 
 #include "fastlstm.h"
 
+/* What one time step of a variant works on. Rows of arrays with a stride are that many reals apart,
+ * the others are contiguous. */
+typedef struct fl_step {
+    const fl_config *config; /* the options of the cell */
+    ptrdiff_t rows, P;
+    const void *h; /* in (rows, P) */
+    ptrdiff_t h_stride;
+    const void *u; /* in (panels, P, 4, V) */
+    const void *z; /* in (rows, panels, 4, V) */
+    ptrdiff_t z_stride;
+    const void *peepholes; /* in (panels, 4, V), or NULL */
+    const void *zoneout_c; /* in (rows, H), or NULL for the expectation */
+    void *c;               /* in and out (rows, H) */
+    void *h_out;           /* out (rows, H): h~, with layer normalisation o */
+    ptrdiff_t h_out_stride;
+    void *candidate; /* out (rows, H): c~, with layer normalisation; or NULL */
+    void *record;    /* NULL, or out (rows, R): i, f, g, o after activation, c, h~ if P = H */
+    ptrdiff_t record_stride;
+    int backward; /* take the panels from last to first */
+} fl_step;
+
+/* One step of a variant back through the cell. Arrays as in fl_step. */
+typedef struct fl_step_back {
+    const fl_config *config;
+    ptrdiff_t rows;
+    const void *records; /* in (rows, 5, H) */
+    ptrdiff_t record_stride;
+    const void *c_previous; /* in (rows, H), or NULL for zeros */
+    ptrdiff_t c_stride;
+    const void
+        *peepholes; /* in (2 or 3, H), as parameters: p_i, p_f unless coupled, p_o; or NULL */
+    const void *zoneout_c;     /* in (rows, H), or NULL for the expectation */
+    const void *dh;            /* in (rows, H), the gradient of h~ */
+    const void *t, *dc_normal; /* in (rows, H), with layer normalisation: output(c~ normalised), and
+                                  the gradient of c~ that comes from there; or NULL */
+    void *dc;                  /* in and out (rows, H): of c, then of c_previous */
+    void *d;            /* out (rows, G*H), then with peepholes (2 or 3, H): the terms of their */
+    ptrdiff_t d_stride; /* gradients */
+    void *h;            /* out (rows, H): h~; or NULL */
+    ptrdiff_t h_stride;
+} fl_step_back;
+
+/* Layer normalisation of `rows` rows. */
+typedef struct fl_norm {
+    const fl_config *config;
+    ptrdiff_t rows;
+    const void *scale, *shift; /* in (n), as parameters; shift NULL: add to what is there */
+    void *normal;              /* (rows, n): normalised, before scale and shift */
+    void *factors;             /* (rows, 1): 1 / standard deviation; NULL: not wanted */
+    ptrdiff_t normal_stride;   /* of both */
+    ptrdiff_t z_stride;        /* of pre-activations; backward, of d */
+} fl_norm;
+
+enum { FL_NORM_LANES = 16 };
+#define FL_NORM_EPSILON 1e-5
+
 typedef struct fl_kernels {
     const char *isa;
     fl_dtype dtype;
@@ -33,14 +89,15 @@ typedef struct fl_kernels {
     /* These four work on `panels` panels from first_panel on; their arrays are those of the whole
      * layer. Rows of a, z, h and h_out are that many reals apart. */
 
-    /* weights (4H, K) row-major, gates i, f, g, o -> packed (panels, K, 4, V). */
+    /* weights (blocks of H, K) row-major -> packed (panels, K, 4, V). blocks: which one each of i,
+     * f, g and o has, -1 for zeros. */
     void (*pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
-                         const void *weights, void *packed);
+                         const int blocks[4], const void *weights, void *packed);
 
-    /* b_ih (4H), b_hh (4H), both or neither NULL -> packed (panels, 4, V) = b_ih + b_hh, or zeros.
-     */
-    void (*pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const void *b_ih,
-                      const void *b_hh, void *packed);
+    /* b_ih, b_hh (blocks of H), both or neither NULL -> packed (panels, 4, V) = b_ih + b_hh, or
+     * zeros. */
+    void (*pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const int blocks[4],
+                      const void *b_ih, const void *b_hh, void *packed);
 
     /* z (rows, panels, 4, V) = bias (panels, 4, V) + a (rows, K) @ w (panels, K, 4, V). */
     void (*product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
@@ -56,6 +113,23 @@ typedef struct fl_kernels {
                  ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, void *record,
                  int backward);
 
+    /* The same for variants, see variant_tpl.h. */
+    void (*variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step);
+
+    /* Layer normalisation, see norm_tpl.h: z (rows, panels, 4, V) of W x or U h in `product`, which
+     * may be z; and h (rows, H) = o * output(c~ normalised) of o and c (rows, H). Both write
+     * norm->normal and factors. `panels` counts the full ones. */
+    void (*norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product, void *z);
+    void (*norm_cell)(const fl_norm *norm, const void *o, const void *c, void *h,
+                      ptrdiff_t h_stride);
+
+    /* And back: from dz (rows, G*H) to terms (rows, G*H) of the scale's gradient and out (rows,
+     * G*H), the gradient of the product; from dh (rows, H) of h~ to terms (rows, 2, H) of scale and
+     * shift, t (rows, H), what o is multiplied with, and dc (rows, H) of c~. */
+    void (*norm_gates_backward)(const fl_norm *norm, const void *dz, void *terms, void *out);
+    void (*norm_cell_backward)(const fl_norm *norm, const void *o, ptrdiff_t o_stride,
+                               const void *dh, void *terms, void *t, void *dc);
+
     /* The backward pass, see train_tpl.h. Rows of arrays with a stride are that many reals apart;
      * the others are contiguous. What runs from `first` to `end` leaves the rest alone. */
 
@@ -68,13 +142,17 @@ typedef struct fl_kernels {
                           const void *dy, ptrdiff_t dy_stride, const void *dh, void *dc, void *dG,
                           ptrdiff_t dG_stride, void *h, ptrdiff_t h_stride);
 
+    /* The same for variants. */
+    void (*variant_backward)(ptrdiff_t first, ptrdiff_t end, const fl_step_back *step);
+
     /* h (rows, H) = o * tanh(c) of records (rows, 5, H). */
     void (*hidden)(ptrdiff_t rows, ptrdiff_t H, const void *records, void *h, ptrdiff_t h_stride);
 
-    /* w (K, N) -> packed: panels of 4V columns, (K, 4V) each, the last one as many vectors wide as
-     * are left; ceil(N / V) * V * K reals in all. For panels first..end-1. */
+    /* w (K, N), its rows and columns w_k and w_n reals apart -> packed: panels of 4V columns, (K,
+     * 4V) each, the last one as many vectors wide as are left; ceil(N / V) * V * K reals in all.
+     * For panels first..end-1. */
     void (*pack_columns)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t K, ptrdiff_t N, const void *w,
-                         void *packed);
+                         ptrdiff_t w_k, ptrdiff_t w_n, void *packed);
 
     /* out (rows, N) = a (rows, K) @ w (K, N), packed, for the columns of panels first..end-1, or +=
      * with `accumulate`. */
@@ -95,6 +173,17 @@ typedef struct fl_kernels {
     /* to (rows, n) = from (rows, n), or += with `accumulate`. */
     void (*put_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from, ptrdiff_t from_stride, void *to,
                      ptrdiff_t to_stride, int accumulate);
+
+    /* out (rows, n) = m * a, + b unless that is NULL. out may be a or b. */
+    void (*mask_rows)(ptrdiff_t rows, ptrdiff_t n, const void *m, ptrdiff_t m_stride, const void *a,
+                      ptrdiff_t a_stride, const void *b, ptrdiff_t b_stride, void *out,
+                      ptrdiff_t out_stride);
+
+    /* out (rows, n) = m * a + (1 - m) * b, m (rows, n), or NULL for the number `factor`; a or b
+     * NULL for zeros. out may be b. */
+    void (*mix_rows)(ptrdiff_t rows, ptrdiff_t n, const void *m, ptrdiff_t m_stride, double factor,
+                     const void *a, ptrdiff_t a_stride, const void *b, ptrdiff_t b_stride,
+                     void *out, ptrdiff_t out_stride);
 
     /* y (n) = activation of x (n); y may be x. */
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);

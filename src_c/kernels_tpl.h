@@ -3,6 +3,8 @@
  * The including file defines FL_ISA (its name, a bare word) and FL_VOCABULARY (a simd_*.h); and
  * FL_HALF, the name of an instruction set with half the lanes, where every machine has that too.
  */
+#include <math.h>
+
 #define FL_STRING_(word) #word
 #define FL_STRING(word) FL_STRING_(word)
 
@@ -13,6 +15,8 @@
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
 #include "train_tpl.h"
+#include "variant_tpl.h"
+#include "norm_tpl.h"
 #include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
@@ -27,6 +31,7 @@ enum { FL_NAME(lanes) = FL_V };
 #undef FL_FOR_VECTORS
 #undef FL_PANEL_COLUMNS
 #undef FL_FOR_VECTOR_COUNT
+#undef FL_FOR_GATE_RUNS
 #define FL_DOUBLE 1
 #include "precision.h"
 #include FL_VOCABULARY
@@ -34,6 +39,8 @@ enum { FL_NAME(lanes) = FL_V };
 #include "gemm_tpl.h"
 #include "cell_tpl.h"
 #include "train_tpl.h"
+#include "variant_tpl.h"
+#include "norm_tpl.h"
 #include "limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
@@ -42,28 +49,36 @@ enum { FL_NAME(lanes) = FL_V };
 #else
 #define FL_HALF_TABLE(type_) NULL
 #endif
-#define FL_TABLE(type_, real, suffix)                   \
-    {                                                   \
-        .isa = FL_STRING(FL_ISA),                       \
-        .dtype = type_,                                 \
-        .lanes = FL_CAT(lanes, suffix),                 \
-        .real_bytes = sizeof(real),                     \
-        .half = FL_HALF_TABLE(type_),                   \
-        .pack_weights = FL_CAT(pack_weights, suffix),   \
-        .pack_bias = FL_CAT(pack_bias, suffix),         \
-        .product = FL_CAT(product, suffix),             \
-        .step = FL_CAT(step, suffix),                   \
-        .cell_backward = FL_CAT(cell_backward, suffix), \
-        .hidden = FL_CAT(hidden, suffix),               \
-        .pack_columns = FL_CAT(pack_columns, suffix),   \
-        .multiply = FL_CAT(multiply, suffix),           \
-        .add_outer = FL_CAT(add_outer, suffix),         \
-        .add_rows = FL_CAT(add_rows, suffix),           \
-        .put_rows = FL_CAT(put_rows, suffix),           \
-        .sigmoid = FL_CAT(apply_sigmoid, suffix),       \
-        .tanh = FL_CAT(apply_tanh, suffix),             \
-        .limit_fma = FL_CAT(limit_fma, suffix),         \
-        .limit_read = FL_CAT(limit_read, suffix),       \
+#define FL_TABLE(type_, real, suffix)                               \
+    {                                                               \
+        .isa = FL_STRING(FL_ISA),                                   \
+        .dtype = type_,                                             \
+        .lanes = FL_CAT(lanes, suffix),                             \
+        .real_bytes = sizeof(real),                                 \
+        .half = FL_HALF_TABLE(type_),                               \
+        .pack_weights = FL_CAT(pack_weights, suffix),               \
+        .pack_bias = FL_CAT(pack_bias, suffix),                     \
+        .product = FL_CAT(product, suffix),                         \
+        .step = FL_CAT(step, suffix),                               \
+        .variant_step = FL_CAT(variant_step, suffix),               \
+        .cell_backward = FL_CAT(cell_backward, suffix),             \
+        .variant_backward = FL_CAT(variant_backward, suffix),       \
+        .hidden = FL_CAT(hidden, suffix),                           \
+        .pack_columns = FL_CAT(pack_columns, suffix),               \
+        .multiply = FL_CAT(multiply, suffix),                       \
+        .add_outer = FL_CAT(add_outer, suffix),                     \
+        .add_rows = FL_CAT(add_rows, suffix),                       \
+        .put_rows = FL_CAT(put_rows, suffix),                       \
+        .norm_gates = FL_CAT(norm_gates, suffix),                   \
+        .norm_cell = FL_CAT(norm_cell, suffix),                     \
+        .norm_gates_backward = FL_CAT(norm_gates_backward, suffix), \
+        .norm_cell_backward = FL_CAT(norm_cell_backward, suffix),   \
+        .mask_rows = FL_CAT(mask_rows, suffix),                     \
+        .mix_rows = FL_CAT(mix_rows, suffix),                       \
+        .sigmoid = FL_CAT(apply_sigmoid, suffix),                   \
+        .tanh = FL_CAT(apply_tanh, suffix),                         \
+        .limit_fma = FL_CAT(limit_fma, suffix),                     \
+        .limit_read = FL_CAT(limit_read, suffix),                   \
     }
 const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
     FL_TABLE(FL_FLOAT32, float, _f32),

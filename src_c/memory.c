@@ -4,7 +4,7 @@
 
 #include "model.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = FL_LINE };
 
 int fl_multiply_sizes(size_t a, size_t b, size_t *product) {
     if (b != 0 && a > (size_t)PTRDIFF_MAX / b) return 0;
@@ -16,6 +16,13 @@ int fl_add_sizes(size_t a, size_t b, size_t *sum) {
     if (a > (size_t)PTRDIFF_MAX || b > (size_t)PTRDIFF_MAX - a) return 0;
     *sum = a + b;
     return 1;
+}
+
+int fl_reserve(size_t *total, size_t count, size_t size, size_t *offset) {
+    size_t bytes;
+    *offset = *total;
+    return fl_multiply_sizes(count, size, &bytes) && fl_add_sizes(bytes, FL_LINE - 1, &bytes) &&
+           fl_add_sizes(*total, bytes / FL_LINE * FL_LINE, total);
 }
 
 void *fl_alloc_aligned(size_t count, size_t size) {

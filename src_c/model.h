@@ -7,24 +7,47 @@
 #include "fastlstm.h"
 #include "kernels.h"
 
-/* The parameters of one layer in one direction. */
+/* The parameters of one layer in one direction. NULL: the model has none. */
 typedef struct fl_direction {
-    ptrdiff_t input_size; /* I_l */
-    const void *w;        /* (panels, I_l, 4, V) */
-    const void *u;        /* (panels, H, 4, V) */
-    const void *bias;     /* (panels, 4, V) */
+    ptrdiff_t input_size;  /* I_l */
+    const void *w;         /* (panels, I_l, 4, V) */
+    const void *u;         /* (panels, P, 4, V) */
+    const void *bias;      /* (panels, 4, V) */
+    const void *peepholes; /* (panels, 4, V), those of g 0 */
+    const void *norm; /* scales of W x and U h (G*H each) and c~ (H), shifts of c~ (H), z (G*H) */
+    const void *projection; /* columns of W_hr^T (H, P), packed as fl_kernels.multiply takes them */
 } fl_direction;
 
 struct fl_model {
-    fl_config config;
+    fl_config config; /* activations are named: none is FL_USUAL */
     const fl_kernels *kernels;
     ptrdiff_t panels;          /* of V units each */
     const fl_kernels *narrow;  /* has the remaining units in one panel of its own, or NULL */
     ptrdiff_t z_row;           /* reals of a row of pre-activations, 4 for each unit and padding */
+    ptrdiff_t output_size;     /* P */
+    ptrdiff_t record_size;     /* R, reals of a record on the tape */
+    int is_variant;            /* whether its cells are fl_kernels.variant_step's */
+    int needs_rows;            /* whether a step goes on after its cells, with whole rows */
     size_t bytes;              /* of the whole model */
     void *packed;              /* all packed parameters, one block */
     fl_direction directions[]; /* L*D of them, index l*D + d */
 };
+
+/* G, gates with parameters; those with peepholes. */
+static inline ptrdiff_t fl_gates(const fl_config *config) { return config->coupled_gates ? 3 : 4; }
+static inline ptrdiff_t fl_peepholes(const fl_config *config) {
+    return config->has_peepholes ? fl_gates(config) - 1 : 0;
+}
+
+/* Scales and shifts of layer normalisation that are parameters. */
+static inline ptrdiff_t fl_norm_size(const fl_config *config) {
+    return config->layer_norm ? (2 * fl_gates(config) + 2) * config->hidden_size : 0;
+}
+
+/* P. */
+static inline ptrdiff_t fl_output_size(const fl_config *config) {
+    return config->proj_size ? config->proj_size : config->hidden_size;
+}
 
 /* Which panels of a layer to work on: some of model->panels, and perhaps the narrow one, which
  * follows them all. */
@@ -42,15 +65,15 @@ static inline ptrdiff_t fl_narrow_panel(const fl_model *model) { return 2 * mode
 
 /* kernels.h, product and step, over such panels. Inline, since one more call costs a tiny layer a
  * sixth of its step. */
-static inline void fl_model_product(const fl_model *model, const fl_direction *direction,
-                                    fl_panels panels, ptrdiff_t rows, const void *x,
-                                    ptrdiff_t x_stride, void *z, ptrdiff_t z_stride) {
+static inline void fl_model_product(const fl_model *model, fl_panels panels, ptrdiff_t rows,
+                                    ptrdiff_t K, const void *a, ptrdiff_t a_stride, const void *w,
+                                    const void *bias, void *z, ptrdiff_t z_stride) {
     if (panels.count > 0)
-        model->kernels->product(panels.first, panels.count, rows, direction->input_size, x,
-                                x_stride, direction->w, direction->bias, z, z_stride);
+        model->kernels->product(panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
+                                z_stride);
     if (panels.narrow)
-        model->narrow->product(fl_narrow_panel(model), 1, rows, direction->input_size, x, x_stride,
-                               direction->w, direction->bias, z, z_stride);
+        model->narrow->product(fl_narrow_panel(model), 1, rows, K, a, a_stride, w, bias, z,
+                               z_stride);
 }
 
 static inline void fl_model_step(const fl_model *model, const fl_direction *direction,
@@ -66,6 +89,13 @@ static inline void fl_model_step(const fl_model *model, const fl_direction *dire
                             model->z_row, c, h_out, h_out_stride, record, backward);
 }
 
+/* The same for variants. */
+static inline void fl_model_variant_step(const fl_model *model, fl_panels panels,
+                                         const fl_step *step) {
+    if (panels.count > 0) model->kernels->variant_step(panels.first, panels.count, step);
+    if (panels.narrow) model->narrow->variant_step(fl_narrow_panel(model), 1, step);
+}
+
 /* Allocates count * size bytes at a multiple of 64, a cache line and the widest vector. NULL when
  * memory is short. Freed by fl_free_aligned. count and size may be 0. */
 void *fl_alloc_aligned(size_t count, size_t size);
@@ -74,5 +104,10 @@ void fl_free_aligned(void *block);
 /* *product = a * b, *sum = a + b. 0 when the result does not fit ptrdiff_t. */
 int fl_multiply_sizes(size_t a, size_t b, size_t *product);
 int fl_add_sizes(size_t a, size_t b, size_t *sum);
+
+/* Reserves count * size bytes, in whole cache lines, of a block that has `total` so far; *offset is
+ * where they begin. 0 when the result does not fit. */
+enum { FL_LINE = 64 };
+int fl_reserve(size_t *total, size_t count, size_t size, size_t *offset);
 
 #endif

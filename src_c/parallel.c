@@ -26,9 +26,9 @@ typedef struct call {
     const fl_model *model;
     fl_span span;
     int by_rows, threads;
-    int directions_at_once;             /* units: 1 or 2 */
-    fl_barrier units[2], everyone;      /* units: one for each direction, one for all */
-    fl_scratch scratch[FL_MAX_THREADS]; /* rows: one for each thread; units: the first, shared */
+    int directions_at_once;        /* units: 1 or 2 */
+    fl_barrier units[2], everyone; /* units: one for each direction, one for all */
+    fl_scratch *scratch;           /* rows: one for each thread; units: the first, shared */
 } call;
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -59,7 +59,9 @@ static int plan(call *call) {
     const int directions = (int)config->num_directions;
     const double step_of_direction = step / (double)(config->num_layers * directions);
     ptrdiff_t per_direction = threads / directions;
-    if (step_of_direction < UNITS_STEP_WORK) per_direction = 1;
+    const int whole_rows =
+        call->model->needs_rows || call->span.recurrent.rows.data || call->span.between.rows.data;
+    if (step_of_direction < UNITS_STEP_WORK || whole_rows) per_direction = 1;
     per_direction = smaller(per_direction, call->model->panels + (call->model->narrow != NULL));
     if (directions * per_direction >= smaller(B, threads)) {
         call->by_rows = 0;
@@ -77,17 +79,13 @@ static ptrdiff_t first_sequence(const call *call, int index) {
 static void run_rows(void *context, int index) {
     const call *call = context;
     const size_t real = call->model->kernels->real_bytes;
-    const ptrdiff_t H = call->model->config.hidden_size;
     const ptrdiff_t first = first_sequence(call, index);
     fl_span span = call->span;
     span.B = first_sequence(call, index + 1) - first;
     if (span.B == 0) return;
-    span.x = fl_rows_from(span.x, 0, first, real);
-    span.y = fl_rows_from(span.y, 0, first, real);
-    span.h += first * H * (ptrdiff_t)real;
-    span.c += first * H * (ptrdiff_t)real;
-    if (span.tape.data) span.tape = fl_rows_from(span.tape, 0, first, real);
-    span.ragged.first = first;
+    if (first > 0) fl_span_move(&span, 0, first, real);
+    span.h += first * call->model->output_size * (ptrdiff_t)real;
+    span.c += first * call->model->config.hidden_size * (ptrdiff_t)real;
     const fl_fp_state saved = fl_fp_enter();
     fl_run(call->model, &span, &call->scratch[index], NULL);
     fl_fp_leave(saved);
@@ -137,30 +135,54 @@ static void copy_state(void *to, const void *from, size_t bytes) {
     else if (from != to) memcpy(to, from, bytes);
 }
 
+static fl_stack stack_of(const void *data, ptrdiff_t T, ptrdiff_t B, ptrdiff_t width,
+                         const ptrdiff_t *starts) {
+    const fl_rows rows = {(char *)(uintptr_t)data, B * width, width, starts, 0};
+    return (fl_stack){rows, (starts ? starts[T] : T * B) * width};
+}
+
+fl_status fl_set_masks(const fl_model *model, const fl_masks *masks, fl_span *span) {
+    const fl_config *config = &model->config;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size, T = span->T, B = span->B;
+    const ptrdiff_t *starts = span->ragged.starts;
+    if (masks == NULL) return FL_OK;
+    const int zones_out_h = config->zoneout_h > 0, zones_out_c = config->zoneout_c > 0;
+    if ((masks->zoneout_h && !zones_out_h) || (masks->zoneout_c && !zones_out_c))
+        return FL_ERROR_ARGUMENT;
+    span->recurrent = stack_of(masks->recurrent, 1, B, P, NULL);
+    span->recurrent.rows.stride_t = 0; /* the same at every step */
+    span->between = stack_of(masks->between, T, B, config->num_directions * P, starts);
+    span->zoneout_h = stack_of(masks->zoneout_h, T, B, P, starts);
+    span->zoneout_c = stack_of(masks->zoneout_c, T, B, H, starts);
+    return FL_OK;
+}
+
 /* fl_forward, and fl_record with a tape. */
 static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x,
-                         const void *h_0, const void *c_0, fl_rows y, void *h_n, void *c_n,
-                         void *tape) {
+                         const void *h_0, const void *c_0, const fl_masks *masks, fl_rows y,
+                         void *h_n, void *c_n, void *tape) {
     if (model == NULL || T < 0 || B < 0 || !fl_starts_are_valid(x.starts, T, B))
         return FL_ERROR_ARGUMENT;
     if (B == 0) return FL_OK;
-    if (h_n == NULL || c_n == NULL || (T > 0 && (x.data == NULL || y.data == NULL)))
-        return FL_ERROR_ARGUMENT;
+    if (h_n == NULL || c_n == NULL || (T > 0 && x.data == NULL)) return FL_ERROR_ARGUMENT;
 
-    const ptrdiff_t LD = model->config.num_layers * model->config.num_directions;
-    const ptrdiff_t H = model->config.hidden_size;
-    size_t bytes;
-    if (!fl_multiply_sizes((size_t)H * model->kernels->real_bytes, (size_t)LD, &bytes) ||
-        !fl_multiply_sizes(bytes, (size_t)B, &bytes))
+    const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
+    const size_t real = model->kernels->real_bytes, H = (size_t)model->config.hidden_size;
+    size_t c_bytes; /* of all cell states, the larger ones */
+    if (!fl_multiply_sizes(H * real, LD, &c_bytes) ||
+        !fl_multiply_sizes(c_bytes, (size_t)B, &c_bytes))
         return FL_ERROR_OVERFLOW;
-    call call = {.model = model, .by_rows = 1, .directions_at_once = 1};
+    const size_t h_bytes = c_bytes / H * (size_t)model->output_size;
+    fl_scratch scratch[FL_MAX_THREADS]; /* not zeroed, which would take as long as a short call */
+    call call = {.model = model, .by_rows = 1, .directions_at_once = 1, .scratch = scratch};
     call.span = (fl_span){.T = T, .B = B, .ragged = {x.starts, 0}, .x = x, .y = y};
     call.span.h = h_n;
     call.span.c = c_n;
-    call.span.state_stride = B * H;
-    if (tape) call.span.tape = (fl_rows){tape, B * 5 * H, 5 * H, x.starts};
-    if (tape)
-        call.span.tape_stride = (x.starts ? x.starts[T] : T * B) * 5 * H; /* fits: fl_record */
+    call.span.h_stride = B * model->output_size;
+    call.span.c_stride = B * (ptrdiff_t)H;
+    if (tape) call.span.tape = stack_of(tape, T, B, model->record_size, x.starts);
+    fl_status status = fl_set_masks(model, masks, &call.span);
+    if (status != FL_OK) return status;
     const int wanted = T > 0 ? plan(&call) : 1;
     call.threads = fl_pool_take(wanted);
     if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */
@@ -170,10 +192,10 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     call.units[0].size = call.units[1].size = call.threads / call.directions_at_once;
     call.everyone.size = call.threads;
 
-    const fl_status status = T > 0 ? create_scratch(&call) : FL_OK;
+    status = T > 0 ? create_scratch(&call) : FL_OK;
     if (status == FL_OK) {
-        copy_state(h_n, h_0, bytes); /* the final states are the running ones */
-        copy_state(c_n, c_0, bytes);
+        copy_state(h_n, h_0, h_bytes); /* the final states are the running ones */
+        copy_state(c_n, c_0, c_bytes);
         if (T > 0) {
             fl_pool_run(call.threads, call.by_rows ? run_rows : run_units, &call);
             destroy_scratch(&call, scratches(&call));
@@ -187,9 +209,9 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrd
                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
                      const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
                      void *h_n, void *c_n) {
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts};
-    const fl_rows out = {y, y_stride_t, y_stride_b, starts};
-    return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, NULL);
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts, 0};
+    const fl_rows out = {y, y_stride_t, y_stride_b, starts, 0};
+    return forward(model, T, B, in, h_0, c_0, NULL, out, h_n, c_n, NULL);
 }
 
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
@@ -200,20 +222,20 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
     if (starts) B = starts[T];
     const int fits = fl_multiply_sizes((size_t)(starts ? 1 : T), (size_t)B, bytes) &&
                      fl_multiply_sizes(*bytes, LD, bytes) &&
-                     fl_multiply_sizes(*bytes, 5 * model->kernels->real_bytes, bytes) &&
-                     fl_multiply_sizes(*bytes, (size_t)model->config.hidden_size, bytes);
+                     fl_multiply_sizes(*bytes, model->kernels->real_bytes, bytes) &&
+                     fl_multiply_sizes(*bytes, (size_t)model->record_size, bytes);
     return fits ? FL_OK : FL_ERROR_OVERFLOW;
 }
 
 fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                    const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b, void *h_n,
-                    void *c_n, void *tape) {
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts};
-    const fl_rows out = {y, y_stride_t, y_stride_b, starts};
+                    const void *c_0, const fl_masks *masks, void *y, ptrdiff_t y_stride_t,
+                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape) {
+    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts, 0};
+    const fl_rows out = {y, y_stride_t, y_stride_b, starts, 0};
     size_t bytes;
     const fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
     if (tape == NULL && bytes > 0) return FL_ERROR_ARGUMENT;
-    return forward(model, T, B, in, h_0, c_0, out, h_n, c_n, tape);
+    return forward(model, T, B, in, h_0, c_0, masks, out, h_n, c_n, tape);
 }

@@ -28,12 +28,20 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define FL_INLINE static __forceinline
 #define FL_NOINLINE __declspec(noinline)
+#define FL_NOCLONE __declspec(noinline)
 #define FL_UNROLL
 #define FL_PREFETCH(p) ((void)(p))
 #pragma fp_contract(off)
 #else
 #define FL_INLINE static inline __attribute__((always_inline))
 #define FL_NOINLINE __attribute__((noinline))
+/* The compiler makes copies of functions for constant arguments, up to a share of a file's size. A
+ * function that is not to take of that share has no copies. */
+#if defined(__clang__)
+#define FL_NOCLONE __attribute__((noinline))
+#else
+#define FL_NOCLONE __attribute__((noinline, noclone))
+#endif
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
 #define FL_UNROLL _Pragma("GCC unroll 32")
 #define FL_PREFETCH(p) __builtin_prefetch(p)

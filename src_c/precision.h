@@ -40,6 +40,7 @@
  *     v_fnma(a, b, c)               c - a*b, one rounding
  *     v_fnms(a, b, c)               -c - a*b, one rounding
  *     v_min(a, b), v_max(a, b)      the smaller, the larger; NaN when b is NaN (a never is)
+ *     v_where_less(a, b, x, y)      x where a < b, else y
  *     v_abs(a), v_copysign(a, s)    |a|; |a| with the sign of s
  *     v_pow2(m)                     2^n for m = FL_ROUND_MAGIC + n; n from -127 to 128 (float) or
  *                                   -1023 to 1024 (double), of which the ends give 0 and infinity
@@ -59,6 +60,7 @@
 #define v_fnms FL_NAME(v_fnms)
 #define v_min FL_NAME(v_min)
 #define v_max FL_NAME(v_max)
+#define v_where_less FL_NAME(v_where_less)
 #define v_abs FL_NAME(v_abs)
 #define v_copysign FL_NAME(v_copysign)
 #define v_pow2 FL_NAME(v_pow2)

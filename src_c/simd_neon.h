@@ -46,6 +46,9 @@ FL_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return FL_Q(fms)(c, a, b); }
 FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_Q(neg)(FL_Q(fma)(c, a, b)); }
 FL_INLINE vreal v_min(vreal a, vreal b) { return FL_Q(min)(a, b); }
 FL_INLINE vreal v_max(vreal a, vreal b) { return FL_Q(max)(a, b); }
+FL_INLINE vreal v_where_less(vreal a, vreal b, vreal x, vreal y) {
+    return FL_Q(bsl)(FL_Q(clt)(a, b), x, y);
+}
 FL_INLINE vreal v_abs(vreal a) { return FL_Q(abs)(a); }
 #if FL_DOUBLE
 FL_INLINE vreal v_copysign(vreal a, vreal s) {

@@ -40,6 +40,7 @@ FL_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return FL_LIBM(fma)(-a, b, c
 FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_LIBM(fma)(-a, b, -c); }
 FL_INLINE vreal v_min(vreal a, vreal b) { return a < b ? a : b; }
 FL_INLINE vreal v_max(vreal a, vreal b) { return a > b ? a : b; }
+FL_INLINE vreal v_where_less(vreal a, vreal b, vreal x, vreal y) { return a < b ? x : y; }
 FL_INLINE vreal v_abs(vreal a) { return FL_LIBM(fabs)(a); }
 FL_INLINE vreal v_copysign(vreal a, vreal s) { return FL_LIBM(copysign)(a, s); }
 FL_INLINE vreal v_pow2(vreal m) {

@@ -94,6 +94,14 @@ FL_INLINE vreal v_fnms(vreal a, vreal b, vreal c) { return FL_MM(fnmsub)(a, b, c
 FL_INLINE vreal v_min(vreal a, vreal b) { return FL_MM(min)(a, b); }
 FL_INLINE vreal v_max(vreal a, vreal b) { return FL_MM(max)(a, b); }
 
+FL_INLINE vreal v_where_less(vreal a, vreal b, vreal x, vreal y) {
+#if FL_WIDTH == 512
+    return FL_MM(mask_blend)(FL_MM5(_mm, FL_WIDTH, _cmp_, FL_PS, _mask)(a, b, _CMP_LT_OQ), y, x);
+#else
+    return FL_MM(blendv)(y, x, FL_MM(cmp)(a, b, _CMP_LT_OQ));
+#endif
+}
+
 FL_INLINE FL_MM_INT_T FL_NAME(sign_bit)(void) {
 #if FL_DOUBLE
     return FL_SET1_EPI64(INT64_MIN);

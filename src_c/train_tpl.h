@@ -115,15 +115,19 @@ FL_INLINE ptrdiff_t FL_NAME(vectors_from)(ptrdiff_t column, ptrdiff_t columns) {
 }
 
 static void FL_NAME(pack_columns)(ptrdiff_t first_panel, ptrdiff_t end_panel, ptrdiff_t K,
-                                  ptrdiff_t N, const void *w_, void *packed_) {
-    const FL_REAL *w = w_;
+                                  ptrdiff_t N, const void *w_, ptrdiff_t w_k, ptrdiff_t w_n,
+                                  void *packed_) {
     for (ptrdiff_t panel = first_panel; panel < end_panel; panel++) {
         const ptrdiff_t column = panel * FL_PANEL_COLUMNS;
         const ptrdiff_t width = FL_NAME(vectors_from)(column, N) * FL_V;
         const ptrdiff_t full = N - column < width ? N - column : width;
         FL_REAL *packed = (FL_REAL *)packed_ + column * K;
         for (ptrdiff_t k = 0; k < K; k++, packed += width) {
-            for (ptrdiff_t j = 0; j < full; j++) packed[j] = w[k * N + column + j];
+            const FL_REAL *w = (const FL_REAL *)w_ + k * w_k + column * w_n;
+            if (w_n == 1)
+                for (ptrdiff_t j = 0; j < full; j++) packed[j] = w[j];
+            else
+                for (ptrdiff_t j = 0; j < full; j++) packed[j] = w[j * w_n];
             for (ptrdiff_t j = full; j < width; j++) packed[j] = 0;
         }
     }

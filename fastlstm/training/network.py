@@ -34,7 +34,7 @@ class Network:
         Whether there is an answer at each step, from h_t, or one for the sequence, from the last
         layer's h_n: of a BiLSTM the final states of both directions, side by side.
     seed : int or numpy.random.Generator, optional
-        For the head's first parameters, drawn from U(-1/sqrt(D*H), 1/sqrt(D*H)) as PyTorch's are.
+        For the head's first parameters, drawn from U(-1/sqrt(D*P), 1/sqrt(D*P)) as PyTorch's are.
 
     Attributes
     ----------
@@ -65,13 +65,15 @@ class Network:
             raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
         if lstm.batch_first:
             raise ValueError("lstm: got one with batch_first, expected one without")
+        if lstm.merge_mode != "concat" or not lstm.return_sequences:
+            raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, side by side")
         if loss not in LOSSES:
             raise ValueError(f"loss: got {loss!r}, expected one of {', '.join(LOSSES)}")
         self.lstm = lstm
         self.outputs = as_size("outputs", outputs)
         self.loss: LossName = loss
         self.each_step = as_flag("each_step", each_step)
-        width = lstm.num_directions * lstm.hidden_size
+        width = lstm.num_directions * lstm.output_size
         bound = 1 / math.sqrt(width)
         try:
             # A child, or LSTM(seed=0) and Network(seed=0) would begin with the same numbers.
@@ -154,7 +156,12 @@ class Network:
         return self._score(self._features(out, h_n), y, weights)[0]
 
     def gradient(
-        self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
+        self,
+        x: npt.ArrayLike,
+        y: NDArray[Any],
+        weights: NDArray[Any] | None = None,
+        *,
+        rng: np.random.Generator | None = None,
     ) -> tuple[Score, RealArray]:
         """Return the score of a batch, and the gradient (N,) of its mean loss.
 
@@ -164,13 +171,15 @@ class Network:
         y : array (T, B, K) or (B, K), of classes below K (T, B) or (B,)
         weights : array (T, B) or (B,), optional
             Finite, 0 or more.
+        rng : numpy.random.Generator, optional
+            For what the layer drops, if it drops anything, and then needed: see `LSTM.record`.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described, or there are no answers.
         """
-        out, (h_n, _), tape = self.lstm.record(x)
+        out, (h_n, _), tape = self.lstm.record(x, rng=rng if self.lstm.drops else None)
         features = self._features(out, h_n)
         score, dz = self._score(features, y, weights)
 
@@ -200,13 +209,14 @@ class Network:
         weights: NDArray[Any] | None = None,
         *,
         clip: float = math.inf,
+        rng: np.random.Generator | None = None,
     ) -> Score:
         """Take one step of an optimiser on a batch.
 
         Parameters
         ----------
         optimizer : SGD, Adam or AdamW
-        x, y, weights
+        x, y, weights, rng
             As of `gradient`.
         clip : float
             Largest norm of the gradient; a longer one is scaled down to it.
@@ -224,7 +234,7 @@ class Network:
             As from `gradient` and ``fastlstm.optim``.
         """
         clip = as_clip(clip)
-        score, gradient = self.gradient(x, y, weights)
+        score, gradient = self.gradient(x, y, weights, rng=rng)
         norm = clip_grad_norm(gradient, clip)
         if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
             raise FloatingPointError(
@@ -236,7 +246,7 @@ class Network:
         return score
 
     def _features(self, y: RealArray, h_n: RealArray) -> RealArray:
-        """What the head reads: (T, B, D*H), or (B, D*H) of the last layer's final states."""
+        """What the head reads: (T, B, D*P), or (B, D*P) of the last layer's final states."""
         return y if self.each_step else np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
 
     def _score(
@@ -266,7 +276,7 @@ class Network:
         return z.reshape(*features.shape[:-1], self.outputs)
 
     def _parts(self, vector: RealArray) -> tuple[RealArray, RealArray, RealArray]:
-        """Views of the layer's part (n,), head.weight (K, D*H) and head.bias (K,)."""
+        """Views of the layer's part (n,), head.weight (K, D*P) and head.bias (K,)."""
         K = self.outputs
         lstm, weight, bias = np.split(vector, [self.lstm.parameters.size, vector.size - K])
         return lstm, weight.reshape(K, -1), bias

@@ -242,7 +242,9 @@ class Trainer:
         start = self.position * self.batch_size
         batch = self.training.batch(self._order[start : start + self.batch_size])
         self.optimizer.lr = SCHEDULES[self.schedule](self._lr, self.steps, self.total_steps)
-        score = self.network.train_step(self.optimizer, *batch, clip=self.clip)
+        # A step's masks depend on the seed and its number, so that a run continues with the same.
+        rng = generator(self.seed, 2, self.steps)
+        score = self.network.train_step(self.optimizer, *batch, clip=self.clip, rng=rng)
         ends = self.position + 1 == self._steps_per_epoch
         validation = self._validate() if ends else None
         self.running += score

@@ -190,7 +190,7 @@ def infer_structure(arrays: Mapping[str, NDArray[Any]]) -> Structure:
     if wrong:
         raise ValueError("; ".join(wrong))
     dtype = _common_dtype({key: arrays[key].dtype for key in shapes})
-    return Structure(*sizes, dtype)
+    return Structure(input_size, hidden_size, layers, num_directions, bias, dtype)
 
 
 def build_lstm(

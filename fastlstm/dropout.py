@@ -1,0 +1,124 @@
+"""What training drops: masks drawn from NumPy's generators.
+
+Every sequence of a call gets a key from the caller's generator, in order, and all its masks from a
+generator of its own with that key (Philox; Salmon et al. 2011). So they do not depend on how the
+sequences are shared out over calls, nor on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastlstm.arguments import RealArray
+from fastlstm.parameters import Architecture, parameter_count, split
+from fastlstm.ragged import Ragged
+from fastlstm.variants import Cell, Masks, Rates
+
+
+class Drawn(NamedTuple):
+    """What was drawn for a call."""
+
+    masks: Masks | None
+    weights: RealArray | None  # (N,): what the parameters are multiplied with
+
+    def shaped(self, steps: tuple[int, int]) -> Drawn:
+        """Return the same with the axes (T, B) in place of that of their rows."""
+        if self.masks is None:
+            return self
+        recurrent, *others = self.masks
+        shaped = [None if m is None else m.reshape(len(m), *steps, m.shape[-1]) for m in others]
+        return self._replace(masks=Masks(recurrent, *shaped))
+
+    def packed(self, layout: Ragged) -> Drawn:
+        """Return the same for the pieces and rows (1, N) of a layout."""
+        if self.masks is None:
+            return self
+        recurrent, *others = self.masks
+        taken = [None if m is None else np.take(m, layout.rows, axis=1) for m in others]
+        packed = [None if m is None else m[:, np.newaxis] for m in taken]
+        pieces = None if recurrent is None else layout.of_pieces(recurrent)
+        return self._replace(masks=Masks(pieces, *packed))
+
+
+NOTHING_DRAWN = Drawn(None, None)
+
+
+def is_random(cell: Cell, rates: Rates) -> bool:
+    """Tell whether training draws anything."""
+    return any(rates) or cell.zoneout_h > 0 or cell.zoneout_c > 0
+
+
+def draw(
+    sizes: Architecture,
+    cell: Cell,
+    rates: Rates,
+    rng: np.random.Generator,
+    rows_of: Sequence[npt.NDArray[np.intp]],
+    rows: int,
+    dtype: np.dtype[Any],
+) -> Drawn:
+    """Draw the masks of a call.
+
+    Parameters
+    ----------
+    sizes, cell, rates
+        Of the layer.
+    rng : numpy.random.Generator
+        Advanced by B keys, and by the mask of U if there is one.
+    rows_of : B arrays of int
+        For each sequence, the rows of its steps.
+    rows : int
+        How many rows there are, those of padding included.
+    dtype : numpy.dtype
+
+    Returns
+    -------
+    Drawn
+        The axes of time and batch of the masks are one of rows.
+    """
+    keys = rng.integers(0, 2**64, len(rows_of), dtype=np.uint64)
+    L, D, P, H = sizes.num_layers, sizes.num_directions, sizes.output_size, sizes.hidden_size
+    LD = L * D
+    recurrent = np.empty((LD, len(rows_of), P), dtype) if rates.recurrent_dropout > 0 else None
+    between = np.zeros((L - 1, rows, D * P), dtype) if rates.dropout > 0 and L > 1 else None
+    zoneout_h = np.zeros((LD, rows, P), dtype) if cell.zoneout_h > 0 else None
+    zoneout_c = np.zeros((LD, rows, H), dtype) if cell.zoneout_c > 0 else None
+    for b, (key, steps) in enumerate(zip(keys, rows_of, strict=True)):
+        if recurrent is None and between is None and zoneout_h is None and zoneout_c is None:
+            break
+        uniform = np.random.Generator(np.random.Philox(key=int(key))).random
+        if recurrent is not None:
+            recurrent[:, b] = _kept(uniform, rates.recurrent_dropout, (LD, P))
+        if between is not None:
+            between[:, steps] = _kept(uniform, rates.dropout, (L - 1, len(steps), D * P))
+        if zoneout_h is not None:
+            zoneout_h[:, steps] = uniform((LD, len(steps), P), np.float32) < cell.zoneout_h
+        if zoneout_c is not None:
+            zoneout_c[:, steps] = uniform((LD, len(steps), H), np.float32) < cell.zoneout_c
+    weights = _weight_mask(sizes, rates, rng, dtype)
+    masks = Masks(recurrent, between, zoneout_h, zoneout_c)
+    return Drawn(masks, weights)
+
+
+def _kept(
+    uniform: Callable[..., npt.NDArray[Any]], rate: float, shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """0 with the probability of the rate, else what keeps the expectation: 1 / (1 - rate)."""
+    return (uniform(shape, np.float32) >= rate) / (1 - rate)
+
+
+def _weight_mask(
+    sizes: Architecture, rates: Rates, rng: np.random.Generator, dtype: np.dtype[Any]
+) -> RealArray | None:
+    """Return what to multiply the parameters with, U's mask and ones elsewhere, or None."""
+    if not rates.weight_dropout > 0:
+        return None
+    mask: RealArray = np.ones(parameter_count(sizes), dtype)
+    for name, view in split(mask, sizes).items():
+        if name.startswith("weight_hh"):
+            view[...] = _kept(rng.random, rates.weight_dropout, view.shape)
+    return mask

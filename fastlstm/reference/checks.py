@@ -1,0 +1,150 @@
+"""What `forward` and `backward` are handed, checked; every error names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastlstm.arguments import RealArray, as_real_array, as_size, as_state
+from fastlstm.parameters import Architecture, join, split
+from fastlstm.variants import Cell, Masks, as_cell
+
+
+class Arguments(NamedTuple):
+    """What `forward` was given, all arrays of one dtype."""
+
+    x: RealArray  # (T, B, I)
+    h_0: RealArray  # (L*D, B, P)
+    c_0: RealArray  # (L*D, B, H)
+    parameters: dict[str, RealArray]
+    sizes: Architecture
+    cell: Cell
+    masks: Masks
+
+
+def as_arguments(
+    x: ArrayLike,
+    state: tuple[ArrayLike, ArrayLike] | None,
+    parameters: Mapping[str, ArrayLike],
+    num_layers: int,
+    num_directions: int,
+    dtype: DTypeLike,
+    cell: Cell,
+    masks: Masks,
+) -> Arguments:
+    """Return the arguments of `forward`, checked, and the sizes that they have."""
+    working = np.dtype(dtype)
+    if working.kind != "f":
+        raise TypeError(f"dtype: got {working}, expected a floating dtype")
+    num_layers = as_size("num_layers", num_layers)
+    num_directions = as_size("num_directions", num_directions, 2)
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell: got {type(cell).__name__}, expected a Cell")
+    cell = as_cell(working, **cell._asdict())
+    inputs = as_real_array("x", x, working)
+    if inputs.ndim != 3:
+        raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, I)")
+    arrays, sizes = _as_parameters(parameters, num_layers, num_directions, working, cell)
+    if inputs.shape[2] != sizes.input_size:
+        raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, {sizes.input_size})")
+    T, B, _ = inputs.shape
+    h_0, c_0 = _as_states(state, sizes, B, working)
+    return Arguments(inputs, h_0, c_0, arrays, sizes, cell, _as_masks(masks, sizes, T, B, working))
+
+
+def _as_parameters(
+    parameters: Mapping[str, ArrayLike],
+    num_layers: int,
+    num_directions: int,
+    dtype: np.dtype[Any],
+    cell: Cell,
+) -> tuple[dict[str, RealArray], Architecture]:
+    """Return every parameter as an array of `dtype`, names and shapes checked, and the sizes."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters: got {type(parameters).__name__}, expected a mapping of names")
+    G = 3 if cell.coupled_gates else 4
+    projected = "weight_hr_l0" in parameters
+    names = {"weight_ih_l0": f"({G}*H, I)", "weight_hh_l0": f"({G}*H, {'P' if projected else 'H'})"}
+    if projected:
+        names["weight_hr_l0"] = "(P, H)"
+    columns = []
+    for name, shape in names.items():
+        array = as_real_array(f"parameters: {name}", parameters.get(name, 0), dtype)
+        if array.ndim != 2 or array.size == 0:
+            raise ValueError(f"parameters: {name} is missing, empty or not of shape {shape}")
+        columns.append(array.shape[1])
+    sizes = Architecture(
+        input_size=columns[0],
+        hidden_size=columns[-1],
+        num_layers=num_layers,
+        num_directions=num_directions,
+        bias=any(name.startswith("bias_") for name in parameters),
+        proj_size=columns[1] if projected else 0,
+        peepholes=cell.peepholes,
+        coupled_gates=cell.coupled_gates,
+        layer_norm=cell.layer_norm,
+    )
+    return split(join("parameters", parameters, sizes, dtype), sizes), sizes
+
+
+def _as_masks(masks: Masks, sizes: Architecture, T: int, B: int, dtype: np.dtype[Any]) -> Masks:
+    """Return masks as arrays of `dtype`, shapes checked."""
+    if not isinstance(masks, Masks):
+        raise TypeError(f"masks: got {type(masks).__name__}, expected Masks")
+    L, D, P, H = sizes.num_layers, sizes.num_directions, sizes.output_size, sizes.hidden_size
+    shapes = ((L * D, B, P), (L - 1, T, B, D * P), (L * D, T, B, P), (L * D, T, B, H))
+    checked = (
+        None if mask is None else as_state(f"masks: {name}", mask, shape, dtype)
+        for name, mask, shape in zip(Masks._fields, masks, shapes, strict=True)
+    )
+    return Masks(*checked)
+
+
+def _as_states(
+    state: tuple[ArrayLike, ArrayLike] | None, sizes: Architecture, B: int, dtype: np.dtype[Any]
+) -> tuple[RealArray, RealArray]:
+    """Return h_0 (L*D, B, P) and c_0 (L*D, B, H) as arrays of `dtype`."""
+    rows = sizes.num_layers * sizes.num_directions
+    h_shape, c_shape = (rows, B, sizes.output_size), (rows, B, sizes.hidden_size)
+    if state is None:
+        return np.zeros(h_shape, dtype), np.zeros(c_shape, dtype)
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise ValueError("state: expected None or a pair (h_0, c_0)")
+    return as_state("h_0", state[0], h_shape, dtype), as_state("c_0", state[1], c_shape, dtype)
+
+
+def as_state_gradients(
+    dstate: tuple[ArrayLike | None, ArrayLike | None] | None,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: np.dtype[Any],
+) -> tuple[RealArray, RealArray]:
+    """Return dh_n and dc_n as arrays of `dtype` and of `shapes` (L*D, B, P) and (L*D, B, H)."""
+    if dstate is None:
+        dstate = (None, None)
+    if not isinstance(dstate, (tuple, list)) or len(dstate) != 2:
+        raise ValueError(
+            f"dstate: got {type(dstate).__name__}, expected None or a pair (dh_n, dc_n)"
+        )
+    dh_n, dc_n = dstate
+    h_shape, c_shape = shapes
+    return as_gradient("dh_n", dh_n, h_shape, dtype), as_gradient("dc_n", dc_n, c_shape, dtype)
+
+
+def as_gradient(
+    name: str, value: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> RealArray:
+    """Return the gradient by an output as an array of `dtype` and `shape`; None is zeros."""
+    return np.zeros(shape, dtype) if value is None else as_state(name, value, shape, dtype)
+
+
+def as_lengths(lengths: ArrayLike, T: int, B: int) -> list[int]:
+    """Return B integers from 0 to T."""
+    array = np.asarray(lengths)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: got values of dtype {array.dtype}, expected integers")
+    if array.shape != (B,) or (array < 0).any() or (array > T).any():
+        raise ValueError(f"lengths: got {array}, expected {B} integers from 0 to {T}")
+    return [int(n) for n in array]

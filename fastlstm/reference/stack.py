@@ -1,0 +1,277 @@
+"""A stack of layers in one or two directions, and its gradients: what users call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastlstm.arguments import RealArray
+from fastlstm.reference.checks import (
+    Arguments,
+    as_arguments,
+    as_gradient,
+    as_lengths,
+    as_state_gradients,
+)
+from fastlstm.reference.layer import variant_layer, variant_layer_backward
+from fastlstm.reference.variant import Weights
+from fastlstm.variants import NO_MASKS, Cell, Masks
+
+#: What the fields of `Weights` are called among the parameters. b is the sum of two.
+NAMES = {
+    "W": ("weight_ih",),
+    "U": ("weight_hh",),
+    "b": ("bias_ih", "bias_hh"),
+    "W_hr": ("weight_hr",),
+    "p_i": ("weight_ci",),
+    "p_f": ("weight_cf",),
+    "p_o": ("weight_co",),
+    "scale_ih": ("scale_ih",),
+    "scale_hh": ("scale_hh",),
+    "scale_c": ("scale_c",),
+    "shift_c": ("shift_c",),
+}
+
+
+def forward(
+    x: ArrayLike,
+    state: tuple[ArrayLike, ArrayLike] | None,
+    parameters: Mapping[str, ArrayLike],
+    *,
+    lengths: ArrayLike | None = None,
+    num_layers: int = 1,
+    num_directions: int = 1,
+    dtype: DTypeLike = np.float64,
+    cell: Cell = Cell(),  # noqa: B008  # a tuple
+    masks: Masks = NO_MASKS,
+) -> tuple[RealArray, tuple[RealArray, RealArray]]:
+    """Run a stack of L layers in one or two directions.
+
+    Parameters
+    ----------
+    x : array_like (T, B, I)
+        Real numbers. NaN and infinity propagate. T and B may be 0.
+    state : None or pair of array_like, (L*D, B, P) and (L*D, B, H)
+        ``(h_0, c_0)``; None is zeros. Row ``l*D + d`` belongs to layer l and direction d (0
+        forward, 1 reverse).
+    parameters : mapping of str to array_like
+        Names and shapes of :func:`fastlstm.parameters.parameter_shapes`, which are PyTorch's. The
+        biases may be absent, then all of them; without ``weight_hr_l0`` there is no projection, and
+        P is H. `cell` says which others there are.
+    lengths : None or array_like (B,) of integers from 0 to T
+        Steps of each sequence; the rest is padding. Each sequence is run as if it were alone: y is
+        0 beyond its length, the states are those after its own last step, and the reverse direction
+        begins there.
+    num_layers : int
+        L, at least 1.
+    num_directions : int
+        D: 1, or 2 for a bidirectional LSTM (Graves & Schmidhuber 2005).
+    dtype : NumPy floating dtype
+        Everything is converted to it first and computed in it.
+    cell : Cell
+        Which variant: what `variant_cell` computes.
+    masks : Masks
+        What training drew. Row ``l*D + d`` as in `state`; t is the time of ``x[t]`` in either
+        direction, and each sequence of a ragged batch has the first steps of its masks.
+
+    Returns
+    -------
+    y : array (T, B, D*P)
+        Hidden states of the last layer; the first P features are the forward direction's, the next
+        P the reverse's.
+    (h_n, c_n) : pair of arrays, (L*D, B, P) and (L*D, B, H)
+        Final states. The reverse direction ends at t = 0.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is not floating, `cell` or `masks` is something else, or `x`, `state`, a
+        parameter or a mask does not hold real numbers.
+    ValueError
+        If a shape does not fit, a parameter is missing or unexpected, or a count or an option of
+        the cell is out of range. The message names the argument.
+    """
+    given = as_arguments(x, state, parameters, num_layers, num_directions, dtype, cell, masks)
+    inputs, h_0, c_0, arrays, sizes, cell, masks = given
+    if lengths is not None:
+        T, B, _ = inputs.shape
+        y = np.zeros((T, B, num_directions * sizes.output_size), inputs.dtype)
+        h_n, c_n = h_0.copy(), c_0.copy()
+        for b, n in enumerate(as_lengths(lengths, T, B)):
+            one = slice(b, b + 1)
+            y[:n, one], (h_n[:, one], c_n[:, one]) = forward(
+                inputs[:n, one],
+                (h_0[:, one], c_0[:, one]),
+                arrays,
+                num_layers=num_layers,
+                num_directions=num_directions,
+                dtype=inputs.dtype,
+                cell=cell,
+                masks=_masks_of_sequence(masks, one, n),
+            )
+        return y, (h_n, c_n)
+    # Overflow to infinity and inf - inf = NaN are the documented outcome: not worth a warning.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        flow, h_n, c_n = _run_stack(given)
+    return flow[-1], (h_n, c_n)
+
+
+def backward(
+    x: ArrayLike,
+    state: tuple[ArrayLike, ArrayLike] | None,
+    parameters: Mapping[str, ArrayLike],
+    dy: ArrayLike | None,
+    dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    num_layers: int = 1,
+    num_directions: int = 1,
+    dtype: DTypeLike = np.float64,
+    cell: Cell = Cell(),  # noqa: B008  # a tuple
+    masks: Masks = NO_MASKS,
+) -> tuple[RealArray, tuple[RealArray, RealArray], dict[str, RealArray]]:
+    """Gradients of `forward` by all that it was given, by backpropagation through time [3]_ [4]_.
+
+    Parameters
+    ----------
+    x, state, parameters, lengths, num_layers, num_directions, dtype, cell, masks
+        What `forward` was given.
+    dy : None or array_like (T, B, D*P)
+        Gradient of the loss by y; None is zeros. NaN and infinity propagate.
+    dstate : None or pair of None or array_like, (L*D, B, P) and (L*D, B, H)
+        ``(dh_n, dc_n)``, the gradients by the final states; None is zeros. h_n repeats numbers of
+        the outputs, but is a result of its own: what `dy` holds is not repeated here.
+
+    Returns
+    -------
+    dx : array (T, B, I)
+    (dh_0, dc_0) : pair of arrays, (L*D, B, P) and (L*D, B, H)
+        Also where `state` is None: the gradients at zero.
+    dparameters : dict of str to array
+        Names, shapes and order of `fastlstm.parameters.parameter_shapes`. The two biases only enter
+        as their sum b, so both have the gradient by b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `forward`, and likewise for `dy`, `dstate` and its ``dh_n`` and ``dc_n``.
+    """
+    given = as_arguments(x, state, parameters, num_layers, num_directions, dtype, cell, masks)
+    inputs, h_0, c_0, arrays, sizes, cell, masks = given
+    (T, B, _), L, D = inputs.shape, num_layers, num_directions
+    dflow = as_gradient("dy", dy, (T, B, D * sizes.output_size), inputs.dtype)
+    dh_n, dc_n = as_state_gradients(dstate, (h_0.shape, c_0.shape), inputs.dtype)
+
+    dh_0 = np.empty_like(h_0)
+    dc_0 = np.empty_like(c_0)
+    dparameters = {name: np.zeros_like(array) for name, array in arrays.items()}
+    if lengths is not None:  # each sequence alone; what is padding has no gradient
+        dx = np.zeros_like(inputs)
+        for b, n in enumerate(as_lengths(lengths, T, B)):
+            one = slice(b, b + 1)
+            dx[:n, one], (dh_0[:, one], dc_0[:, one]), parts = backward(
+                inputs[:n, one],
+                (h_0[:, one], c_0[:, one]),
+                arrays,
+                dflow[:n, one],
+                (dh_n[:, one], dc_n[:, one]),
+                num_layers=L,
+                num_directions=D,
+                dtype=inputs.dtype,
+                cell=cell,
+                masks=_masks_of_sequence(masks, one, n),
+            )
+            for name, part in parts.items():
+                dparameters[name] += part
+        return dx, (dh_0, dc_0), dparameters
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        flow, _, _ = _run_stack(given)
+        for layer in reversed(range(L)):
+            if masks.between is not None and layer < L - 1:
+                dflow = dflow * masks.between[layer]
+            dy_of = np.split(dflow, D, axis=-1)
+            dflow = np.zeros_like(flow[layer])
+            for direction in range(D):
+                row, tail = layer * D + direction, _tail(layer, direction)
+                dx, dh_0[row], dc_0[row], dweights = variant_layer_backward(
+                    flow[layer],
+                    h_0[row],
+                    c_0[row],
+                    _weights(arrays, tail),
+                    dy_of[direction],
+                    dh_n[row],
+                    dc_n[row],
+                    cell,
+                    _masks_of_row(masks, row),
+                    reverse=direction == 1,
+                )
+                dflow += dx  # every direction reads the whole input of its layer
+                for field, names in NAMES.items():
+                    for name in names:
+                        if f"{name}_{tail}" in dparameters:
+                            dparameters[f"{name}_{tail}"][...] = getattr(dweights, field)
+    return dflow, (dh_0, dc_0), dparameters
+
+
+def _run_stack(given: Arguments) -> tuple[list[RealArray], RealArray, RealArray]:
+    """Return what flows through the stack, and h_n (L*D, B, P) and c_n (L*D, B, H).
+
+    ``flow[l]`` is the input of layer l, dropout between layers included, and ``flow[L]`` the output
+    of the last.
+    """
+    x, h_0, c_0, arrays, sizes, cell, masks = given
+    flow = [x]
+    h_n = np.empty_like(h_0)
+    c_n = np.empty_like(c_0)
+    for layer in range(sizes.num_layers):
+        outputs = []
+        for direction in range(sizes.num_directions):
+            row = layer * sizes.num_directions + direction
+            y, h_n[row], c_n[row] = variant_layer(
+                flow[layer],
+                h_0[row],
+                c_0[row],
+                _weights(arrays, _tail(layer, direction)),
+                cell,
+                _masks_of_row(masks, row),
+                reverse=direction == 1,
+            )
+            outputs.append(y)
+        flow.append(np.concatenate(outputs, axis=-1))
+        if masks.between is not None and layer < sizes.num_layers - 1:
+            flow[-1] = flow[-1] * masks.between[layer]
+    return flow, h_n, c_n
+
+
+def _tail(layer: int, direction: int) -> str:
+    """End of the names of the parameters of one layer in one direction."""
+    return f"l{layer}" + ("_reverse" if direction else "")
+
+
+def _weights(arrays: Mapping[str, RealArray], tail: str) -> Weights:
+    """Return the weights of one layer in one direction; b adds up the two biases."""
+    found = {}
+    for field, names in NAMES.items():
+        parts = [arrays[f"{name}_{tail}"] for name in names if f"{name}_{tail}" in arrays]
+        if parts:
+            found[field] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return Weights(**found)
+
+
+def _masks_of_row(masks: Masks, row: int) -> Masks:
+    """The masks of one layer in one direction."""
+    rows = (None if mask is None else mask[row] for mask in masks._replace(between=None))
+    return Masks(*rows)
+
+
+def _masks_of_sequence(masks: Masks, one: slice, n: int) -> Masks:
+    """The masks of one sequence of n steps, still of B = 1."""
+    recurrent, between, zoneout_h, zoneout_c = masks
+    return Masks(
+        recurrent=None if recurrent is None else recurrent[:, one],
+        between=None if between is None else between[:, :n, one],
+        zoneout_h=None if zoneout_h is None else zoneout_h[:, :n, one],
+        zoneout_c=None if zoneout_c is None else zoneout_c[:, :n, one],
+    )
