@@ -14,7 +14,15 @@ import pytest
 from conftest import missing
 
 ROOT = Path(__file__).parent.parent
-FLAGS = ["-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+FLAGS = [
+    "-std=c11",
+    "-O2",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wno-missing-field-initializers",
+    "-Werror",
+]
 
 
 def compiler() -> list[str]:
@@ -52,6 +60,10 @@ def test_c_api(tmp_path: Path) -> None:
 
 def test_c_backward(tmp_path: Path) -> None:
     run(str(build("test_backward", tmp_path)))
+
+
+def test_c_variants(tmp_path: Path) -> None:
+    run(str(build("test_variants", tmp_path)))
 
 
 def test_c_threads(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, _core
+from fastlstm.parameters import Architecture
+from fastlstm.variants import Cell
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +74,7 @@ def test_importing_needs_numpy_alone() -> None:
     assert imported - set(sys.stdlib_module_names) <= {"fastlstm", "numpy"}
 
 
-MODEL = (3, 5, 1, 1, True)
+MODEL = (Architecture(3, 5, 1, 1, True), Cell())
 
 
 def vector(dtype: type = np.float32) -> np.ndarray:
@@ -88,9 +90,9 @@ def test_model_refuses_other_parameter_vectors() -> None:
             _core.Model(*MODEL, bad, None)
     for sizes in [(0, 5, 1, 1), (3, 0, 1, 1), (3, 5, 0, 1), (3, 5, 1, 3), (-3, 5, 1, 1)]:
         with pytest.raises(ValueError, match="argument"):
-            _core.Model(*sizes, True, vector(), None)
+            _core.Model(Architecture(*sizes, True), Cell(), vector(), None)
     with pytest.raises(OverflowError):
-        _core.Model(2**40, 2**40, 1, 1, True, vector(), None)
+        _core.Model(Architecture(2**40, 2**40, 1, 1, True), Cell(), vector(), None)
     assert _core.Model(*MODEL, vector(), None).nbytes >= vector().nbytes
 
 

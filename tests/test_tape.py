@@ -293,6 +293,8 @@ def test_contiguous_input_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None
     seen = []
 
     class Spy:
+        num_directions, hidden_size, output_size = 1, 5, 5
+
         def backward(self, *arrays: Any, **options: Any) -> None:
             seen.extend(arrays)
 
@@ -517,6 +519,8 @@ def test_a_core_that_fails_leaves_the_tape_usable(monkeypatch: pytest.MonkeyPatc
     held = tape.nbytes
 
     class Failing:
+        num_directions, hidden_size, output_size = 1, 5, 5
+
         def backward(self, *arrays: Any, **options: Any) -> None:
             raise MemoryError
 

@@ -8,22 +8,7 @@
 
 #include "check.h"
 #include "fastlstm.h"
-
-/* xorshift64*, for numbers in [-1, 1) that are exact in float. */
-static uint64_t random_state = 88172645463325252u;
-static double random_real(void) {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    const uint64_t bits = random_state * 2685821657736338717u;
-    return (double)(bits >> 40) / (double)(1 << 23) - 1.0;
-}
-
-static uint64_t results_hash = 14695981039346656037u;
-static void hash_bytes(const void *data, size_t count) {
-    const unsigned char *bytes = data;
-    for (size_t j = 0; j < count; j++) results_hash = (results_hash ^ bytes[j]) * 1099511628211u;
-}
+#include "random.h"
 
 enum { X, H_0, C_0, DY, DH_N, DC_N, PARAMETERS, INPUTS };
 enum { DX, DH_0, DC_0, DPARAMETERS, OUTPUTS };
@@ -105,16 +90,16 @@ static results run(const problem *p, const char *isa, const results *start, int 
     }
     CHECK(fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[0],
                      p->B * out, out, h[0], c[0]) == FL_OK);
-    CHECK(fl_record(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[1], p->B * out,
-                    out, h[1], c[1], tape) == FL_OK);
+    CHECK(fl_record(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], NULL, y[1],
+                    p->B * out, out, h[1], c[1], tape) == FL_OK);
     CHECK(memcmp(y[0], y[1], p->counts[DY] * p->real) == 0);
     CHECK(memcmp(h[0], h[1], p->counts[H_0] * p->real) == 0);
     CHECK(memcmp(c[0], c[1], p->counts[H_0] * p->real) == 0);
     char *to[OUTPUTS];
     for (int i = 0; i < OUTPUTS; i++) to[i] = wanted >> i & 1 ? r.arrays[i] : NULL;
     CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0],
-                      tape, in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL, to[DX],
-                      p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS]) == FL_OK);
+                      NULL, tape, in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL,
+                      to[DX], p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS]) == FL_OK);
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(h[i]);
@@ -282,14 +267,14 @@ static void test_empty_and_errors(void) {
     CHECK(fl_tape_bytes(model, -1, 1, NULL, &bytes) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, 1, 1, NULL, NULL) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 2, 3, NULL, &bytes) == FL_ERROR_OVERFLOW);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, y, 3, 3, h, c, NULL) ==
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, NULL) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) ==
+    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, y, 3, 3, h, c, tape) == FL_OK);
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape) == FL_OK);
 #define BACKWARD(model, parameters, T, x, tape)                                                   \
-    fl_backward(model, parameters, T, 1, NULL, x, 2, 2, NULL, NULL, tape, NULL, 0, 0, NULL, NULL, \
-                0, NULL, 0, 0, NULL, NULL, gradient)
+    fl_backward(model, parameters, T, 1, NULL, x, 2, 2, NULL, NULL, NULL, tape, NULL, 0, 0, NULL, \
+                NULL, 0, NULL, 0, 0, NULL, NULL, gradient)
     CHECK(BACKWARD(NULL, parameters, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, NULL, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, parameters, -1, x, tape) == FL_ERROR_ARGUMENT);

@@ -8,18 +8,9 @@
 #include "check.h"
 #include "fastlstm.h"
 #include "platform.h"
+#include "random.h"
 
 enum { LONGEST = 150 }; /* steps; more than a stream takes at a time */
-
-/* xorshift64*, numbers in [-1, 1) that are exact in float. */
-static uint64_t random_state = 88172645463325252u;
-static double random_real(void) {
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    const uint64_t bits = random_state * 2685821657736338717u;
-    return (double)(bits >> 40) / (double)(1 << 23) - 1.0;
-}
 
 static size_t size_of(fl_dtype dtype) {
     return dtype == FL_FLOAT64 ? sizeof(double) : sizeof(float);

@@ -1,0 +1,689 @@
+"""Every option of the layers beside every other: against PyTorch's operations; names; errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from test_torch import relative_difference
+from variant_cases import covering
+
+from conftest import assert_same_bits, layer_class, random_state, require, results
+from fastlstm import LSTM, BiLSTM, Tape, _core, reference
+from fastlstm.dropout import Drawn, draw
+from fastlstm.parameters import split
+from fastlstm.variants import ACTIVATIONS, NO_MASKS, Masks
+
+# Largest difference from the oracle, which takes float64, relative to the largest entry.
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+
+# What a cell computes. "units": (H, P), around the lanes and tiles of every instruction set.
+CELL_OPTIONS: dict[str, Sequence[Any]] = {
+    "units": [(1, 0), (2, 1), (7, 0), (16, 15), (17, 0), (33, 16), (13, 1), (64, 0)],
+    "num_layers": [1, 2, 3],
+    "bias": [True, False],
+    "peepholes": [False, True],
+    "coupled_gates": [False, True],
+    "gate_activation": ACTIVATIONS,
+    "cell_activation": ACTIVATIONS,
+    "output_activation": ACTIVATIONS,
+    "clip": [None, 0.6],
+    "cell_clip": [None, 0.4],
+    "zoneout_h": [0.0, 0.3],
+    "zoneout_c": [0.0, 0.2],
+}
+
+# Which layer, what training drops, and how the sequences come. "kind": "LSTM", or how a BiLSTM
+# merges; "layout": "batch", or as words what the call is given.
+OPTIONS: dict[str, Sequence[Any]] = CELL_OPTIONS | {
+    "kind": ["LSTM", "concat", "sum", "mean", "product", None],
+    "dropout": [0.0, 0.5],
+    "recurrent_dropout": [0.0, 0.4],
+    "weight_dropout": [0.0, 0.2],
+    "batch_first": [False, True],
+    "return_sequences": [True, False],
+    "layout": [
+        "batch", "alone", "lengths", "offsets", "resets", "lengths resets", "offsets resets",
+    ],
+    "T": [1, 2, 5],
+    "B": [1, 2, 5, 7],
+}  # fmt: skip
+
+NO_DROPPING = {"dropout": 0.0, "recurrent_dropout": 0.0, "weight_dropout": 0.0}
+
+
+ROWS = covering(OPTIONS)
+
+
+def make_layer(row: Mapping[str, Any], seed: int = 0, **options: Any) -> LSTM | BiLSTM:
+    """A layer of a row's options, with weights that keep unbounded activations near 1."""
+    given = {name: row[name] for name in row if name not in ("units", "kind", "layout", "T", "B")}
+    H, given["proj_size"] = row["units"]
+    kind = row.get("kind", "LSTM")
+    if kind != "LSTM":
+        given["merge_mode"] = kind
+    layer = layer_class(1 if kind == "LSTM" else 2)(3, H, **given | options)
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, array in layer.state_dict().items():
+        fan_in = array.shape[1] if array.ndim == 2 else 1
+        weights[name] = 0.3 * rng.normal(size=array.shape) / fan_in**0.5
+    layer.load_state_dict(weights)
+    return layer
+
+
+class Piece(NamedTuple):
+    """Steps of a sequence between two resets, and whether it begins with h_0 and ends it."""
+
+    b: int
+    begin: int
+    end: int
+    keeps_h_0: bool
+    is_first: bool
+    is_last: bool
+
+
+class Case:
+    """A layer, what it is called with, and the gradients that arrive.
+
+    Arrays are (T, B, n); :meth:`given` makes of them what the layout takes, :meth:`back` undoes it.
+    """
+
+    def __init__(self, row: Mapping[str, Any], dtype: type, isa: str | None = None) -> None:
+        rng = np.random.default_rng(5)
+        self.layer = layer = make_layer(row, dtype=dtype, isa=isa)
+        self.layout = row["layout"].split()
+        T, B = self.T, self.B = row["T"], 1 if self.layout == ["alone"] else row["B"]
+        LD, D = layer.num_layers * layer.num_directions, layer.num_directions
+        P, H = layer.output_size, layer.hidden_size
+        self.lengths = [T] * B
+        if not {"batch", "alone", "resets"}.issuperset(self.layout):
+            self.lengths = [int(n) for n in rng.integers(0, T + 1, B)]
+        self.resets = rng.random((T, B)) < 0.4 if "resets" in self.layout else None
+        self.x = rng.normal(size=(T, B, 3)).astype(dtype)
+        h_0, c_0 = random_state(rng, (LD, B, H), dtype)
+        self.state = np.ascontiguousarray(h_0[..., :P]), c_0
+        width = D * P if layer.merge_mode == "concat" else P
+        y_shape = (T, B, width) if layer.return_sequences else (B, width)
+        count = 2 if layer.merge_mode is None else 1
+        self.dy = [rng.normal(size=y_shape).astype(dtype) for _ in range(count)]
+        self.dstate = tuple(rng.normal(size=a.shape).astype(dtype) for a in self.state)
+        for b, n in enumerate(self.lengths):
+            self.x[n:, b] = np.nan
+
+    def given(self, array: np.ndarray) -> np.ndarray:
+        """(T, B, ...) as the layout has it."""
+        if "alone" in self.layout:
+            return array[:, 0]
+        if "offsets" in self.layout:
+            steps = [array[:n, b] for b, n in enumerate(self.lengths)]
+            return np.concatenate([array[:0].reshape(0, *array.shape[2:]), *steps])
+        return array.swapaxes(0, 1) if self.layer.batch_first else array
+
+    def back(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`given`; padding is 0."""
+        if "alone" in self.layout:
+            return array[:, np.newaxis]
+        if "offsets" in self.layout:
+            padded = np.zeros((self.T, self.B, *array.shape[1:]), array.dtype)
+            for b, (i, j) in enumerate(pairwise(np.cumsum([0, *self.lengths]))):
+                padded[: j - i, b] = array[i:j]
+            return padded
+        return array.swapaxes(0, 1) if self.layer.batch_first else array
+
+    def arguments(self) -> tuple[np.ndarray, Any, dict[str, Any]]:
+        """x, state and the keywords of a call."""
+        keywords: dict[str, Any] = {}
+        if "lengths" in self.layout:
+            keywords["lengths"] = self.lengths
+        if "offsets" in self.layout:
+            keywords["offsets"] = np.cumsum([0, *self.lengths])
+        if self.resets is not None:
+            keywords["resets"] = self.given(self.resets[..., np.newaxis])[..., 0]
+        return self.given(self.x), self.given_state(self.state), keywords
+
+    def given_state(self, state: Any) -> Any:
+        return tuple(a[:, 0] for a in state) if "alone" in self.layout else state
+
+    def named(self, y: Any, states: Any) -> dict[str, np.ndarray]:
+        """What a call returned, by name and (T, B, n)."""
+        parts = y if isinstance(y, tuple) else (y,)
+        named: dict[str, np.ndarray] = {}
+        for k, part in enumerate(parts):
+            if self.layer.return_sequences:
+                named[f"y{k}"] = self.back(part)
+            else:
+                named[f"y{k}"] = part[np.newaxis] if "alone" in self.layout else part
+        for name, a in zip(("h_n", "c_n"), states, strict=True):
+            named[name] = a[:, np.newaxis] if "alone" in self.layout else a
+        return named
+
+    def call(self) -> dict[str, np.ndarray]:
+        """What a plain call gives."""
+        x, state, keywords = self.arguments()
+        return self.named(*self.layer(x, state, **keywords))
+
+    def record(self, seed: Any = 3) -> tuple[dict[str, np.ndarray], Tape]:
+        """What a recorded call gives, and its tape."""
+        x, state, keywords = self.arguments()
+        if self.drops:
+            keywords["rng"] = seed
+        y, states, tape = self.layer.record(x, state, **keywords)
+        return self.named(y, states), tape
+
+    def train(self, seed: Any = 3) -> dict[str, np.ndarray]:
+        """What a recorded call gives, and all gradients by name."""
+        named, tape = self.record(seed)
+        dy: Any = self.dy
+        if self.layer.return_sequences:
+            dy = [self.given(a) for a in dy]
+        elif "alone" in self.layout:
+            dy = [a[0] for a in dy]
+        dy = tuple(dy) if self.layer.merge_mode is None else dy[0]
+        grads = tape.backward(dy, self.given_state(self.dstate))
+        named["dx"] = self.back(grads.x)
+        for name in ("h_0", "c_0"):
+            a = getattr(grads, name)
+            named[f"d{name}"] = a[:, np.newaxis] if "alone" in self.layout else a
+        return named | {f"d{n}": a for n, a in self.layer.named_views(grads.params).items()}
+
+    @property
+    def drops(self) -> bool:
+        return any((*self.layer.rates, self.layer.cell.zoneout_h, self.layer.cell.zoneout_c))
+
+    def drawn(self, seed: Any = 3) -> Drawn:
+        """The masks that a recorded call draws, (T, B)."""
+        rows = [np.arange(n) * self.B + b for b, n in enumerate(self.lengths)]
+        layer, rng = self.layer, np.random.default_rng(seed)
+        sizes = layer._architecture, layer.cell, layer.rates
+        drawn = draw(*sizes, rng, rows, self.T * self.B, layer.dtype)
+        return drawn.shaped((self.T, self.B))
+
+    def pieces(self) -> list[Piece]:
+        """What the resets cut the sequences into, in order."""
+        pieces = []
+        for b, n in enumerate(self.lengths):
+            resets = np.zeros(n, bool) if self.resets is None else self.resets[:n, b]
+            cuts = [0, *(t for t in range(1, n) if resets[t]), n]
+            for begin, end in pairwise(cuts):
+                first = begin == 0
+                keeps = first and not resets[:1].any()
+                pieces.append(Piece(b, begin, end, keeps, first, end == n))
+        return pieces
+
+
+def of_oracle(case: Case, drawn: Drawn | None, *, train: bool) -> dict[str, np.ndarray]:
+    """What a call, or with `train` a recorded one, should give; every piece is run by itself."""
+    torch, oracle = require("torch"), require("torch_oracle")
+    layer, D, T, B = case.layer, case.layer.num_directions, case.T, case.B
+    rows = np.arange(layer.num_layers * D)[:, np.newaxis]
+    forward = rows % D == 0
+    pieces = case.pieces()
+    owner = np.array([p.b for p in pieces], int)
+    lengths = [p.end - p.begin for p in pieces]
+    steps = np.arange(max(lengths, default=0))[:, np.newaxis]
+    time = np.minimum(steps + np.array([p.begin for p in pieces], int), max(T - 1, 0))
+    flags = {name: np.array([getattr(p, name) for p in pieces], bool) for name in Piece._fields[3:]}
+
+    weights = 1.0 if drawn is None or drawn.weights is None else drawn.weights
+    arrays = {"x": np.nan_to_num(case.x), "h_0": case.state[0], "c_0": case.state[1]}
+    arrays |= split(layer.parameters * weights, layer._architecture)
+    leaves = {
+        name: torch.tensor(a, dtype=torch.float64, requires_grad=True) for name, a in arrays.items()
+    }
+    begins = torch.tensor(np.where(forward, flags["keeps_h_0"], flags["is_last"]))[..., None]
+    state = [leaves[name][:, owner] * begins for name in ("h_0", "c_0")]
+    masks = NO_MASKS
+    if drawn is not None:
+        recurrent, *others = drawn.masks
+        masks = Masks(
+            None if recurrent is None else recurrent[:, owner],
+            *(None if m is None else m[:, time, owner] for m in others),
+        )
+    own = {name: leaves[name] for name in layer.state_dict()}
+    y, *lasts = oracle.run(
+        leaves["x"][time, owner], state, own, layer.cell, masks, layer.num_layers, D, lengths
+    )
+
+    ends = np.where(forward, *(np.flatnonzero(flags[f"is_{end}"]) for end in ("last", "first")))
+    h_n, c_n = (a[rows, ends] for a in lasts)
+    if layer.return_sequences:
+        both = torch.zeros(T, B, y.shape[-1]).double() + 0 * leaves["x"].sum()
+        for s, p in enumerate(pieces):
+            both[p.begin : p.end, p.b] = y[: lengths[s], s]
+    else:
+        both = torch.cat(list(h_n[-D:]), -1)
+    first, second = both.chunk(2, -1) if layer.merge_mode != "concat" else (both, both)
+    merged = {
+        "concat": lambda: [both],
+        "sum": lambda: [first + second],
+        "mean": lambda: [(first + second) / 2],
+        "product": lambda: [first * second],
+        None: lambda: [first, second],
+    }[layer.merge_mode]()
+
+    outputs = [*merged, h_n, c_n]
+    named = dict(zip([*(f"y{k}" for k in range(len(merged))), "h_n", "c_n"], outputs, strict=True))
+    if train:
+        given = [torch.tensor(a, dtype=torch.float64) for a in (*case.dy, *case.dstate)]
+        found = torch.autograd.grad(
+            outputs, list(leaves.values()), given, allow_unused=True, materialize_grads=True
+        )
+        named |= {f"d{name}": a for name, a in zip(leaves, found, strict=True)}
+    plain = {name: a.detach().numpy() for name, a in named.items()}
+    if train and drawn is not None and drawn.weights is not None:
+        for name, mask in split(drawn.weights, layer._architecture).items():
+            plain[f"d{name}"] = plain[f"d{name}"] * mask
+    return plain
+
+
+def assert_close(
+    got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float
+) -> None:
+    assert list(got) == list(expected)
+    for name, array in expected.items():
+        # Entries that all nearly cancel out are as good as their summands.
+        scale = max(np.abs(array).max(initial=0), 0.01)
+        assert np.abs(got[name] - array).max(initial=0) / scale <= tolerance, name
+
+
+# Against PyTorch's operations
+
+
+def test_rows_hold_every_pair() -> None:
+    for a, b in combinations(OPTIONS, 2):
+        found = {(repr(row[a]), repr(row[b])) for row in ROWS}
+        assert len(found) == len(OPTIONS[a]) * len(OPTIONS[b])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
+def test_agrees_with_pytorchs_operations(row: dict[str, Any], dtype: type) -> None:
+    expected: list[dict[str, np.ndarray]] = []
+    for isa in _core.available_isas():
+        case = Case(row, dtype, isa)
+        if not expected:  # the oracle, being slow, computes it once
+            drawn = case.drawn() if case.drops else None
+            expected = [of_oracle(case, None, train=False), of_oracle(case, drawn, train=True)]
+        for got, wanted in zip((case.call(), case.train()), expected, strict=True):
+            assert all(a.dtype == dtype for a in got.values())
+            assert_close(got, wanted, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("size", ["T", "B"])
+@pytest.mark.parametrize("row", ROWS[::7], ids=range(len(ROWS[::7])))
+def test_no_steps_and_no_sequences(row: dict[str, Any], size: str, isa: str, dtype: type) -> None:
+    case = Case(row | {size: 0}, dtype, isa)
+    drawn = case.drawn() if case.drops else None
+    assert_close(case.call(), of_oracle(case, None, train=False), TOLERANCE[dtype])
+    assert_close(case.train(), of_oracle(case, drawn, train=True), TOLERANCE[dtype])
+
+
+def test_zoneout_of_everything_keeps_the_state(isa: str, dtype: type) -> None:
+    layer = BiLSTM(3, 5, zoneout_h=1, zoneout_c=1, dtype=dtype, isa=isa, seed=0)
+    rng = np.random.default_rng(0)
+    x, state = rng.normal(size=(4, 2, 3)), random_state(rng, (2, 2, 5), dtype)
+    for y, (h_n, c_n), *_ in (layer(x, state), layer.record(x, state, rng=0)):
+        assert_same_bits(h_n, state[0])
+        assert_same_bits(c_n, state[1])
+        assert_same_bits(y, np.broadcast_to(np.concatenate(list(state[0]), -1), y.shape).copy())
+
+
+@pytest.mark.parametrize("number", range(0, len(ROWS), 5))
+def test_reference(number: int, isa: str, dtype: type) -> None:
+    layout = ["batch", "lengths"][number % 2]
+    plain = {"merge_mode": "concat", "return_sequences": True, "layout": layout}
+    kind = ["LSTM", "concat"][ROWS[number]["kind"] != "LSTM"]
+    case = Case(ROWS[number] | plain | {"kind": kind}, dtype, isa)
+    layer, drawn = case.layer, case.drawn()
+    sizes = {"num_layers": layer.num_layers, "num_directions": layer.num_directions}
+    options = sizes | {"cell": layer.cell, "lengths": case.lengths}
+    y, (h_n, c_n) = reference.forward(case.x, case.state, layer.state_dict(), **options)
+    assert_close(case.call(), {"y0": y, "h_n": h_n, "c_n": c_n}, TOLERANCE[dtype])
+
+    weights = 1 if drawn.weights is None else drawn.weights
+    parameters = split(layer.parameters * weights, layer._architecture)
+    options |= {"masks": drawn.masks}
+    y, (h_n, c_n) = reference.forward(case.x, case.state, parameters, **options)
+    dx, (dh_0, dc_0), dparameters = reference.backward(
+        case.x, case.state, parameters, case.dy[0], case.dstate, **options
+    )
+    expected = {"y0": y, "h_n": h_n, "c_n": c_n, "dx": dx, "dh_0": dh_0, "dc_0": dc_0}
+    for name, array in dparameters.items():
+        mask = 1 if drawn.weights is None else split(drawn.weights, layer._architecture)[name]
+        expected[f"d{name}"] = array * mask
+    assert_close(case.train(), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("row", ROWS[::2], ids=range(0, len(ROWS), 2))
+def test_nan_and_infinity_propagate(row: dict[str, Any], isa: str, dtype: type) -> None:
+    plain = {"merge_mode": "concat", "return_sequences": True, "layout": "batch", "B": 7}
+    case = Case(row | plain | {"kind": "concat"}, dtype, isa)
+    layer = case.layer
+    case.x[-1, 0, 1], case.x[0, 1, 0], case.x[0, 2, 2] = np.nan, np.inf, -np.inf
+    case.state[0][0, 3, 0], case.state[1][-1, 4, 0] = np.nan, np.nan
+    case.state[0][-1, 5, 0], case.state[1][0, 6, 0] = np.inf, -np.inf
+    with np.errstate(all="ignore"):
+        y, states = reference.forward(
+            case.x,
+            case.state,
+            layer.state_dict(),
+            num_layers=layer.num_layers,
+            num_directions=2,
+            cell=layer.cell,
+        )
+    rtol = 100 * TOLERANCE[dtype]
+    for got, wanted in zip(case.call().values(), (y, *states), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=rtol, atol=rtol)
+
+
+# Names, shapes and copies
+
+NAMES = {
+    "plain": ({}, {"weight_ih": (20, 3), "weight_hh": (20, 5), "bias_ih": (20,), "bias_hh": (20,)}),
+    "proj_size": (
+        {"proj_size": 2, "bias": False},
+        {"weight_ih": (20, 3), "weight_hh": (20, 2), "weight_hr": (2, 5)},
+    ),
+    "peepholes": (
+        {"peepholes": True, "bias": False},
+        {
+            "weight_ih": (20, 3),
+            "weight_hh": (20, 5),
+            "weight_ci": (5,),
+            "weight_cf": (5,),
+            "weight_co": (5,),
+        },
+    ),
+    "coupled_gates": (
+        {"coupled_gates": True, "bias": False},
+        {"weight_ih": (15, 3), "weight_hh": (15, 5)},
+    ),
+    "all": (
+        {"coupled_gates": True, "peepholes": True, "proj_size": 2},
+        {
+            "weight_ih": (15, 3),
+            "weight_hh": (15, 2),
+            "bias_ih": (15,),
+            "bias_hh": (15,),
+            "weight_hr": (2, 5),
+            "weight_ci": (5,),
+            "weight_co": (5,),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("which", NAMES)
+def test_names_and_shapes(which: str) -> None:
+    options, expected = NAMES[which]
+    layer = BiLSTM(3, 5, 2, **options, seed=0)
+    P = layer.output_size
+    assert options.get("proj_size", 5) == P
+    above = expected | {"weight_ih": (expected["weight_ih"][0], 2 * P)}
+    names = {
+        name + tail: shape
+        for tails, shapes in ((("_l0", "_l0_reverse"), expected), (("_l1", "_l1_reverse"), above))
+        for tail in tails
+        for name, shape in shapes.items()
+    }
+    assert {name: a.shape for name, a in layer.state_dict().items()} == names
+    assert list(layer.state_dict()) == list(names)
+    flat = np.concatenate([a.ravel() for a in layer.state_dict().values()])
+    assert_same_bits(layer.parameters, flat)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_projections_are_pytorchs(directions: int, bias: bool, isa: str, dtype: type) -> None:
+    torch = require("torch")
+    rng = np.random.default_rng(0)
+    theirs = torch.nn.LSTM(3, 17, 2, bias=bias, bidirectional=directions == 2, proj_size=5)
+    theirs = theirs.to(getattr(torch, np.dtype(dtype).name))
+    ours = layer_class(directions)(3, 17, 2, bias=bias, proj_size=5, dtype=dtype, isa=isa)
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = rng.normal(size=(6, 4, 3)).astype(dtype)
+    h_0, _ = random_state(rng, (2 * directions, 4, 5), dtype)
+    _, c_0 = random_state(rng, (2 * directions, 4, 17), dtype)
+    with torch.inference_mode():
+        state = (torch.from_numpy(h_0).double(), torch.from_numpy(c_0).double())
+        expected = results(theirs.double()(torch.from_numpy(x).double(), state))
+    for got, wanted in zip(results(ours(x, (h_0, c_0))), expected, strict=True):
+        assert relative_difference(got, wanted.numpy()) <= TOLERANCE[dtype] / 10
+
+
+@pytest.mark.parametrize("row", ROWS[::3], ids=range(len(ROWS[::3])))
+def test_copies_keep_every_option(row: dict[str, Any], dtype: type) -> None:
+    case = Case(row, dtype)
+    layer, expected = case.layer, case.train()
+    by_dict, by_vector = make_layer(row, 1, dtype=dtype), make_layer(row, 2, dtype=dtype)
+    by_dict.load_state_dict(layer.state_dict())
+    by_vector.load_parameters(layer.parameters)
+    copies = [copy.deepcopy(layer), copy.copy(layer), pickle.loads(pickle.dumps(layer))]
+    for made in [*copies, by_dict, by_vector]:
+        assert type(made) is type(layer)
+        assert repr(made) == repr(layer)
+        assert made.__dict__.keys() == layer.__dict__.keys()
+        assert (made.cell, made.rates) == (layer.cell, layer.rates)
+        case.layer = made
+        for name, array in case.train().items():
+            assert_same_bits(array, expected[name])
+
+
+# Every option that a layer takes by name, with a value other than the default.
+CHANGED: dict[str, Any] = {
+    "bias": False,
+    "batch_first": True,
+    "proj_size": 2,
+    "peepholes": True,
+    "coupled_gates": True,
+    "gate_activation": "hard_sigmoid",
+    "cell_activation": "relu",
+    "output_activation": "identity",
+    "clip": 0.5,
+    "cell_clip": 3.0,
+    "dropout": 0.1,
+    "recurrent_dropout": 0.2,
+    "weight_dropout": 0.3,
+    "zoneout_h": 0.4,
+    "zoneout_c": 0.5,
+    "merge_mode": "sum",
+    "return_sequences": False,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_repr_shows_what_is_not_the_default(name: str) -> None:
+    value = CHANGED[name]
+    assert repr(BiLSTM(3, 5, **{name: value})) == f"BiLSTM(3, 5, {name}={value!r}, dtype=float32)"
+    assert repr(BiLSTM(3, 5, **{name: np.array(value)[()]})).count("np.") == 0
+
+
+def test_repr_makes_the_layer_again() -> None:
+    layer = BiLSTM(3, 5, 2, **CHANGED, dtype="float64")
+    made = eval(repr(layer).replace("=float64", "='float64'"))
+    assert repr(made) == repr(layer)
+    assert (made.cell, made.rates) == (layer.cell, layer.rates)
+    assert repr(BiLSTM(3, 5, merge_mode=None)) == "BiLSTM(3, 5, merge_mode=None, dtype=float32)"
+
+
+def test_options_are_fixed() -> None:
+    layer = BiLSTM(3, 5, 2, **CHANGED)
+    for name in ("proj_size", "output_size", "cell", "rates", "merge_mode", "return_sequences"):
+        with pytest.raises(AttributeError, match=rf"^{name}: fixed"):
+            setattr(layer, name, getattr(layer, name))
+
+
+# Errors
+
+NO_NUMBERS: list[Any] = [True, "0.5", None, 0.5j, np.ones(2)]
+NOT_FINITE: list[Any] = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        *((name, [1, 0, "yes", None, np.ones(2)], TypeError) for name in
+          ("peepholes", "coupled_gates", "return_sequences")),
+        *((name, ["swish", "", "Tanh", None, 1, np.tanh, np.array(["tanh", "relu"])], ValueError)
+          for name in ("gate_activation", "cell_activation", "output_activation")),
+        *((name, [v for v in NO_NUMBERS if v is not None], TypeError)
+          for name in ("clip", "cell_clip")),
+        *((name, [*NOT_FINITE, 0, -0.0, -1, 1e-60, 1e39], ValueError)
+          for name in ("clip", "cell_clip")),
+        *((name, NO_NUMBERS, TypeError) for name in
+          ("dropout", "recurrent_dropout", "weight_dropout", "zoneout_h", "zoneout_c")),
+        *((name, [*NOT_FINITE, -0.1, 1, 1.5], ValueError) for name in
+          ("dropout", "recurrent_dropout", "weight_dropout")),
+        *((name, [*NOT_FINITE, -0.1, 1.5, np.nextafter(1, 2)], ValueError)
+          for name in ("zoneout_h", "zoneout_c")),
+        ("proj_size", [5, 6, -1, 2**70], ValueError),
+        ("proj_size", [2.0, "2", None, True, False, np.False_, 0.0, np.zeros(2)], TypeError),
+        ("merge_mode", ["ave", "", 0, False, ["sum"], np.array(["sum", "mean"])], ValueError),
+        ("forget_bias", NOT_FINITE, ValueError),
+    ],
+)  # fmt: skip
+def test_bad_options(name: str, values: list[Any], error: type[Exception]) -> None:
+    for value in values:
+        with pytest.raises(error, match=rf"^{name}: got "):
+            BiLSTM(3, 5, **{name: value})
+
+
+def test_one_unit_can_not_be_projected() -> None:
+    with pytest.raises(ValueError, match=r"^proj_size: got 1, "):
+        LSTM(3, 1, proj_size=1)
+    assert LSTM(3, 1, proj_size=0).output_size == 1
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "product", None])
+def test_one_direction_can_not_be_merged(mode: str | None) -> None:
+    with pytest.raises(ValueError, match=rf"^merge_mode: got {mode!r}, but only a BiLSTM "):
+        LSTM(3, 5, merge_mode=mode)
+    assert LSTM(3, 5, merge_mode="concat").merge_mode == "concat"
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "error", "message"),
+    [
+        ({"dropout": 0.1}, {}, ValueError, r"^rng: missing"),
+        ({"recurrent_dropout": 0.1}, {}, ValueError, r"^rng: missing"),
+        ({"weight_dropout": 0.1}, {}, ValueError, r"^rng: missing"),
+        ({"zoneout_h": 0.1}, {}, ValueError, r"^rng: missing"),
+        ({"zoneout_c": 0.1}, {"rng": None}, ValueError, r"^rng: missing"),
+        ({}, {"rng": 1}, ValueError, r"^rng: got one, but the layer has nothing to drop"),
+        ({"dropout": 0.1}, {"rng": "1"}, TypeError, r"^rng: got '1'"),
+        ({"dropout": 0.1}, {"rng": -1}, ValueError, r"^rng: got -1"),
+        ({"dropout": 0.1}, {"rng": 1.5}, TypeError, r"^rng: got 1.5"),
+    ],
+)
+def test_bad_generators(
+    options: dict[str, Any], arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        LSTM(3, 5, 2, **options).record(np.ones((4, 2, 3)), **arguments)
+
+
+def test_a_call_takes_no_generator() -> None:
+    with pytest.raises(TypeError, match="rng"):
+        LSTM(3, 5, dropout=0.1)(np.ones((4, 2, 3)), rng=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("resets", "error", "message"),
+    [
+        (np.zeros((4, 2), int), TypeError, r"got values of dtype int64, expected booleans"),
+        ([["no"] * 2] * 4, TypeError, r"got values of dtype <U2, expected booleans"),
+        (np.ma.masked_array(np.zeros((4, 2), bool)), TypeError, r"got a masked array"),
+        ([[True], [True, False]], TypeError, r"cannot be made an array"),
+        (np.zeros((2, 4), bool), ValueError, r"got shape \(2, 4\), expected \(4, 2\)"),
+        (np.zeros(4, bool), ValueError, r"got shape \(4,\), expected \(4, 2\)"),
+        (np.zeros((4, 2, 1), bool), ValueError, r"got shape \(4, 2, 1\), expected \(4, 2\)"),
+        (True, ValueError, r"got shape \(\), expected \(4, 2\)"),
+    ],
+)
+def test_bad_resets(resets: Any, error: type[Exception], message: str) -> None:
+    layer = BiLSTM(3, 5)
+    for call in (layer, layer.record):
+        with pytest.raises(error, match=f"^resets: {message}"):
+            call(np.ones((4, 2, 3)), resets=resets)
+
+
+def test_resets_have_the_shape_of_the_layout() -> None:
+    no = np.zeros
+    for layer, x, given, expected in [
+        (LSTM(3, 5, batch_first=True), (4, 2, 3), {"resets": no((2, 4), bool)}, r"\(4, 2\)"),
+        (LSTM(3, 5), (4, 3), {"resets": no((4, 1), bool)}, r"\(4,\)"),
+        (LSTM(3, 5), (4, 3), {"resets": no((2, 2), bool), "offsets": [0, 2, 4]}, r"\(4,\)"),
+    ]:
+        with pytest.raises(ValueError, match=rf"^resets: got shape .*, expected {expected}"):
+            layer(np.ones(x), **given)
+
+
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_bad_outs(return_sequences: bool) -> None:
+    x = np.ones((4, 2, 3), np.float32)
+    shape = (4, 2, 5) if return_sequences else (2, 5)
+    for mode in ("sum", None):
+        layer = BiLSTM(3, 5, merge_mode=mode, return_sequences=return_sequences)
+        for wrong in [(*shape[:-1], 10), (9, *shape[1:]), (1, *shape)]:
+            out = np.full(wrong, 7, np.float32)
+            with pytest.raises(ValueError, match=r"^out: got "):
+                layer(x, out=out)
+            assert (out == 7).all()
+    two = (np.empty(shape, np.float32), np.empty(shape, np.float32))
+    for out in (two[0], two):
+        with pytest.raises(ValueError, match=r"^out: got .* merge_mode=None"):
+            layer(x, out=out)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "dy", "error", "message"),
+    [
+        (None, np.ones((4, 2, 5)), ValueError, r"^dy: got ndarray, expected a pair"),
+        (None, (np.ones((4, 2, 5)),), ValueError, r"^dy: got "),
+        (None, (np.ones((4, 2, 5)),) * 3, ValueError, r"^dy: got "),
+        (None, (np.ones((4, 2, 5)), np.ones((4, 2, 4))), ValueError, r"^dy\[1\]: got shape"),
+        (None, (np.ones((4, 2, 5)) * 1j, np.ones((4, 2, 5))), TypeError, r"^dy\[0\]: got "),
+        ("sum", np.ones((4, 2, 10)), ValueError, r"^dy: got shape \(4, 2, 10\)"),
+        ("product", (np.ones((4, 2, 5)),) * 2, ValueError, r"^dy: got shape \(2, 4, 2, 5\)"),
+        ("concat", np.ones((4, 2, 5)), ValueError, r"^dy: got shape \(4, 2, 5\)"),
+    ],
+)
+def test_bad_gradients_leave_the_tape(
+    mode: str | None, dy: Any, error: type[Exception], message: str
+) -> None:
+    layer = BiLSTM(3, 5, merge_mode=mode, seed=0)
+    y, _, tape = layer.record(np.ones((4, 2, 3)))
+    with pytest.raises(error, match=message):
+        tape.backward(dy)
+    assert tape.nbytes
+    assert tape.backward(y).params is not None
+
+
+@pytest.mark.parametrize("shapes", [((2, 2, 5), (2, 2, 5)), ((2, 2, 2), (2, 2, 2))])
+def test_states_of_a_projection_differ_in_width(shapes: Any) -> None:
+    layer = LSTM(3, 5, 2, proj_size=2)
+    h_0, c_0 = map(np.ones, shapes)
+    name = "h_0" if shapes[0][-1] == 5 else "c_0"
+    with pytest.raises(ValueError, match=rf"^{name}: got shape "):
+        layer(np.ones((4, 2, 3)), (h_0, c_0))
+    *_, tape = layer.record(np.ones((4, 2, 3)))
+    with pytest.raises(ValueError, match=rf"^d{name[0]}_n: got shape "):
+        tape.backward(None, (h_0, c_0))
+
+
+def test_bad_state_dicts_change_nothing() -> None:
+    layer = LSTM(3, 5, proj_size=2, peepholes=True, seed=0)
+    before = layer.parameters.copy()
+    arrays = {name: np.zeros(a.shape) for name, a in layer.state_dict().items()}
+    wrong = {n: a for n, a in arrays.items() if n != "weight_cf_l0"}
+    wrong |= {"weight_hr_l0": np.zeros((5, 2)), "scale_c_l0": np.zeros(5)}
+    message = r"missing weight_cf_l0; unexpected scale_c_l0; weight_hr_l0 has shape \(5, 2\)"
+    with pytest.raises(ValueError, match=message):
+        layer.load_state_dict(wrong)
+    assert_same_bits(layer.parameters, before)
