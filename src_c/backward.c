@@ -200,24 +200,25 @@ static fl_rows mask_above(const call *call, ptrdiff_t l) {
     return fl_stack_at(exists ? call->masks.between : none, l, call->model->kernels->real_bytes);
 }
 
-/* rows (T, B, width) times a mask, for some times and sequences. */
+/* Row (t, b) of an array of rows that begins with those of time `first`. */
+static char *row_from(const call *call, char *data, ptrdiff_t stride, ptrdiff_t first, ptrdiff_t t,
+                      ptrdiff_t b) {
+    const ptrdiff_t row = rows_before(call, t) - rows_before(call, first) + b;
+    return data + row * stride * (ptrdiff_t)call->model->kernels->real_bytes;
+}
+
+/* Such an array for some times, of which the first is its own, times a mask. */
 static void mask_times(const call *call, fl_rows mask, range times, range sequences,
-                       ptrdiff_t width, fl_rows rows) {
+                       ptrdiff_t width, char *data, ptrdiff_t stride) {
     const fl_kernels *kernels = call->model->kernels;
     const fl_ragged ragged = {call->starts, sequences.first};
     if (mask.data == NULL) return;
     for (ptrdiff_t t = times.first; t < times.end; t++) {
-        char *row = fl_row_at(rows, t, sequences.first, kernels->real_bytes);
+        char *row = row_from(call, data, stride, times.first, t, sequences.first);
         kernels->mask_rows(fl_count_at(ragged, t, sequences.end - sequences.first), width,
                            fl_row_at(mask, t, sequences.first, kernels->real_bytes), mask.stride_b,
-                           row, rows.stride_b, NULL, 0, row, rows.stride_b);
+                           row, stride, NULL, 0, row, stride);
     }
-}
-
-/* Rows of a chunk's scratch array, as rows of time. */
-static fl_rows rows_of_chunk(const call *call, char *data, ptrdiff_t stride, range times) {
-    data -= rows_before(call, times.first) * stride * (ptrdiff_t)call->model->kernels->real_bytes;
-    return (fl_rows){data, call->B * stride, stride, call->starts, 0};
 }
 
 /* Packs the weights, and sets the running gradients and the sums to where they begin. */
@@ -246,7 +247,7 @@ static void begin(call *call, const pass *pass, int index) {
     if (pass->d == 0) { /* both directions' columns, once */
         const range all = {0, call->T};
         mask_times(call, mask_above(call, pass->l), all, part_of(call->B, call, index),
-                   config->num_directions * P, pass->dy);
+                   config->num_directions * P, pass->dy.data, config->num_directions * P);
     }
     if (index > 0) return;
     if (pass->dhr) memset(call->hr_sums, 0, (size_t)(P * call->cells_stride) * real);
@@ -291,8 +292,7 @@ static void fill_inputs(const call *call, const pass *pass, range times, range r
             put_hidden(call, tape_of(call, (pass->l - 1) * D + d), t, rows.first, count,
                        to + d * P * (ptrdiff_t)real);
     }
-    mask_times(call, mask_above(call, pass->l - 1), times, rows, D * P,
-               rows_of_chunk(call, call->a, call->a_stride, times));
+    mask_times(call, mask_above(call, pass->l - 1), times, rows, D * P, call->a, call->a_stride);
 }
 
 /* The hidden states before a time, of `count` sequences from `first` on, where they begin: h_0. */
@@ -323,17 +323,16 @@ static ptrdiff_t count_before(const call *call, const pass *pass, ptrdiff_t t, p
 static void fill_hidden(const call *call, const pass *pass, range times, range rows) {
     const fl_ragged ragged = {call->starts, rows.first};
     char *h = call->a + pass->h_at * (ptrdiff_t)call->model->kernels->real_bytes;
-    const fl_rows all = rows_of_chunk(call, h, call->a_stride, times);
     for (ptrdiff_t t = times.first; t < times.end; t++) {
         const ptrdiff_t count = fl_count_at(ragged, t, rows.end - rows.first);
         const ptrdiff_t old = count_before(call, pass, t, rows.first, count);
         if (count == 0) continue;
-        char *to = fl_row_at(all, t, rows.first, call->model->kernels->real_bytes);
+        char *to = row_from(call, h, call->a_stride, times.first, t, rows.first);
         put_hidden(call, pass->tape, time_before(pass, t), rows.first, old, to);
         fill_first_hidden(call, pass, rows.first + old, count - old,
                           to + old * call->a_stride * (ptrdiff_t)call->model->kernels->real_bytes);
     }
-    mask_times(call, pass->recurrent, times, rows, call->model->output_size, all);
+    mask_times(call, pass->recurrent, times, rows, call->model->output_size, h, call->a_stride);
 }
 
 /* Points a normalisation at `part` of the records, see forward.c: 0 for W x, 1 for U h, 2 for c~.
@@ -363,12 +362,11 @@ static void take_variant_step(const call *call, const pass *pass, range times, p
     const ptrdiff_t count = fl_count_at(ragged, t, rows.end - sequence);
     if (count == 0) return;
     const ptrdiff_t old = count_before(call, pass, t, sequence, count);
-    const fl_rows d = rows_of_chunk(call, call->d, call->d_stride, times);
-    const fl_rows cells = rows_of_chunk(call, call->cells, call->cells_stride, times);
-    char *e = fl_row_at(rows_of_chunk(call, call->e, P, times), t, sequence, real);
+    char *e = row_from(call, call->e, P, times.first, t, sequence);
+    char *cells = row_from(call, call->cells, call->cells_stride, times.first, t, sequence);
     char *dh = call->dh + sequence * h_row, *kept = call->kept + sequence * h_row;
     char *dh_cells = pass->hr ? call->dcells + sequence * c_row : e;
-    char *dG = fl_row_at(d, t, sequence, real);
+    char *dG = row_from(call, call->d, call->d_stride, times.first, t, sequence);
     const char *recurrent = row_or_null(pass->recurrent, 0, sequence, real);
     const int zones_out = config->zoneout_h > 0;
 
@@ -414,7 +412,7 @@ static void take_variant_step(const call *call, const pass *pass, range times, p
         step.dc = call->dc + (sequence + b) * c_row;
         step.d = dG + b * call->d_stride * (ptrdiff_t)real;
         step.d_stride = call->d_stride;
-        step.h = pass->dhr ? fl_row_at(cells, t, sequence + b, real) : NULL;
+        step.h = pass->dhr ? cells + b * call->cells_stride * (ptrdiff_t)real : NULL;
         step.h_stride = call->cells_stride;
         kernels->variant_backward(0, H, &step);
     }
@@ -644,7 +642,8 @@ static int threads_for(const call *call) {
     const fl_config *config = &call->model->config;
     const double H = (double)config->hidden_size, D = (double)config->num_directions;
     const double above = (double)config->num_layers - 1;
-    const double columns = (double)config->input_size + H + above * (D + 1) * H;
+    const double P = (double)call->model->output_size;
+    const double columns = (double)config->input_size + P + above * (D + 1) * P;
     const double work = 8 * H * columns * D * (double)rows_before(call, call->T);
     const int threads = fl_get_num_threads();
     if (work >= (double)threads * THREAD_WORK) return threads;
@@ -746,6 +745,9 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
     if (status != FL_OK) return status;
     if (parameters == NULL || (bytes > 0 && (tape == NULL || (dparameters && x == NULL))))
         return FL_ERROR_ARGUMENT;
+    fl_span span = {.T = T, .B = B, .ragged = {starts, 0}};
+    status = fl_set_masks(model, masks, &span);
+    if (status != FL_OK) return status;
     if (B == 0) { /* nothing to sum over */
         fl_parameter_count(&model->config, &bytes);
         if (dparameters && !accumulate) memset(dparameters, 0, bytes * model->kernels->real_bytes);
@@ -765,9 +767,8 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
     call.dparameters = dparameters;
     call.accumulate = accumulate;
 
-    call.masks = (fl_span){.T = T, .B = B, .ragged = {starts, 0}};
-    status = fl_set_masks(model, masks, &call.masks);
-    if (status == FL_OK) status = create_scratch(&call);
+    call.masks = span;
+    status = create_scratch(&call);
     if (status != FL_OK) return status;
     call.threads = fl_pool_take(threads_for(&call));
     call.barrier.size = call.threads;

@@ -59,6 +59,10 @@ typedef enum fl_activation {
  *     o = gate(clip(z_o + p_o * c~))               h~ = o * output(c~)
  *     c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
  *     h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~, or of W_hr h~
+ *
+ * With layer normalisation z = LN(W x_t) s_W + LN(U h_{t-1}) s_U + b and h~ = o * output(LN(c~) s_c
+ * + b_c), where LN(v) = (v - mean(v)) / sqrt(variance(v) + 1e-5) over all numbers of v. Clips and
+ * rates are 0 or normal numbers of the dtype.
  */
 typedef struct fl_config {
     ptrdiff_t input_size;     /* I >= 1 */
@@ -124,9 +128,8 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count);
  *             direction: W (G*H, I_l), U (G*H, P), then with bias b_ih (G*H), b_hh (G*H), with a
  *             projection W_hr (P, H), with peepholes p_i (H), p_f (H) unless gates are coupled, p_o
  *             (H), with layer normalisation scales of W x (G*H), U h (G*H) and c~ (H) and a shift
- * of c~ (H). The G*H rows are H rows of each gate; b = b_ih + b_hh. Copied: it may be freed
- *             afterwards.
- * model       out: the model, to be freed by fl_model_destroy; NULL on error.
+ *             c~ (H). The G*H rows are H rows of each gate; b = b_ih + b_hh. Copied: it may be
+ * freed afterwards. model       out: the model, to be freed by fl_model_destroy; NULL on error.
  */
 fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
                           fl_model **model);
@@ -168,14 +171,15 @@ fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrd
                      void *h_n, void *c_n);
 
 /* Masks that training drew, reals; each NULL for none. With starts, the axes (T, B) are one of
- * starts[T] packed rows. */
+ * starts[T] packed rows. Those of zoneout stand in for the model's rates, which must not be 0
+ * (FL_ERROR_ARGUMENT): 1 keeps the number of the step before, 0 does not.
+ *
+ * recurrent             in (L*D, B, P): multiplies h_{t-1} in U h_{t-1}.
+ * between               in (L - 1, T, B, D*P): multiplies the output of each layer but the last.
+ * zoneout_h, zoneout_c  in (L*D, T, B, P), (L*D, T, B, H).
+ */
 typedef struct fl_masks {
-    const void *recurrent; /* in (L*D, B, P): multiplies h_{t-1} in U h_{t-1} */
-    const void
-        *between; /* in (L - 1, T, B, D*P): multiplies the output of each layer but the last */
-    const void
-        *zoneout_h; /* in (L*D, T, B, P), in place of the expectation: 1 keeps h_{t-1}, 0 not */
-    const void *zoneout_c; /* in (L*D, T, B, H), likewise */
+    const void *recurrent, *between, *zoneout_h, *zoneout_c;
 } fl_masks;
 
 /* The same as fl_forward, to the bit, and leaves a tape for fl_backward.

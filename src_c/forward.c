@@ -275,7 +275,7 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
                             const ptrdiff_t *starts, int directions_at_once, fl_scratch *made) {
     const size_t real = model->kernels->real_bytes, at_once = (size_t)directions_at_once;
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
-    const size_t y_row = D * (size_t)model->output_size * real; /* fits, as z_row: pack.c */
+    const size_t P = (size_t)model->output_size, y_row = D * P * real; /* fits, as z_row: pack.c */
     const size_t buffers = (size_t)smaller(model->config.num_layers - 1, 2);
     const size_t cells = model->needs_rows ? at_once : 0;
     const size_t norm = model->config.layer_norm ? at_once : 0;
@@ -297,7 +297,7 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
         {buffers, buffer_bytes},                 /* between */
         {2 * (size_t)B, y_row},                  /* last */
         {cells * (size_t)B, H * real},           /* cells */
-        {at_once * (size_t)B, y_row},            /* masked */
+        {at_once * (size_t)B, P * real},         /* masked */
         {norm * (size_t)B, H * real},            /* candidates */
         {norm, z_step},                          /* recurrent */
         {norm * 4, H * real},                    /* normal */
@@ -313,7 +313,7 @@ fl_status fl_scratch_create(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
         made->z[i] = memory + offsets[0] + second * (size_t)made->chunk * z_step;
         made->between[i] = memory + offsets[1] + (i == 1 && buffers == 2 ? buffer_bytes : 0);
         made->cells[i] = memory + offsets[3] + second * (size_t)B * H * real;
-        made->masked[i] = memory + offsets[4] + second * (size_t)B * y_row;
+        made->masked[i] = memory + offsets[4] + second * (size_t)B * P * real;
         made->candidates[i] = memory + offsets[5] + second * (size_t)B * H * real;
         made->recurrent[i] = memory + offsets[6] + second * z_step;
         made->normal[i] = memory + offsets[7] + second * 4 * H * real;

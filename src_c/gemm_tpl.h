@@ -133,11 +133,12 @@ static void FL_NAME(pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdi
                 const ptrdiff_t end = first + block < K ? first + block : K;
                 FL_REAL *packed = (FL_REAL *)packed_ + panel * K * FL_PANEL + gate * FL_V;
                 for (ptrdiff_t unit = panel * FL_V; unit < (panel + 1) * FL_V; unit++, packed++) {
-                    const FL_REAL *row = weights + (blocks[gate] * H + unit) * K;
-                    if (blocks[gate] >= 0 && unit < H)
-                        for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = row[k];
-                    else
+                    if (blocks[gate] < 0 || unit >= H) {
                         for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = 0;
+                        continue;
+                    }
+                    const FL_REAL *row = weights + (blocks[gate] * H + unit) * K;
+                    for (ptrdiff_t k = first; k < end; k++) packed[k * FL_PANEL] = row[k];
                 }
             }
 }

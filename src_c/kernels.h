@@ -52,8 +52,7 @@ typedef struct fl_step_back {
     ptrdiff_t record_stride;
     const void *c_previous; /* in (rows, H), or NULL for zeros */
     ptrdiff_t c_stride;
-    const void
-        *peepholes; /* in (2 or 3, H), as parameters: p_i, p_f unless coupled, p_o; or NULL */
+    const void *peepholes;     /* in (2 or 3, H): p_i, p_f unless coupled, p_o; or NULL */
     const void *zoneout_c;     /* in (rows, H), or NULL for the expectation */
     const void *dh;            /* in (rows, H), the gradient of h~ */
     const void *t, *dc_normal; /* in (rows, H), with layer normalisation: output(c~ normalised), and

@@ -1,4 +1,5 @@
 /* Making a model: sizes checked, parameters packed for one instruction set. */
+#include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,11 @@ const char *fl_status_message(fl_status status) {
 
 static int is_activation(fl_activation kind) { return kind >= FL_USUAL && kind <= FL_IDENTITY; }
 
+/* 0, or a number that is one inside calls too, where the smallest count as 0. */
+static int is_option(double value, fl_dtype dtype) {
+    return value == 0 || value >= (dtype == FL_FLOAT64 ? DBL_MIN : (double)FLT_MIN);
+}
+
 static int config_is_valid(const fl_config *config) {
     return config != NULL && config->input_size >= 1 && config->hidden_size >= 1 &&
            config->num_layers >= 1 &&
@@ -26,8 +32,9 @@ static int config_is_valid(const fl_config *config) {
            (config->dtype == FL_FLOAT32 || config->dtype == FL_FLOAT64) && config->proj_size >= 0 &&
            config->proj_size < config->hidden_size && is_activation(config->gate_activation) &&
            is_activation(config->cell_activation) && is_activation(config->output_activation) &&
-           config->clip >= 0 && config->cell_clip >= 0 && config->zoneout_h >= 0 &&
-           config->zoneout_h <= 1 && config->zoneout_c >= 0 && config->zoneout_c <= 1;
+           is_option(config->clip, config->dtype) && is_option(config->cell_clip, config->dtype) &&
+           is_option(config->zoneout_h, config->dtype) && config->zoneout_h <= 1 &&
+           is_option(config->zoneout_c, config->dtype) && config->zoneout_c <= 1;
 }
 
 /* *total += count * rows * columns, checked. */

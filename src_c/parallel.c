@@ -37,7 +37,8 @@ static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static double work_of_step(const fl_model *model, ptrdiff_t B) {
     const fl_config *config = &model->config;
     const double H = (double)config->hidden_size, D = (double)config->num_directions;
-    const double first = (double)config->input_size + H, above = D * H + H;
+    const double P = (double)model->output_size;
+    const double first = (double)config->input_size + P, above = D * P + P;
     return 4 * H * D * (double)B * (first + ((double)config->num_layers - 1) * above);
 }
 
@@ -163,7 +164,9 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
                          void *h_n, void *c_n, void *tape) {
     if (model == NULL || T < 0 || B < 0 || !fl_starts_are_valid(x.starts, T, B))
         return FL_ERROR_ARGUMENT;
-    if (B == 0) return FL_OK;
+    fl_span span = {.T = T, .B = B, .ragged = {x.starts, 0}, .x = x, .y = y};
+    fl_status status = fl_set_masks(model, masks, &span);
+    if (status != FL_OK || B == 0) return status;
     if (h_n == NULL || c_n == NULL || (T > 0 && x.data == NULL)) return FL_ERROR_ARGUMENT;
 
     const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
@@ -175,14 +178,12 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     const size_t h_bytes = c_bytes / H * (size_t)model->output_size;
     fl_scratch scratch[FL_MAX_THREADS]; /* not zeroed, which would take as long as a short call */
     call call = {.model = model, .by_rows = 1, .directions_at_once = 1, .scratch = scratch};
-    call.span = (fl_span){.T = T, .B = B, .ragged = {x.starts, 0}, .x = x, .y = y};
+    call.span = span;
     call.span.h = h_n;
     call.span.c = c_n;
     call.span.h_stride = B * model->output_size;
     call.span.c_stride = B * (ptrdiff_t)H;
     if (tape) call.span.tape = stack_of(tape, T, B, model->record_size, x.starts);
-    fl_status status = fl_set_masks(model, masks, &call.span);
-    if (status != FL_OK) return status;
     const int wanted = T > 0 ? plan(&call) : 1;
     call.threads = fl_pool_take(wanted);
     if (call.threads < wanted && !call.by_rows) { /* the plan was made for all of them */

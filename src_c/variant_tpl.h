@@ -42,7 +42,7 @@ FL_INLINE vreal FL_NAME(bound)(double clip) {
     return v_set1(clip > 0 ? (FL_REAL)clip : (FL_REAL)INFINITY);
 }
 
-/* m * a + (1 - m) * b, exactly a or b where m is 1 or 0 and both are finite. */
+/* m * a + (1 - m) * b: a or b where m is 1 or 0 and both are finite (0 may lose its sign). */
 FL_INLINE vreal FL_NAME(mix)(vreal m, vreal a, vreal b) {
     return v_add(v_mul(m, a), v_mul(v_sub(v_set1(1), m), b));
 }

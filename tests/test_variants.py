@@ -29,6 +29,7 @@ CELL_OPTIONS: dict[str, Sequence[Any]] = {
     "bias": [True, False],
     "peepholes": [False, True],
     "coupled_gates": [False, True],
+    "layer_norm": [False, True],
     "gate_activation": ACTIVATIONS,
     "cell_activation": ACTIVATIONS,
     "output_activation": ACTIVATIONS,
@@ -333,30 +334,57 @@ def test_zoneout_of_everything_keeps_the_state(isa: str, dtype: type) -> None:
         assert_same_bits(y, np.broadcast_to(np.concatenate(list(state[0]), -1), y.shape).copy())
 
 
-@pytest.mark.parametrize("number", range(0, len(ROWS), 5))
-def test_reference(number: int, isa: str, dtype: type) -> None:
-    layout = ["batch", "lengths"][number % 2]
-    plain = {"merge_mode": "concat", "return_sequences": True, "layout": layout}
-    kind = ["LSTM", "concat"][ROWS[number]["kind"] != "LSTM"]
-    case = Case(ROWS[number] | plain | {"kind": kind}, dtype, isa)
-    layer, drawn = case.layer, case.drawn()
-    sizes = {"num_layers": layer.num_layers, "num_directions": layer.num_directions}
-    options = sizes | {"cell": layer.cell, "lengths": case.lengths}
-    y, (h_n, c_n) = reference.forward(case.x, case.state, layer.state_dict(), **options)
-    assert_close(case.call(), {"y0": y, "h_n": h_n, "c_n": c_n}, TOLERANCE[dtype])
+def of_reference(case: Case, drawn: Drawn | None) -> dict[str, np.ndarray]:
+    """What a batch without resets, its directions side by side, should give and get."""
+    layer = case.layer
+    options = {"num_layers": layer.num_layers, "num_directions": layer.num_directions}
+    options |= {"cell": layer.cell, "lengths": case.lengths}
+    mask = np.ones(layer.parameters.size)
+    if drawn is not None:
+        mask = mask if drawn.weights is None else drawn.weights
+        options |= {"masks": drawn.masks}
+    inputs = case.x, case.state, split(layer.parameters * mask, layer._architecture)
+    y, (h_n, c_n) = reference.forward(*inputs, **options)
+    found = {"y0": y, "h_n": h_n, "c_n": c_n}
+    if drawn is None:
+        return found
+    dx, (dh_0, dc_0), dparameters = reference.backward(*inputs, case.dy[0], case.dstate, **options)
+    found |= {"dx": dx, "dh_0": dh_0, "dc_0": dc_0}
+    masks = split(mask, layer._architecture)
+    return found | {f"d{name}": dparameters[name] * masks[name] for name in masks}
 
-    weights = 1 if drawn.weights is None else drawn.weights
-    parameters = split(layer.parameters * weights, layer._architecture)
-    options |= {"masks": drawn.masks}
-    y, (h_n, c_n) = reference.forward(case.x, case.state, parameters, **options)
-    dx, (dh_0, dc_0), dparameters = reference.backward(
-        case.x, case.state, parameters, case.dy[0], case.dstate, **options
-    )
-    expected = {"y0": y, "h_n": h_n, "c_n": c_n, "dx": dx, "dh_0": dh_0, "dc_0": dc_0}
-    for name, array in dparameters.items():
-        mask = 1 if drawn.weights is None else split(drawn.weights, layer._architecture)[name]
-        expected[f"d{name}"] = array * mask
-    assert_close(case.train(), expected, TOLERANCE[dtype])
+
+def assert_agrees_with_reference(row: dict[str, Any], dtype: type) -> None:
+    """Check calls on every instruction set; the reference, being slow, computes it once."""
+    expected: list[dict[str, np.ndarray]] = []
+    for isa in _core.available_isas():
+        case = Case(row, dtype, isa)
+        expected = expected or [of_reference(case, None), of_reference(case, case.drawn())]
+        for got, wanted in zip((case.call(), case.train()), expected, strict=True):
+            assert_close(got, wanted, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("number", range(0, len(ROWS), 5))
+def test_reference(number: int, dtype: type) -> None:
+    layout = ["batch", "lengths"][number % 2]
+    kind = ["LSTM", "concat"][ROWS[number]["kind"] != "LSTM"]
+    plain = {"kind": kind, "return_sequences": True, "layout": layout}
+    assert_agrees_with_reference(ROWS[number] | plain, dtype)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"units": (17, 0), "peepholes": True, "zoneout_h": 0.2, "dropout": 0.5, "num_layers": 2},
+        {"units": (17, 9), "coupled_gates": True, "zoneout_c": 0.2, "recurrent_dropout": 0.4},
+        {"units": (9, 0), "layer_norm": True, "zoneout_h": 0.1, "zoneout_c": 0.2},
+    ],
+    ids=str,
+)
+def test_more_steps_than_a_chunk_of_the_core(options: dict[str, Any], dtype: type) -> None:
+    layout = "batch" if "dropout" in options else "lengths"
+    row = {"kind": "concat", "layout": layout, "T": 300, "B": 2}
+    assert_agrees_with_reference(row | options, dtype)
 
 
 @pytest.mark.parametrize("row", ROWS[::2], ids=range(0, len(ROWS), 2))
@@ -403,8 +431,19 @@ NAMES = {
         {"coupled_gates": True, "bias": False},
         {"weight_ih": (15, 3), "weight_hh": (15, 5)},
     ),
+    "layer_norm": (
+        {"layer_norm": True, "bias": False},
+        {
+            "weight_ih": (20, 3),
+            "weight_hh": (20, 5),
+            "scale_ih": (20,),
+            "scale_hh": (20,),
+            "scale_c": (5,),
+            "shift_c": (5,),
+        },
+    ),
     "all": (
-        {"coupled_gates": True, "peepholes": True, "proj_size": 2},
+        {"coupled_gates": True, "peepholes": True, "layer_norm": True, "proj_size": 2},
         {
             "weight_ih": (15, 3),
             "weight_hh": (15, 2),
@@ -413,6 +452,10 @@ NAMES = {
             "weight_hr": (2, 5),
             "weight_ci": (5,),
             "weight_co": (5,),
+            "scale_ih": (15,),
+            "scale_hh": (15,),
+            "scale_c": (5,),
+            "shift_c": (5,),
         },
     ),
 }
@@ -482,6 +525,7 @@ CHANGED: dict[str, Any] = {
     "proj_size": 2,
     "peepholes": True,
     "coupled_gates": True,
+    "layer_norm": True,
     "gate_activation": "hard_sigmoid",
     "cell_activation": "relu",
     "output_activation": "identity",
@@ -529,7 +573,7 @@ NOT_FINITE: list[Any] = [np.nan, np.inf, -np.inf]
     ("name", "values", "error"),
     [
         *((name, [1, 0, "yes", None, np.ones(2)], TypeError) for name in
-          ("peepholes", "coupled_gates", "return_sequences")),
+          ("peepholes", "coupled_gates", "layer_norm", "return_sequences")),
         *((name, ["swish", "", "Tanh", None, 1, np.tanh, np.array(["tanh", "relu"])], ValueError)
           for name in ("gate_activation", "cell_activation", "output_activation")),
         *((name, [v for v in NO_NUMBERS if v is not None], TypeError)

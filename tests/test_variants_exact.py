@@ -221,7 +221,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "proj_size": {"proj_size": 40, "zoneout_h": 0.1},
     "peepholes": {"peepholes": True, "cell_clip": 1.0, "recurrent_dropout": 0.3},
     "coupled_gates": {"coupled_gates": True, "gate_activation": "hard_sigmoid", "dropout": 0.5},
+    "layer_norm": {"layer_norm": True, "zoneout_h": 0.2},
     "all, with resets": {
+        "layer_norm": True,
         "coupled_gates": True,
         "peepholes": True,
         "proj_size": 64,

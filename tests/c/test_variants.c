@@ -90,7 +90,8 @@ static const options small[] = {
     {{3, 7, 1, 1, 0}, 9, 2, MASKS, 0},
 };
 
-/* Large enough for several threads: units of one sequence, directions, sequences. */
+/* Large enough for several threads: units of one sequence, directions, sequences; the last two too
+ * long for one chunk of time. */
 static const options large[] = {
     {{32, 128, 1, 1, 1, .has_peepholes = 1, .coupled_gates = 1, .clip = 2, .cell_clip = 0.9,
       .zoneout_c = 0.2},
@@ -99,8 +100,14 @@ static const options large[] = {
      MASKS,
      0},
     {{32, 64, 1, 2, 1, .zoneout_h = 0.2, .layer_norm = 1}, 130, 1, MASKS, 0},
-    {{8, 24, 2, 2, 1, .proj_size = 17, .has_peepholes = 1, .layer_norm = 1}, 50, 13, MASKS, 1},
+    {{8, 24, 2, 2, 1, .proj_size = 17, .has_peepholes = 1, .zoneout_h = 0.2, .zoneout_c = 0.3,
+      .layer_norm = 1},
+     50,
+     13,
+     MASKS,
+     1},
     {{16, 72, 2, 1, 1}, 50, 3, MASKS, 0},
+    {{3, 9, 2, 1, 1, .coupled_gates = 1, .zoneout_h = 0.2, .zoneout_c = 0.3}, 300, 3, MASKS, 1},
 };
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
