@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--grid", default="short", help="short (default; about a minute), full or training")
+    add(
+        "--grid",
+        default="short",
+        help="short (default; about a minute), full, training or variants",
+    )
     add(
         "--cell",
         action="append",

@@ -10,7 +10,8 @@ from .measure import Call, Plan, Spread, interleave, make_plan, ratios
 from .peers import OURS, REFERENCE, Contestant, Runner, UnsupportedError
 from .problem import Arrays, agrees, difference, make_problem
 
-_REPACK = "repack"  # measured in turns like a contestant, reported as a share of fastlstm's time
+# Measured in turns like contestants, reported relative to fastlstm's time.
+_REPACK, _VANILLA = "repack", "vanilla"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class CellResult:
     repacking : Spread or None
         In training, the time that fastlstm's ``load_parameters`` takes, over that of its call,
         which does not include it.
+    over_vanilla : Spread or None
+        Of a variant, fastlstm's time over its time in ``cell.vanilla``.
     """
 
     cell: Cell
@@ -85,6 +88,7 @@ class CellResult:
     left_out: dict[str, str]
     base: str
     repacking: Spread | None = None
+    over_vanilla: Spread | None = None
 
     @property
     def peers(self) -> list[str]:
@@ -151,6 +155,8 @@ def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) ->
     calls: dict[str, Call] = dict(runners)
     if repack := getattr(runners[OURS.name], "repack", None):
         calls[_REPACK] = repack
+    if vanilla := cell.vanilla:
+        calls[_VANILLA] = OURS.build(make_problem(vanilla), settings.threads)
     plans: dict[str, Plan] = {
         name: make_plan(
             call,
@@ -163,4 +169,5 @@ def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) ->
     samples = interleave(calls, plans, pause_seconds=settings.pause_seconds)
     entries = {name: Entry(samples[name], plans[name].inner, differences[name]) for name in runners}
     repacking = Spread.of(ratios(samples[_REPACK], samples[OURS.name])) if repack else None
-    return CellResult(cell, entries, left_out, base, repacking)
+    over = Spread.of(ratios(samples[OURS.name], samples[_VANILLA])) if vanilla else None
+    return CellResult(cell, entries, left_out, base, repacking, over)

@@ -3,7 +3,8 @@
 A cell is one point of the grid.  Its name is made from its numbers, so that two different cells
 can't share a name and a name says all there is to know about the work.
 
-Letters: T time steps, B batch, I input size, H hidden size, L layers, D directions.
+Letters: T time steps, B batch, I input size, H hidden size, P projected size (H where there is no
+projection), L layers, D directions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
 
 _DTYPE_BYTES = {"float32": 4, "float64": 8}
 
@@ -31,13 +35,20 @@ class Cell:
         ``"float32"`` or ``"float64"``.
     training : bool
         Whether a call is a forward and a backward pass that gives all gradients, or forward only.
+    options : tuple of (str, value)
+        The layer's options that are not as usual, by fastlstm's names; none in training.
+    ragged : str
+        ``"lengths"`` or ``"offsets"`` where sequences have different lengths: how fastlstm is told
+        them, as padding and ``lengths`` or end to end with ``offsets``. T is then the longest that
+        may be.
     note : str
         What the shape is met in, for readers; no part of the name.
 
     Raises
     ------
     ValueError
-        If a size is below 1, D is neither 1 nor 2, or dtype is neither of the two.
+        If a size is below 1, D is neither 1 nor 2, dtype is neither of the two, ragged is something
+        else, or a variant is to train.
     """
 
     T: int
@@ -48,6 +59,8 @@ class Cell:
     D: int = 1
     dtype: str = "float32"
     training: bool = False
+    options: tuple[tuple[str, bool | int | str], ...] = ()
+    ragged: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -58,10 +71,14 @@ class Cell:
             raise ValueError(f"D must be 1 or 2, got {self.D}")
         if self.dtype not in _DTYPE_BYTES:
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype!r}")
+        if self.ragged not in ("", "lengths", "offsets"):
+            raise ValueError(f"ragged must be lengths, offsets or empty, got {self.ragged!r}")
+        if self.training and self.variant:
+            raise ValueError(f"training must be False for a variant, {', '.join(self.variant)}")
 
     @property
     def name(self) -> str:
-        """Name without spaces: I only where it differs from H, L, D and dtype only if unusual."""
+        """Name without spaces: I only where it differs from H, the rest only if unusual."""
         parts = ["train"] if self.training else []
         parts += ["bilstm" if self.D == 2 else "lstm", f"T{self.T}", f"B{self.B}"]
         if self.I != self.H:
@@ -71,26 +88,80 @@ class Cell:
             parts.append(f"L{self.L}")
         if self.dtype == "float64":
             parts.append("f64")
+        parts += [key if value is True else f"{key}_{value}" for key, value in self.options]
+        if self.ragged:
+            parts.append(self.ragged)
         return "-".join(parts)
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What a contestant has to be able to do beyond the usual LSTM; empty for a plain cell."""
+        return tuple(key for key, _ in self.options) + (("ragged",) if self.ragged else ())
+
+    def chosen(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the options that are among the names."""
+        return {key: value for key, value in self.options if key in names}
+
+    @property
+    def P(self) -> int:
+        """Numbers of a hidden state."""
+        size: int = dict(self.options).get("proj_size", self.H)  # type: ignore[assignment]
+        return size
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Steps of each sequence, (B,): ragged ones are uniform in T/50 to T, always the same."""
+        if not self.ragged:
+            return (self.T,) * self.B
+        drawn = np.random.default_rng(0).integers(max(1, self.T // 50), self.T + 1, self.B)
+        return tuple(drawn.tolist())
+
+    @property
+    def vanilla(self) -> Cell | None:
+        """The plain cell of as much work that a variant is held against; None for a plain one.
+
+        Its sizes are the same. For a projection, H is instead what brings the operations nearest;
+        for sequences of different lengths, all have the mean length.
+        """
+        if not self.variant:
+            return None
+        mean = round(sum(self.lengths) / self.B)
+        plain = replace(self, T=mean, options=(), ragged="", note="")
+        if self.P == self.H:
+            return plain
+        wanted = replace(self, T=mean, ragged="").flops
+        sizes = (replace(plain, H=n) for n in range(1, 2 * self.H))
+        return min(sizes, key=lambda cell: abs(cell.flops - wanted))
 
     @property
     def layer_inputs(self) -> tuple[int, ...]:
         """Input size of each layer, (L,)."""
-        return (self.I,) + (self.D * self.H,) * (self.L - 1)
+        return (self.I,) + (self.D * self.P,) * (self.L - 1)
 
     @property
     def flops(self) -> int:
         """Floating-point operations of the matrix products of one call.
 
-        Per layer 2*T*B*4H*(I + H)*D: a multiply and an add for each weight, row and step.  Training
-        has three times that: the backward pass multiplies the gates' gradients with the weights,
+        Per layer 2*T*B*4H*(I + H)*D: a multiply and an add for each weight, row and step; with a
+        projection 2*T*B*(4H*(I + P) + H*P)*D, and 3 instead of 4 with coupled gates.  Training has
+        three times that: the backward pass multiplies the gates' gradients with the weights,
         for the gradients of x and h, and with x and h, for those of the weights.  Biases,
         activations and the cell update are not counted, as is usual.
         """
         forward = sum(
-            2 * self.T * self.B * 4 * self.H * (i + self.H) * self.D for i in self.layer_inputs
+            2 * sum(self.lengths) * (self._gates * self.H * i + self.recurrent_weights) * self.D
+            for i in self.layer_inputs
         )
         return 3 * forward if self.training else forward
+
+    @property
+    def _gates(self) -> int:
+        return 3 if self.chosen(["coupled_gates"]) else 4
+
+    @property
+    def recurrent_weights(self) -> int:
+        """Numbers that a step of a layer and direction needs of U, 4H*H, or U and a projection."""
+        return self.H * self.P * (self._gates + (self.P != self.H))
 
     @property
     def recurrent_bytes(self) -> int:
@@ -98,12 +169,13 @@ class Cell:
 
         W is left out: its product needs no earlier step and can be blocked over time.
         """
-        return self.T * self.L * self.D * 4 * self.H * self.H * _DTYPE_BYTES[self.dtype]
+        steps = max(self.lengths) * self.L * self.D
+        return steps * self.recurrent_weights * _DTYPE_BYTES[self.dtype]
 
 
-def _square(T: int, B: int, sizes: Iterable[int], **more: int | str) -> list[Cell]:
+def _square(T: int, B: int, sizes: Iterable[int], **more: Any) -> list[Cell]:
     """Cells with I = H, one per size."""
-    return [Cell(T, B, n, n, **more) for n in sizes]  # type: ignore[arg-type]
+    return [Cell(T, B, n, n, **more) for n in sizes]
 
 
 def _short() -> list[Cell]:
@@ -162,7 +234,36 @@ def _training() -> list[Cell]:
     return [replace(cell, training=True) for cell in cells]
 
 
-GRIDS = {"short": tuple(_short()), "full": tuple(_full()), "training": tuple(_training())}
+def _variants() -> list[Cell]:
+    projected = ((1, 256, 64, 128), (8, 512, 128, 128), (32, 512, 256, 256), (1, 128, 32, 64))
+    by_batch = ((1, 64), (8, 128), (32, 256))
+    at_8: list[tuple[str, bool | int | str]] = [
+        ("coupled_gates", True),
+        ("cell_clip", 1),
+        ("output_activation", "identity"),
+        ("return_sequences", False),
+    ]
+    return [
+        *(Cell(100, B, I, H, options=(("proj_size", P),)) for B, H, P, I in projected),
+        *(Cell(100, B, H, H, options=(("peepholes", True),)) for B, H in by_batch),
+        *(Cell(100, 8, 128, 128, options=(option,)) for option in at_8),
+        Cell(100, 8, 128, 128, D=2, options=(("merge_mode", "sum"),)),
+        *(
+            cell
+            for B in (8, 64)
+            for given in ("lengths", "offsets")
+            for cell in _square(500, B, (64, 128, 256), ragged=given)
+        ),
+        *(Cell(100, B, H, H, dtype="float64") for B, H in by_batch),
+    ]
+
+
+GRIDS = {
+    "short": tuple(_short()),
+    "full": tuple(_full()),
+    "training": tuple(_training()),
+    "variants": tuple(_variants()),
+}
 
 
 def select(grid: str, patterns: Sequence[str] = ()) -> list[Cell]:

@@ -51,9 +51,10 @@ class Limits:
         peak = self.flops[cell.dtype] * threads
         if cell.training:
             return cell.flops / peak
-        steps = cell.L * cell.D * cell.T
+        longest = max(cell.lengths)
+        steps = cell.L * cell.D * longest
         u_bytes = cell.recurrent_bytes / steps
-        recurrent_flops = 2 * cell.B * 4 * cell.H * cell.H
+        recurrent_flops = 2 * sum(cell.lengths) / longest * cell.recurrent_weights
         # A thread reads its share of U, or all of it for its share of the rows.
         rate = self.bandwidth(u_bytes / threads)
         reading = 0.0 if rate is None else u_bytes / (rate * threads)

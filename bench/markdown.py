@@ -23,7 +23,7 @@ def _microseconds(contestant: Any) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _row(cell: Any, names: Sequence[str], training: bool) -> list[str]:
+def _row(cell: Any, names: Sequence[str], training: bool, variants: bool) -> list[str]:
     found = cell["contestants"]
     ours, ratio = found[OURS.name], cell["ratio_to_best_peer"]
     gigabytes = ours["weight_gb_per_s"] if cell["B"] == 1 else None
@@ -39,6 +39,9 @@ def _row(cell: Any, names: Sequence[str], training: bool) -> list[str]:
         row.append(f"**{text}**" if ratio["median"] < 1.0 else text)
     if training:
         row.append(f"{100 * cell['repacking']['median']:.2f}%")
+    if variants:
+        over = cell["over_vanilla"]
+        row += [cell["vanilla"] or "-", f"{over['median']:.2f}" if over else "-"]
     return row
 
 
@@ -73,10 +76,12 @@ def section(report: Any) -> str:
     if training:
         header.remove("GB/s")
         header.append("repack")
-    rule = "|".join("---" if name in ("cell", "best peer") else "--:" for name in header)
+    variants = any(cell.get("vanilla") for cell in cells)
+    header += ["vanilla", "over vanilla"] if variants else []
+    rule = "|".join("---" if name in ("cell", "best peer", "vanilla") else "--:" for name in header)
     lines = [f"`{report['command']}`", "", _summary(report), ""]
     lines += [f"| {' | '.join(header)} |", f"|{rule}|"]
-    lines += [f"| {' | '.join(_row(cell, names, training))} |" for cell in cells]
+    lines += [f"| {' | '.join(_row(cell, names, training, variants))} |" for cell in cells]
     return "\n".join(lines)
 
 

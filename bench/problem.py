@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm.parameters import Architecture, parameter_shapes
+
 from .grid import Cell
 
 Array = NDArray[np.floating]
@@ -22,11 +24,13 @@ class Problem:
     ----------
     cell : Cell
     x : ndarray, (T, B, I)
-    h_0, c_0 : ndarray, (L*D, B, H)
+        Sequences of different lengths are padded with numbers like all others.
+    h_0, c_0 : ndarray, (L*D, B, P), (L*D, B, H)
         Non-zero and different from each other: a contestant that mixes them up is found out.
     parameters : dict
         PyTorch's names and shapes: weight_ih_l0 (4H, I), weight_hh_l0 (4H, H), bias_ih_l0 and
-        bias_hh_l0 (4H,), then ``_reverse`` and the layers above; gates i, f, g, o.
+        bias_hh_l0 (4H,), then ``_reverse`` and the layers above; gates i, f, g, o. Those of
+        variants as in :func:`fastlstm.parameters.parameter_shapes`.
     """
 
     cell: Cell
@@ -55,18 +59,15 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     def uniform(*shape: int) -> NDArray[np.floating]:
         return rng.uniform(-bound, bound, shape).astype(cell.dtype)
 
-    parameters: dict[str, NDArray[np.floating]] = {}
-    for layer, suffix in suffixes(cell):
-        parameters[f"weight_ih{suffix}"] = uniform(4 * cell.H, cell.layer_inputs[layer])
-        parameters[f"weight_hh{suffix}"] = uniform(4 * cell.H, cell.H)
-        parameters[f"bias_ih{suffix}"] = uniform(4 * cell.H)
-        parameters[f"bias_hh{suffix}"] = uniform(4 * cell.H)
-    state = (cell.L * cell.D, cell.B, cell.H)
+    more = cell.chosen(Architecture._fields)
+    sizes = Architecture(cell.I, cell.H, cell.L, cell.D, bias=True, **more)
+    parameters = {name: uniform(*shape) for name, shape in parameter_shapes(sizes)}
+    states = (cell.L * cell.D, cell.B)
     return Problem(
         cell=cell,
         x=rng.standard_normal((cell.T, cell.B, cell.I)).astype(cell.dtype),
-        h_0=rng.uniform(-0.9, 0.9, state).astype(cell.dtype),
-        c_0=rng.uniform(-1.8, 1.8, state).astype(cell.dtype),
+        h_0=rng.uniform(-0.9, 0.9, (*states, cell.P)).astype(cell.dtype),
+        c_0=rng.uniform(-1.8, 1.8, (*states, cell.H)).astype(cell.dtype),
         parameters=parameters,
     )
 

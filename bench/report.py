@@ -89,7 +89,7 @@ def _weight_gigabytes(cell: Cell, time: Spread) -> float | None:
     return None if cell.training else cell.recurrent_bytes / time.median / 1e9
 
 
-def _row(result: CellResult, names: Sequence[str], report: Report) -> list[str]:
+def _row(result: CellResult, names: Sequence[str], report: Report, variants: bool) -> list[str]:
     cell, ours = result.cell, result.entries[OURS.name].time
     best = result.best_peer
     ratio = _ratio(result.ratio(best))
@@ -106,6 +106,11 @@ def _row(result: CellResult, names: Sequence[str], report: Report) -> list[str]:
         _ratio(result.ratio(REFERENCE.name)),
         f"{np.max([entry.difference for entry in result.entries.values()]):.0e}",
         *([f"{100 * result.repacking.median:.2f}%"] if result.repacking else []),
+        *(
+            [cell.vanilla.name if cell.vanilla else "-", _ratio(result.over_vanilla)]
+            if variants
+            else []
+        ),
     ]
 
 
@@ -194,8 +199,10 @@ def table(report: Report) -> str:
     training = any(result.cell.training for result in report.results)
     header = ["cell", *names, "GFLOP/s", "GB/s", "limit", "best peer", "ratio", "vs numpy"]
     header += ["max diff", "repack"] if training else ["max diff"]
+    variants = any(result.over_vanilla for result in report.results)
+    header += ["vanilla", "over vanilla"] if variants else []
     lines = [*_heading(report), ""]
-    lines += _markdown(header, [_row(result, names, report) for result in report.results])
+    lines += _markdown(header, [_row(result, names, report, variants) for result in report.results])
     lines += [
         "",
         "Times are microseconds per call: median of rounds, ±half the quartile distance.",
@@ -210,6 +217,11 @@ def table(report: Report) -> str:
             "Training: forward and backward pass with all gradients.  The limit is the products of",
             "both at the peak of the multiply-adds.  Repack: time of load_parameters over that of",
             "fastlstm's call, which does not include it.",
+        ]
+    if variants:
+        lines += [
+            "Over vanilla: fastlstm's time over its time with a usual LSTM, one that has the same",
+            "sizes (for a projection, as many operations; for different lengths, their mean).",
         ]
     lines += _reasons(report.results)
     found = summary(report.results)
@@ -255,6 +267,7 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
     return {
         "name": cell.name,
         **asdict(cell),
+        "options": dict(cell.options),
         "flops": cell.flops,
         "recurrent_bytes": cell.recurrent_bytes,
         "contestants": contestants,
@@ -262,6 +275,8 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
         "left_out": result.left_out,
         "base": result.base,
         "repacking": spread(result.repacking),
+        "vanilla": cell.vanilla.name if cell.vanilla else None,
+        "over_vanilla": spread(result.over_vanilla),
         "disagreeing": result.disagreeing,
         "best_peer": result.best_peer,
         "ratio_to_best_peer": spread(result.ratio(result.best_peer)),

@@ -225,7 +225,8 @@ class _Recurrent:
         rng : int or numpy.random.Generator
             For a layer that drops (``dropout``, ``recurrent_dropout``, ``weight_dropout``,
             ``zoneout_h``, ``zoneout_c``), and then needed. One number is drawn for each sequence,
-            and all its masks come of it: a batch in two calls gives the masks of one call.
+            and all its masks come of it: a batch in two calls gives the masks of one call, but for
+            that of U, which each call draws after those numbers.
 
         Returns
         -------

@@ -148,4 +148,4 @@ def as_rate(name: str, value: Any, dtype: np.dtype[Any], largest: float | None =
     if rate < 0 or (rate >= 1 if largest is None else rate > largest):
         expected = "in [0, 1)" if largest is None else f"from 0 to {largest:g}"
         raise ValueError(f"{name}: got {value!r}, expected a number {expected}")
-    return rate
+    return rate if rate >= np.finfo(dtype).tiny else 0.0  # inside calls that counts as 0

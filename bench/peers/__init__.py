@@ -29,8 +29,9 @@ class Runner(Protocol):
         """Do the work of one call and wait for the result."""
 
     def arrays(self) -> Arrays:
-        """Run it and return y (T, B, D*H), h_n (L*D, B, H), c_n (L*D, B, H).
+        """Run it and return y (T, B, D*P), h_n (L*D, B, P), c_n (L*D, B, H).
 
+        y is padded with zeros, or of another shape where an option of the cell makes it so.
         Then, in training, the gradients: dx, dh_0, dc_0, and those of the parameters in the order
         and of the shapes of the problem's.
         """
@@ -58,6 +59,8 @@ class Contestant:
         processes to processors either, the output says so.
     trains : bool
         Whether it takes part in training cells.
+    variants : tuple of str or None
+        What of ``Cell.variant`` it takes part in; None for everything.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Contestant:
     threads: str
     switch: bool = True
     trains: bool = True
+    variants: tuple[str, ...] | None = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -84,23 +88,33 @@ class Contestant:
         """
         if problem.cell.training and not self.trains:
             raise UnsupportedError("does not train here")
+        for variant in problem.cell.variant:
+            if self.variants is not None and variant not in self.variants:
+                raise UnsupportedError(f"has no {variant} here")
         runner: Runner = import_module(f"{__name__}.{self.module}").build(problem, threads)
         return runner
 
 
-OURS = Contestant("fastlstm", "ours", (), "FASTLSTM_NUM_THREADS")
-REFERENCE = Contestant("numpy", "numpy_reference", (), "the variables of its BLAS")
+OURS = Contestant("fastlstm", "ours", (), "FASTLSTM_NUM_THREADS", variants=None)
+REFERENCE = Contestant("numpy", "numpy_reference", (), "the variables of its BLAS", variants=None)
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Contestant("torch", "pytorch", ("torch",), "torch.set_num_threads"),
+        Contestant(
+            "torch",
+            "pytorch",
+            ("torch",),
+            "torch.set_num_threads",
+            variants=("proj_size", "ragged"),
+        ),
         Contestant(
             "onnxruntime",
             "onnx_runtime",
             ("onnx", "onnxruntime"),
             "intra_op_num_threads of the session",
             trains=False,
+            variants=("peepholes",),
         ),
         Contestant(
             "openvino",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fastlstm import reference
+import numpy as np
+
+from fastlstm import reference, variants
 
 from ..problem import Arrays, Problem, result_gradients
 from . import UnsupportedError
@@ -24,7 +26,19 @@ class _Runner:
         p, cell = self._problem, self._problem.cell
         x, state = p.x[:count], (p.h_0, p.c_0)
         sizes = {"num_layers": cell.L, "num_directions": cell.D}
-        y, (h_n, c_n) = reference.forward(x, state, p.parameters, **sizes, dtype=cell.dtype)
+        y, (h_n, c_n) = reference.forward(
+            x,
+            state,
+            p.parameters,
+            **sizes,
+            dtype=cell.dtype,
+            cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
+            lengths=np.minimum(cell.lengths, count) if cell.ragged else None,
+        )
+        if ("merge_mode", "sum") in cell.options:
+            y = y[..., : cell.P] + y[..., cell.P :]
+        if ("return_sequences", False) in cell.options:
+            y = np.concatenate(list(h_n[-cell.D :]), axis=-1)
         if self._given is None:
             return y, h_n, c_n
         dy, dstate = self._given
@@ -60,7 +74,8 @@ def build(problem: Problem, threads: int) -> _Runner:
         If one call would take longer than ``LONGEST_CALL``.
     """
     runner = _Runner(problem)
-    seconds = expected_seconds(runner.steps, problem.cell.T)
+    cell = problem.cell
+    seconds = expected_seconds(runner.steps, round(sum(cell.lengths) / cell.B))
     if seconds > LONGEST_CALL:
         raise UnsupportedError(
             f"skipped, as one call would take about {seconds:.0f} s, over {LONGEST_CALL:g} s"

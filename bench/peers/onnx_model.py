@@ -30,10 +30,19 @@ def _reorder(array: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _weights(problem: Problem, layer: int) -> dict[str, NDArray[np.floating]]:
-    """W (D, 4H, I), R (D, 4H, H) and B (D, 8H) of one layer, as the operator wants them."""
+    """W (D, 4H, I), R (D, 4H, H), B (D, 8H) of one layer, as the operator wants them.
+
+    With peepholes also P (D, 3H), those of i, o and f.
+    """
     parameters = problem.parameters
     ends = [f"_l{layer}{way}" for way in ("", "_reverse")[: problem.cell.D]]
+    peepholes = {}
+    if problem.cell.chosen(["peepholes"]):
+        names = ("weight_ci", "weight_co", "weight_cf")
+        rows = [np.concatenate([parameters[name + end] for name in names]) for end in ends]
+        peepholes["P"] = np.stack(rows)
     return {
+        **peepholes,
         "W": np.stack([_reorder(parameters["weight_ih" + end]) for end in ends]),
         "R": np.stack([_reorder(parameters["weight_hh" + end]) for end in ends]),
         "B": np.stack(
@@ -71,14 +80,14 @@ def onnx_model(problem: Problem) -> bytes:
             nodes.append(helper.make_node("Split", [name, "states_per_layer"], pieces, axis=0))
     below = "x"
     for n in layers:
-        constants += [
-            from_array(array, f"{key}_{n}") for key, array in _weights(problem, n).items()
-        ]
+        weights = _weights(problem, n)
+        constants += [from_array(array, f"{key}_{n}") for key, array in weights.items()]
         end = f"_{n}" if cell.L > 1 else ""
         nodes.append(
             helper.make_node(
                 "LSTM",
-                [below, f"W_{n}", f"R_{n}", f"B_{n}", "", f"h_0{end}", f"c_0{end}"],
+                [below, f"W_{n}", f"R_{n}", f"B_{n}", "", f"h_0{end}", f"c_0{end}"]
+                + [f"P_{n}"] * ("P" in weights),
                 [f"Y_{n}", f"h_n{end}", f"c_n{end}"],
                 hidden_size=cell.H,
                 direction="bidirectional" if cell.D == 2 else "forward",

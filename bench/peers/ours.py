@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,14 +22,27 @@ class _Layer:
         self._lstm = lstm
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
-        y = lstm(self._x, self._state)[0]
+        cell = problem.cell
+        self._steps: Any = None
+        self._more: dict[str, Any] = {}
+        if cell.ragged == "lengths":
+            self._more["lengths"] = np.array(cell.lengths)
+        elif cell.ragged == "offsets":
+            self._more["offsets"] = np.cumsum((0, *cell.lengths))
+            self._steps = np.arange(cell.T)[:, np.newaxis] < cell.lengths
+            self._x = self._x.swapaxes(0, 1)[self._steps.T]
+        y = lstm(self._x, self._state, **self._more)[0]
         self._out = y if y.nbytes >= _LARGE_RESULT else None
 
     def __call__(self) -> object:
-        return self._lstm(self._x, self._state, out=self._out)
+        return self._lstm(self._x, self._state, out=self._out, **self._more)
 
     def arrays(self) -> Arrays:
-        y, (h_n, c_n) = self._lstm(self._x, self._state)
+        y, (h_n, c_n) = self._lstm(self._x, self._state, **self._more)
+        if self._steps is not None:
+            padded = np.zeros((*self._steps.T.shape, y.shape[-1]), y.dtype)
+            padded[self._steps.T] = y
+            y = padded.swapaxes(0, 1)
         return y, h_n, c_n
 
 
@@ -88,7 +101,8 @@ def build(problem: Problem, threads: int) -> _Layer | _Stream | _Training:
     """
     cell = problem.cell
     layer = BiLSTM if cell.D == 2 else LSTM
-    lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype)
+    options: dict[str, Any] = dict(cell.options)
+    lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype, **options)
     lstm.load_state_dict(problem.parameters)
     if cell.training:
         return _Training(problem, lstm)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from ..grid import Cell
 from ..problem import Arrays, Problem, result_gradients
 
 
 def _make_lstm(torch: Any, problem: Problem) -> Any:
     cell = problem.cell
     lstm = torch.nn.LSTM(
-        cell.I, cell.H, cell.L, bidirectional=cell.D == 2, dtype=getattr(torch, cell.dtype)
+        cell.I,
+        cell.H,
+        cell.L,
+        bidirectional=cell.D == 2,
+        dtype=getattr(torch, cell.dtype),
+        **cell.chosen(["proj_size"]),
     )
     lstm.load_state_dict(
         {name: torch.from_numpy(array) for name, array in problem.parameters.items()}
@@ -19,10 +26,24 @@ def _make_lstm(torch: Any, problem: Problem) -> Any:
     return lstm
 
 
+def _ragged(torch: Any, lstm: Any, cell: Cell) -> Callable[..., Any]:
+    """Make what takes and returns padded sequences, as its users do: packs them, and pads again."""
+    pack = torch.nn.utils.rnn.pack_padded_sequence
+    pad = torch.nn.utils.rnn.pad_packed_sequence
+    lengths = torch.tensor(cell.lengths)
+
+    def call(x: Any, state: Any) -> Any:
+        y, state = lstm(pack(x, lengths, enforce_sorted=False), state)
+        return pad(y, total_length=cell.T)[0], state
+
+    return call
+
+
 class _Runner:
     def __init__(self, problem: Problem, torch: Any) -> None:
         self._inference_mode = torch.inference_mode
-        self._lstm = _make_lstm(torch, problem).eval()
+        lstm, cell = _make_lstm(torch, problem).eval(), problem.cell
+        self._lstm = _ragged(torch, lstm, cell) if cell.ragged else lstm
         self._x = torch.from_numpy(problem.x)
         self._state = (torch.from_numpy(problem.h_0), torch.from_numpy(problem.c_0))
 
