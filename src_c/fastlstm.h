@@ -128,8 +128,9 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count);
  *             direction: W (G*H, I_l), U (G*H, P), then with bias b_ih (G*H), b_hh (G*H), with a
  *             projection W_hr (P, H), with peepholes p_i (H), p_f (H) unless gates are coupled, p_o
  *             (H), with layer normalisation scales of W x (G*H), U h (G*H) and c~ (H) and a shift
- *             c~ (H). The G*H rows are H rows of each gate; b = b_ih + b_hh. Copied: it may be
- * freed afterwards. model       out: the model, to be freed by fl_model_destroy; NULL on error.
+ *             of c~ (H). The G*H rows are H rows of each gate; b = b_ih + b_hh. Copied: it may be
+ *             freed afterwards.
+ * model       out: the model, to be freed by fl_model_destroy; NULL on error.
  */
 fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
                           fl_model **model);
