@@ -69,7 +69,7 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
         FL_UNROLL
         for (int j = 0; j < 4 * N; j++) acc[r * 4 * N + j] = v_load(z + r * z_stride + j * FL_V);
     }
-    FL_NAME(tile_multiply)(R, N, H, h, h_stride, u, acc);
+    FL_NAME(tile_multiply)(R, N, 4, H, h, h_stride, u, acc);
     if (R * N == 1) { /* tiny layers are all latency: from register to register */
         FL_NAME(cell)(acc, c + unit, h_out + unit, record ? record + unit : NULL, H,
                       H - unit < FL_V ? H - unit : FL_V);

@@ -2,7 +2,7 @@
  *
  * For each chunk of time a direction of a layer does
  *
- *   z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W    one large product, off the critical path
+ *   z (n, B, panels, G, V) = bias + x (n, B, I_l) @ W    one large product, off the critical path
  *   for each t: h_t, c_t = cell(z_t + h_{t-1} @ U)       h_{t-1} is read where y_{t-1} was written
  *               h_t = zoneout(h_{t-1}, h_t @ W_hr)       variants that have these
  *
@@ -117,7 +117,7 @@ static void norm_inputs(const fl_model *model, const fl_direction *direction, co
     }
 }
 
-/* z (n, B, panels, 4, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
+/* z (n, B, panels, G, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
  * products as the rows of x allow. */
 static void input_product(const fl_model *model, const fl_direction *direction, const walk *walk,
                           ptrdiff_t t, ptrdiff_t n, char *z, fl_panels panels) {

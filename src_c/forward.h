@@ -92,7 +92,7 @@ typedef struct fl_scratch {
     char *z[2], *between[2];
     char *last; /* (2, B, D*P): y of even and odd steps, where y is not wanted */
     /* For each direction at once: h~ (B, H), masked h (B, P); with layer normalisation c~ (B, H), U
-     * h (B, panels, 4, V) and what is normalised of a row (G*H). */
+     * h (B, panels, G, V) and what is normalised of a row (G*H). */
     char *cells[2], *masked[2], *candidates[2], *recurrent[2], *normal[2];
     ptrdiff_t chunk; /* steps */
 } fl_scratch;

@@ -8,7 +8,8 @@
  *     packed bias (panels, 4, V)
  *     pre-activations (rows, panels, 4, V)
  *
- * so that the four gates of V units end in registers together and the cell follows at once. Where
+ * so that the four gates of V units end in registers together and the cell follows at once; where
+ * the forget gate is coupled to the input gate, there are G = 3 in place of 4. Where
  * the last panel would be at most half full, the table of half the lanes may do it instead: its
  * panels lie at the same places, panel p of V units where panel 2*p of V/2 units is.
  *
@@ -30,10 +31,10 @@ typedef struct fl_step {
     ptrdiff_t rows, P;
     const void *h; /* in (rows, P) */
     ptrdiff_t h_stride;
-    const void *u; /* in (panels, P, 4, V) */
-    const void *z; /* in (rows, panels, 4, V) */
+    const void *u; /* in (panels, P, G, V) */
+    const void *z; /* in (rows, panels, G, V) */
     ptrdiff_t z_stride;
-    const void *peepholes; /* in (panels, 4, V), or NULL */
+    const void *peepholes; /* in (panels, G, V), or NULL */
     const void *zoneout_c; /* in (rows, H), or NULL for the expectation */
     void *c;               /* in and out (rows, H) */
     void *h_out;           /* out (rows, H): h~, with layer normalisation o */
@@ -88,18 +89,17 @@ typedef struct fl_kernels {
     /* These four work on `panels` panels from first_panel on; their arrays are those of the whole
      * layer. Rows of a, z, h and h_out are that many reals apart. */
 
-    /* weights (blocks of H, K) row-major -> packed (panels, K, 4, V). blocks: which one each of i,
-     * f, g and o has, -1 for zeros. */
-    void (*pack_weights)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, ptrdiff_t K,
-                         const int blocks[4], const void *weights, void *packed);
+    /* weights (blocks of H, K) row-major -> packed (panels, K, G, V). blocks (G): which one each
+     * gate has, -1 for zeros. */
+    void (*pack_weights)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
+                         ptrdiff_t K, const int *blocks, const void *weights, void *packed);
 
-    /* b_ih, b_hh (blocks of H), both or neither NULL -> packed (panels, 4, V) = b_ih + b_hh, or
-     * zeros. */
-    void (*pack_bias)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const int blocks[4],
+    /* b_ih, b_hh (G*H), both or neither NULL -> packed (panels, G, V) = b_ih + b_hh, or zeros. */
+    void (*pack_bias)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
                       const void *b_ih, const void *b_hh, void *packed);
 
-    /* z (rows, panels, 4, V) = bias (panels, 4, V) + a (rows, K) @ w (panels, K, 4, V). */
-    void (*product)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
+    /* z (rows, panels, G, V) = bias (panels, G, V) + a (rows, K) @ w (panels, K, G, V). */
+    void (*product)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
                     const void *a, ptrdiff_t a_stride, const void *w, const void *bias, void *z,
                     ptrdiff_t z_stride);
 
@@ -115,7 +115,7 @@ typedef struct fl_kernels {
     /* The same for variants, see variant_tpl.h. */
     void (*variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step);
 
-    /* Layer normalisation, see norm_tpl.h: z (rows, panels, 4, V) of W x or U h in `product`, which
+    /* Layer normalisation, see norm_tpl.h: z (rows, panels, G, V) of W x or U h in `product`, which
      * may be z; and h (rows, H) = o * output(c~ normalised) of o and c (rows, H). Both write
      * norm->normal and factors. `panels` counts the full ones. */
     void (*norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product, void *z);

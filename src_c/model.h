@@ -10,10 +10,10 @@
 /* The parameters of one layer in one direction. NULL: the model has none. */
 typedef struct fl_direction {
     ptrdiff_t input_size;  /* I_l */
-    const void *w;         /* (panels, I_l, 4, V) */
-    const void *u;         /* (panels, P, 4, V) */
-    const void *bias;      /* (panels, 4, V) */
-    const void *peepholes; /* (panels, 4, V), those of g 0 */
+    const void *w;         /* (panels, I_l, G, V) */
+    const void *u;         /* (panels, P, G, V) */
+    const void *bias;      /* (panels, G, V) */
+    const void *peepholes; /* (panels, G, V), those of g 0 */
     const void *norm; /* scales of W x and U h (G*H each) and c~ (H), shifts of c~ (H), z (G*H) */
     const void *projection; /* columns of W_hr^T (H, P), packed as fl_kernels.multiply takes them */
 } fl_direction;
@@ -23,7 +23,7 @@ struct fl_model {
     const fl_kernels *kernels;
     ptrdiff_t panels;          /* of V units each */
     const fl_kernels *narrow;  /* has the remaining units in one panel of its own, or NULL */
-    ptrdiff_t z_row;           /* reals of a row of pre-activations, 4 for each unit and padding */
+    ptrdiff_t z_row;           /* reals of a row of pre-activations, G for each unit and padding */
     ptrdiff_t output_size;     /* P */
     ptrdiff_t record_size;     /* R, reals of a record on the tape */
     int is_variant;            /* whether its cells are fl_kernels.variant_step's */
@@ -68,11 +68,12 @@ static inline ptrdiff_t fl_narrow_panel(const fl_model *model) { return 2 * mode
 static inline void fl_model_product(const fl_model *model, fl_panels panels, ptrdiff_t rows,
                                     ptrdiff_t K, const void *a, ptrdiff_t a_stride, const void *w,
                                     const void *bias, void *z, ptrdiff_t z_stride) {
+    const int gates = (int)fl_gates(&model->config);
     if (panels.count > 0)
-        model->kernels->product(panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
+        model->kernels->product(gates, panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
                                 z_stride);
     if (panels.narrow)
-        model->narrow->product(fl_narrow_panel(model), 1, rows, K, a, a_stride, w, bias, z,
+        model->narrow->product(gates, fl_narrow_panel(model), 1, rows, K, a, a_stride, w, bias, z,
                                z_stride);
 }
 

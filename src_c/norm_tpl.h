@@ -49,14 +49,13 @@ static void FL_NAME(normalise_backward)(ptrdiff_t n, const FL_REAL *normal, FL_R
 }
 
 /* Calls DO(at, gate, unit, n) for the runs of n units that lie together in a row of pre-activations
- * with `panels` full panels: at `at` there, those from `unit` on of a gate. With 3 gates, f has
- * none. */
-#define FL_FOR_GATE_RUNS(H, G, panels, DO)                                             \
-    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) {               \
-        lanes_ = first_ < (panels) * FL_V ? FL_V : FL_V / 2;                           \
-        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                                \
-            DO(first_ * 4 + (gate_ + ((G) == 3 && gate_ > 0)) * lanes_, gate_, first_, \
-               (H) - first_ < lanes_ ? (H) - first_ : lanes_);                         \
+ * with `panels` full panels: at `at` there, those from `unit` on of a gate. */
+#define FL_FOR_GATE_RUNS(H, G, panels, DO)                               \
+    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) { \
+        lanes_ = first_ < (panels) * FL_V ? FL_V : FL_V / 2;             \
+        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                  \
+            DO(first_ * (G) + gate_ * lanes_, gate_, first_,             \
+               (H) - first_ < lanes_ ? (H) - first_ : lanes_);           \
     }
 
 static void FL_NAME(norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product_,

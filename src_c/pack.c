@@ -74,20 +74,22 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count) {
     return fits ? FL_OK : FL_ERROR_OVERFLOW;
 }
 
-static void pack_weights(const fl_model *model, ptrdiff_t K, const int blocks[4],
-                         const void *weights, void *packed) {
+static void pack_weights(const fl_model *model, ptrdiff_t K, const int *blocks, const void *weights,
+                         void *packed) {
     const ptrdiff_t H = model->config.hidden_size;
-    model->kernels->pack_weights(0, model->panels, H, K, blocks, weights, packed);
+    const int gates = (int)fl_gates(&model->config);
+    model->kernels->pack_weights(gates, 0, model->panels, H, K, blocks, weights, packed);
     if (model->narrow)
-        model->narrow->pack_weights(fl_narrow_panel(model), 1, H, K, blocks, weights, packed);
+        model->narrow->pack_weights(gates, fl_narrow_panel(model), 1, H, K, blocks, weights,
+                                    packed);
 }
 
-static void pack_bias(const fl_model *model, const int blocks[4], const void *b_ih,
-                      const void *b_hh, void *packed) {
+static void pack_bias(const fl_model *model, const void *b_ih, const void *b_hh, void *packed) {
     const ptrdiff_t H = model->config.hidden_size;
-    model->kernels->pack_bias(0, model->panels, H, blocks, b_ih, b_hh, packed);
+    const int gates = (int)fl_gates(&model->config);
+    model->kernels->pack_bias(gates, 0, model->panels, H, b_ih, b_hh, packed);
     if (model->narrow)
-        model->narrow->pack_bias(fl_narrow_panel(model), 1, H, blocks, b_ih, b_hh, packed);
+        model->narrow->pack_bias(gates, fl_narrow_panel(model), 1, H, b_ih, b_hh, packed);
 }
 
 /* Reals of a packed projection. */
@@ -98,10 +100,9 @@ static int count_projection(const fl_config *config, size_t V, size_t *count) {
 
 /* Packs every direction of every layer, moving through both vectors as it goes. */
 static void pack_all(fl_model *model, const char *parameters) {
-    static const int all_gates[4] = {0, 1, 2, 3}, coupled_gates[4] = {0, -1, 1, 2};
-    static const int all_peepholes[4] = {0, 1, -1, 2}, coupled_peepholes[4] = {0, -1, -1, 1};
+    static const int gates[4] = {0, 1, 2, 3};
+    static const int all_peepholes[4] = {0, 1, -1, 2}, coupled_peepholes[3] = {0, -1, 1};
     const fl_config *config = &model->config;
-    const int *gates = config->coupled_gates ? coupled_gates : all_gates;
     const int *peepholes = config->coupled_gates ? coupled_peepholes : all_peepholes;
     const ptrdiff_t H = config->hidden_size, P = model->output_size, D = config->num_directions;
     const size_t real = model->kernels->real_bytes, V = (size_t)model->kernels->lanes;
@@ -127,7 +128,7 @@ static void pack_all(fl_model *model, const char *parameters) {
 
         const char *b_ih = config->has_bias ? parameters : NULL;
         const char *b = config->layer_norm ? NULL : b_ih; /* else added to what is normalised */
-        pack_bias(model, gates, b, b ? b + rows : NULL, packed);
+        pack_bias(model, b, b ? b + rows : NULL, packed);
         direction->bias = packed;
         parameters += config->has_bias ? 2 * rows : 0;
         packed += packed_rows;
@@ -156,7 +157,7 @@ static void pack_all(fl_model *model, const char *parameters) {
                                          1);
             direction->norm = packed;
             parameters += norm;
-            packed += 4 * packed_rows; /* 14 H reals at most */
+            packed += 4 * packed_rows; /* of which 3G + 2 for each unit are needed */
         }
     }
 }
@@ -196,7 +197,8 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
     const size_t panels = narrow ? H / V : (H - 1) / V + 1;
     size_t units, rows, projection, others, reals, directions, bytes;
     if (!fl_multiply_sizes(panels, V, &units) || !fl_add_sizes(units, narrow ? V / 2 : 0, &units) ||
-        !fl_multiply_sizes(units, 4, &rows) || !count_projection(config, V, &projection) ||
+        !fl_multiply_sizes(units, (size_t)fl_gates(config), &rows) ||
+        !count_projection(config, V, &projection) ||
         !fl_multiply_sizes(rows, config->layer_norm ? 4 : 0, &others) ||
         !fl_add_sizes(others, projection, &others) ||
         !count_reals(config, rows, config->has_peepholes ? 2 : 1, others, &reals) ||

@@ -52,7 +52,7 @@ FL_INLINE vreal FL_NAME(zoneout)(const FL_REAL *mask, double expected, ptrdiff_t
     return mask ? FL_NAME(load)(mask, n) : v_set1((FL_REAL)expected);
 }
 
-/* The cell of n units of one row, from `unit` on: gates before activation in z (4, V). */
+/* The cell of n units of one row, from `unit` on: gates before activation in z (G, V). */
 FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff_t unit,
                                      const FL_REAL *z, ptrdiff_t n) {
     const fl_config *config = step->config;
@@ -61,20 +61,21 @@ FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff
     const int usual = gate == FL_SIGMOID && config->cell_activation == FL_TANH &&
                       config->output_activation == FL_TANH;
     const vreal bound = FL_NAME(bound)(config->clip);
+    const ptrdiff_t at_g = config->coupled_gates ? FL_V : 2 * FL_V, at_o = at_g + FL_V;
     const FL_REAL *p =
-        step->peepholes ? (const FL_REAL *)step->peepholes + unit / FL_V * FL_PANEL : NULL;
+        step->peepholes ? (const FL_REAL *)step->peepholes + unit / FL_V * (at_o + FL_V) : NULL;
     FL_REAL *c = (FL_REAL *)step->c + row * H + unit;
     FL_REAL *record =
         step->record ? (FL_REAL *)step->record + row * step->record_stride + unit : NULL;
     const vreal previous = FL_NAME(load)(c, n);
-    vreal z_i = v_load(z), z_f = v_load(z + FL_V), z_o = v_load(z + 3 * FL_V);
+    vreal z_i = v_load(z), z_f = v_load(z + FL_V), z_o = v_load(z + at_o); /* coupled: no z_f */
     if (p) {
         z_i = v_fma(v_load(p), previous, z_i);
         z_f = v_fma(v_load(p + FL_V), previous, z_f);
     }
     z_i = FL_NAME(clamp)(z_i, bound);
     z_f = FL_NAME(clamp)(z_f, bound);
-    const vreal z_g = FL_NAME(clamp)(v_load(z + 2 * FL_V), bound);
+    const vreal z_g = FL_NAME(clamp)(v_load(z + at_g), bound);
 
     vreal i = v_set1(0), g = i, input; /* i * g, one quotient in the usual cell */
     if (!usual || config->coupled_gates || record) i = FL_NAME(activate)(gate, z_i);
@@ -84,7 +85,7 @@ FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff
     const vreal candidate =
         FL_NAME(clamp)(v_fma(f, previous, input), FL_NAME(bound)(config->cell_clip));
 
-    if (p) z_o = v_fma(v_load(p + 3 * FL_V), candidate, z_o);
+    if (p) z_o = v_fma(v_load(p + at_o), candidate, z_o);
     z_o = FL_NAME(clamp)(z_o, bound);
     vreal o = v_set1(0), h;
     if (!usual || record || step->candidate) o = FL_NAME(activate)(gate, z_o);
@@ -117,36 +118,51 @@ static FL_NOCLONE void FL_NAME(variant_cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_
                                               ptrdiff_t unit, const FL_REAL *z,
                                               const fl_step *step) {
     const ptrdiff_t H = step->config->hidden_size;
+    const ptrdiff_t panel = (step->config->coupled_gates ? 3 : 4) * FL_V;
     for (ptrdiff_t r = row; r < row + R; r++)
-        for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V, z += FL_PANEL)
+        for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V, z += panel)
             FL_NAME(variant_cell)(step, r, first, z, H - first < FL_V ? H - first : FL_V);
 }
 
-FL_INLINE void FL_NAME(variant_tile)(const int R, const int N, ptrdiff_t row, ptrdiff_t panel,
-                                     const fl_step *step) {
-    const FL_REAL *z = (const FL_REAL *)step->z + row * step->z_stride + panel * FL_PANEL;
+FL_INLINE void FL_NAME(variant_tile)(const int R, const int N, const int G, ptrdiff_t row,
+                                     ptrdiff_t panel, const fl_step *step) {
+    const FL_REAL *z = (const FL_REAL *)step->z + row * step->z_stride + panel * G * FL_V;
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
-        for (int j = 0; j < 4 * N; j++)
-            acc[r * 4 * N + j] = v_load(z + r * step->z_stride + j * FL_V);
+        for (int j = 0; j < G * N; j++)
+            acc[r * G * N + j] = v_load(z + r * step->z_stride + j * FL_V);
     }
-    FL_NAME(tile_multiply)(R, N, step->P, (const FL_REAL *)step->h + row * step->h_stride,
-                           step->h_stride, (const FL_REAL *)step->u + panel * step->P * FL_PANEL,
+    FL_NAME(tile_multiply)(R, N, G, step->P, (const FL_REAL *)step->h + row * step->h_stride,
+                           step->h_stride, (const FL_REAL *)step->u + panel * step->P * G * FL_V,
                            acc);
     FL_REAL gates[FL_TILE_MAX * FL_V];
     FL_UNROLL
-    for (int j = 0; j < R * N * 4; j++) v_store(gates + j * FL_V, acc[j]);
+    for (int j = 0; j < R * N * G; j++) v_store(gates + j * FL_V, acc[j]);
     FL_NAME(variant_cells)(R, N, row, panel * FL_V, gates, step);
 }
 
-static void FL_NAME(variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step) {
-#define FL_TILE(R, N, row, panel) FL_NAME(variant_tile)(R, N, row, first_panel + (panel), step)
-    const ptrdiff_t bytes = 4 * step->config->hidden_size * step->P * (ptrdiff_t)sizeof(FL_REAL);
+#define FL_TILE(R, N, row, panel) FL_NAME(variant_tile)(R, N, G, row, first_panel + (panel), step)
+static FL_NOCLONE void FL_NAME(variant_step_of_4)(ptrdiff_t first_panel, ptrdiff_t panels,
+                                                  const fl_step *step) {
+    enum { G = 4 };
+    const ptrdiff_t bytes = G * step->config->hidden_size * step->P * (ptrdiff_t)sizeof(FL_REAL);
     if (step->rows == 1) FL_FOR_PANELS(panels, bytes, step->backward, FL_TILE);
     else FL_FOR_TILES(step->rows, panels, step->backward, FL_TILE);
+}
+static FL_NOCLONE void FL_NAME(variant_step_of_3)(ptrdiff_t first_panel, ptrdiff_t panels,
+                                                  const fl_step *step) {
+    enum { G = 3 };
+    const ptrdiff_t bytes = G * step->config->hidden_size * step->P * (ptrdiff_t)sizeof(FL_REAL);
+    if (step->rows == 1) FL_FOR_PANELS(panels, bytes, step->backward, FL_TILE);
+    else FL_FOR_TILES(step->rows, panels, step->backward, FL_TILE);
+}
 #undef FL_TILE
+
+static void FL_NAME(variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step) {
+    if (step->config->coupled_gates) FL_NAME(variant_step_of_3)(first_panel, panels, step);
+    else FL_NAME(variant_step_of_4)(first_panel, panels, step);
 }
 
 /* The derivative of a gate's activation where its value is y, 0 where its input was clipped: there
