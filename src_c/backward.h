@@ -1,0 +1,138 @@
+/* The backward pass, as its two halves see it: backward.c has the passes and their sums, steps back
+ * in time are backward_steps.c's.
+ */
+#ifndef FL_BACKWARD_H
+#define FL_BACKWARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "forward.h"
+#include "kernels.h"
+#include "model.h"
+#include "threads.h"
+
+/* Who takes the steps of a chunk; the products after them are always shared. */
+typedef enum fl_sharing { BY_ROWS, BY_UNITS, BY_ONE } fl_sharing;
+
+/* One call, as its threads see it. Pointers may be NULL where fastlstm.h says so. */
+typedef struct fl_back {
+    const fl_model *model;
+    const char *parameters;
+    ptrdiff_t T, B;
+    const ptrdiff_t *starts;
+    fl_rows x, dy, dx;
+    const char *h_0, *c_0, *tape, *dh_n, *dc_n;
+    char *dh_0, *dc_0, *dparameters;
+    int accumulate;
+    fl_span masks; /* its masks alone */
+
+    fl_sharing sharing;
+    int threads;
+    fl_barrier barrier;
+
+    /* Scratch for chunks of up to `rows` rows (t, b): d (rows, G*H) is dG, followed in a row by the
+     * terms of the peepholes' gradients; a (rows, I_l + P) is [x | h before]; sums (G*H, I_l + P)
+     * is d[W | U]. Their rows have strides that fit whole lines. */
+    ptrdiff_t rows, d_stride, a_stride;
+    char *memory, *d, *a, *dh, *dc, *sums, *bias_sums, *u, *w, *between[2];
+    /* Of variants: e (rows, P) is the gradient of W_hr h~, kept (B, P) what zoneout hands past it;
+     * cells (rows, H) is h~, dcells (B, H) its gradient, hr W_hr and hr_sums its gradient (P, H).
+     * Rows of cells and hr_sums are cells_stride reals apart. */
+    ptrdiff_t cells_stride;
+    char *e, *kept, *cells, *dcells, *hr, *hr_sums;
+    char *t, *dc_normal; /* (B, H), fl_step_back's, of layer normalisation */
+} fl_back;
+
+/* One direction of one layer. */
+typedef struct fl_pass {
+    ptrdiff_t l, d, index, I;
+    ptrdiff_t h_at; /* column of a and of sums at which h and dU begin */
+    /* (G*H, I), (G*H, P), (P, H), (2 or 3, H), scales and shifts; NULL for none. */
+    const char *w, *u, *hr, *peepholes, *norm;
+    char *dw, *du, *db, *dhr, *dothers; /* their gradients, or NULL */
+    fl_rows tape;                       /* (T, B, R) */
+    fl_rows dy, dx;                     /* data NULL for none */
+    fl_rows recurrent, zoneout_h, zoneout_c;
+    int dx_accumulate;
+} fl_pass;
+
+/* Times first..end-1, taken from the end back, or with d = 1 from the first on. */
+typedef struct fl_range {
+    ptrdiff_t first, end;
+} fl_range;
+
+static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
+static inline char *row_or_null(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    return view.data ? fl_row_at(view, t, b, real) : NULL;
+}
+
+/* Thread `index`'s part of 0..n-1. */
+static inline fl_range part_of(ptrdiff_t n, const fl_back *call, int index) {
+    return (fl_range){n * index / call->threads, n * (index + 1) / call->threads};
+}
+
+/* Rows of the times before t. */
+static inline ptrdiff_t rows_before(const fl_back *call, ptrdiff_t t) {
+    return call->starts ? call->starts[t] : t * call->B;
+}
+
+/* Whether the steps of a call are fl_step_back_variant's. */
+static inline int is_variant(const fl_back *call) {
+    return call->model->is_variant || call->masks.recurrent.rows.data != NULL;
+}
+
+/* The records of an index, l*D + d. */
+static inline fl_rows tape_of(const fl_back *call, ptrdiff_t index) {
+    const ptrdiff_t record = call->model->record_size;
+    const ptrdiff_t bytes = record * (ptrdiff_t)call->model->kernels->real_bytes;
+    char *data = (char *)(uintptr_t)call->tape + index * rows_before(call, call->T) * bytes;
+    return (fl_rows){data, call->B * record, record, call->starts, 0};
+}
+
+/* G*H, the columns of dG; and those of d, with the terms of the peepholes. */
+static inline ptrdiff_t gate_columns(const fl_config *config) {
+    return fl_gates(config) * config->hidden_size;
+}
+static inline ptrdiff_t d_columns(const fl_config *config) {
+    return gate_columns(config) + fl_peepholes(config) * config->hidden_size + fl_norm_size(config);
+}
+
+/* Where in a row of d the gradients of W x and U h begin: they are dG, but for layer normalisation,
+ * which has them after all else. */
+static inline ptrdiff_t input_column(const fl_config *config) {
+    return config->layer_norm ? d_columns(config) : 0;
+}
+static inline ptrdiff_t recurrent_column(const fl_config *config) {
+    return config->layer_norm ? d_columns(config) + gate_columns(config) : 0;
+}
+
+/* Row (t, b) of an array of rows that begins with those of time `first`. */
+static inline char *row_from(const fl_back *call, char *data, ptrdiff_t stride, ptrdiff_t first,
+                             ptrdiff_t t, ptrdiff_t b) {
+    const ptrdiff_t row = rows_before(call, t) - rows_before(call, first) + b;
+    return data + row * stride * (ptrdiff_t)call->model->kernels->real_bytes;
+}
+
+/* The mask between a layer and the one above; data NULL for none. */
+fl_rows fl_mask_above(const fl_back *call, ptrdiff_t l);
+
+/* An array of rows for some times, of which the first is its own, times a mask. */
+void fl_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_range sequences,
+                   ptrdiff_t width, char *data, ptrdiff_t stride);
+
+/* Fills a for a chunk: the input or the hidden states of the layer below, of sequences rows.first
+ * to rows.end-1; and for variants the hidden states before each step. */
+void fl_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
+void fl_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
+
+/* One time of a chunk, for some sequences: of the usual cell, for some panels of units, filling the
+ * hidden states before; of a variant, or with a mask on h, for all. */
+void fl_step_back_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+                        fl_range rows, fl_range panels, int barrier);
+void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+                          fl_range rows);
+
+#endif
