@@ -96,16 +96,16 @@ class Cell:
     @property
     def variant(self) -> tuple[str, ...]:
         """What a contestant has to be able to do beyond the usual LSTM; empty for a plain cell."""
-        return tuple(key for key, _ in self.options) + (("ragged",) if self.ragged else ())
+        return tuple(key for key, _ in self.options) + (("ragged batches",) if self.ragged else ())
 
     def chosen(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the options that are among the names."""
         return {key: value for key, value in self.options if key in names}
 
     @property
-    def P(self) -> int:
-        """Numbers of a hidden state."""
-        size: int = dict(self.options).get("proj_size", self.H)  # type: ignore[assignment]
+    def output_size(self) -> int:
+        """P: numbers of a hidden state, H where there is no projection."""
+        size: int = self.chosen(["proj_size"]).get("proj_size", self.H)
         return size
 
     @property
@@ -115,6 +115,12 @@ class Cell:
             return (self.T,) * self.B
         drawn = np.random.default_rng(0).integers(max(1, self.T // 50), self.T + 1, self.B)
         return tuple(drawn.tolist())
+
+    @property
+    def rows_of_steps(self) -> tuple[int, ...]:
+        """How many sequences have a first step, a second, and so on to the longest's last."""
+        lengths = self.lengths
+        return tuple(sum(n > t for n in lengths) for t in range(max(lengths)))
 
     @property
     def vanilla(self) -> Cell | None:
@@ -127,7 +133,7 @@ class Cell:
             return None
         mean = round(sum(self.lengths) / self.B)
         plain = replace(self, T=mean, options=(), ragged="", note="")
-        if self.P == self.H:
+        if self.output_size == self.H:
             return plain
         wanted = replace(self, T=mean, ragged="").flops
         sizes = (replace(plain, H=n) for n in range(1, 2 * self.H))
@@ -136,7 +142,7 @@ class Cell:
     @property
     def layer_inputs(self) -> tuple[int, ...]:
         """Input size of each layer, (L,)."""
-        return (self.I,) + (self.D * self.P,) * (self.L - 1)
+        return (self.I,) + (self.D * self.output_size,) * (self.L - 1)
 
     @property
     def flops(self) -> int:
@@ -161,7 +167,7 @@ class Cell:
     @property
     def recurrent_weights(self) -> int:
         """Numbers that a step of a layer and direction needs of U, 4H*H, or U and a projection."""
-        return self.H * self.P * (self._gates + (self.P != self.H))
+        return self.H * self.output_size * (self._gates + (self.output_size != self.H))
 
     @property
     def recurrent_bytes(self) -> int:

@@ -51,15 +51,14 @@ class Limits:
         peak = self.flops[cell.dtype] * threads
         if cell.training:
             return cell.flops / peak
-        longest = max(cell.lengths)
-        steps = cell.L * cell.D * longest
-        u_bytes = cell.recurrent_bytes / steps
-        recurrent_flops = 2 * sum(cell.lengths) / longest * cell.recurrent_weights
+        rows = cell.rows_of_steps * (cell.L * cell.D)
+        u_bytes = cell.recurrent_bytes / len(rows)
+        flops = [2 * n * cell.recurrent_weights for n in rows]
         # A thread reads its share of U, or all of it for its share of the rows.
         rate = self.bandwidth(u_bytes / threads)
         reading = 0.0 if rate is None else u_bytes / (rate * threads)
-        recurrent = steps * max(recurrent_flops / peak, reading)
-        return (cell.flops - steps * recurrent_flops) / peak + recurrent
+        recurrent = sum(max(one / peak, reading) for one in flops)
+        return (cell.flops - sum(flops)) / peak + recurrent
 
 
 def _rate(work: Callable[[int], float]) -> float:

@@ -66,7 +66,7 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     return Problem(
         cell=cell,
         x=rng.standard_normal((cell.T, cell.B, cell.I)).astype(cell.dtype),
-        h_0=rng.uniform(-0.9, 0.9, (*states, cell.P)).astype(cell.dtype),
+        h_0=rng.uniform(-0.9, 0.9, (*states, cell.output_size)).astype(cell.dtype),
         c_0=rng.uniform(-1.8, 1.8, (*states, cell.H)).astype(cell.dtype),
         parameters=parameters,
     )

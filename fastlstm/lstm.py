@@ -330,7 +330,11 @@ class _Recurrent:
         if layout is not None:
             h_n, c_n = (layout.collect(a, D, initial=False) for a in (h_n, c_n))
             if y_k is not None:
-                both = np.zeros(both_shape, self.dtype)
+                if out is not None and self.merge_mode == "concat":
+                    both = out
+                    both[...] = 0
+                else:
+                    both = np.zeros(both_shape, self.dtype)
                 layout.unpack(y_k[0], both)
         if both is None:
             both = np.concatenate(list(h_n[-D:]), axis=-1).reshape(both_shape)

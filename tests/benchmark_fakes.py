@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm import reference
+from fastlstm import reference, variants
 from fastlstm.bench import problem
 
 
@@ -22,7 +22,19 @@ def in_float64(p: problem.Problem) -> problem.Arrays:
     """y, h_n, c_n of the reference in float64; in training, the gradients too."""
     cell, state = p.cell, (p.h_0, p.c_0)
     sizes = {"num_layers": cell.L, "num_directions": cell.D}
-    y, (h_n, c_n) = reference.forward(p.x, state, p.parameters, **sizes, dtype=np.float64)
+    y, (h_n, c_n) = reference.forward(
+        p.x,
+        state,
+        p.parameters,
+        **sizes,
+        dtype=np.float64,
+        cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
+        lengths=cell.lengths,
+    )
+    if cell.chosen(["merge_mode"]):
+        y = y[..., : cell.H] + y[..., cell.H :]
+    if cell.chosen(["return_sequences"]):
+        y = y[-1]
     if not cell.training:
         return y, h_n, c_n
     dy, dstate = problem.result_gradients(cell)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from fastlstm.bench.measure import Plan, Spread
 
 TINY = Cell(T=3, B=2, I=5, H=4)
 TRAINING = replace(TINY, training=True)
+PEEPHOLES = replace(TINY, options=(("peepholes", True),))
 PATH_OF_PEERS = "fastlstm.bench.peers."
 
 
@@ -357,6 +359,30 @@ def test_json_of_training() -> None:
     assert cell["contestants"]["fastlstm"]["weight_gb_per_s"] is None
 
 
+def variant_result() -> CellResult:
+    """Peepholes in 3 microseconds a call, ONNX Runtime in 6; a vanilla LSTM in 2.5."""
+    samples = {"fastlstm": [3e-6] * 3, "onnxruntime": [6e-6] * 3}
+    return replace(result_of(PEEPHOLES, samples), over_vanilla=Spread(1.2, 1.1, 1.3))
+
+
+def test_variants_have_columns_for_vanilla() -> None:
+    plain = result_of(TINY, {"fastlstm": [1e-6]})
+    text = report.table(report_of(variant_result(), plain))
+    assert row(text, PEEPHOLES)[-3:] == ["1e-07", TINY.name, "1.20"]
+    assert row(text, TINY)[-3:] == ["1e-07", "-", "-"]
+    assert "Over vanilla: fastlstm's time" in text
+    assert "vanilla" not in report.table(report_of(plain))
+
+
+def test_json_of_variants() -> None:
+    found = report_of(variant_result(), result_of(TINY, {"fastlstm": [1e-6]}))
+    variant, plain = json.loads(json.dumps(report.as_dict(found), allow_nan=False))["cells"]
+    assert variant["options"] == {"peepholes": True}
+    assert variant["vanilla"] == TINY.name
+    assert variant["over_vanilla"] == {"median": 1.2, "q1": 1.1, "q3": 1.3}
+    assert (plain["options"], plain["vanilla"], plain["over_vanilla"]) == ({}, None, None)
+
+
 def test_markdown_of_a_written_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def printed(*results: CellResult) -> list[str]:
         path = tmp_path / "figures.json"
@@ -385,6 +411,22 @@ def test_markdown_of_a_written_file(tmp_path: Path, capsys: pytest.CaptureFixtur
         f"| {TINY.name} | 1 | - | 2 | - | 86% | - | - |",
         f"| {alone.name} | 4,000 | 3,000 | 0 | 0 | 0% | torch | **0.75** |",
     ]
+    heading, rule, *rows = printed(variant_result(), result_of(alone, lost))[4:]
+    assert heading.endswith("| best peer | ratio | vanilla | over vanilla |")
+    assert rule.endswith("|---|--:|---|--:|")
+    assert rows == [
+        f"| {PEEPHOLES.name} | 3 | - | 6 | 1 | - | 29% | onnxruntime | 2.00 | {TINY.name} | 1.20 |",
+        f"| {alone.name} | 4,000 | 3,000 | - | 0 | 0 | 0% | torch | **0.75** | - | - |",
+    ]
+
+
+def test_markdown_of_a_file_from_before_there_were_variants() -> None:
+    written: Any = report.as_dict(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+    new = markdown.section(written)
+    (cell,) = written["cells"]
+    for key in ("options", "ragged", "vanilla", "over_vanilla"):
+        del cell[key]
+    assert markdown.section(written) == new
 
 
 def test_limit_of_a_cell_by_hand() -> None:
@@ -399,6 +441,12 @@ def test_limit_of_a_cell_by_hand() -> None:
     # U beyond the cache: 64 * 64 * 4 * 4 bytes from memory.
     large = Cell(T=1, B=1, I=1, H=64)
     assert LIMITS.seconds(large, 1) == pytest.approx(2 * 4 * 64 / 1e10 + 65536 / 1e8)
+    # Sequences of different lengths: one row a step in the end, and U is read all the same.
+    ragged = Cell(T=50, B=90, I=5, H=4, ragged="lengths")
+    steps = [max(128 * rows / 1e10, 256 / 1e9) for rows in ragged.rows_of_steps]
+    assert min(steps) == 256 / 1e9 < max(steps)
+    inputs = 2 * sum(ragged.lengths) * 16 * 5 / 1e10
+    assert LIMITS.seconds(ragged, 1) == pytest.approx(inputs + sum(steps))
     # Training: all products at the peak.
     assert LIMITS.seconds(TRAINING, 2) == pytest.approx(3 * 1728 / 2e10)
     # Caches unknown: multiply-adds alone.
@@ -467,6 +515,7 @@ def tiny_grid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One small cell, measured in this process, against made-up peers only."""
     monkeypatch.setitem(grid.GRIDS, "short", (TINY,))
     monkeypatch.setitem(grid.GRIDS, "training", (TRAINING,))
+    monkeypatch.setitem(grid.GRIDS, "variants", (PEEPHOLES, TINY))
     monkeypatch.setattr(threads, "environment_is_set", lambda count: True)
     kept = dict(peers.PEERS)  # by hand: monkeypatch would bring them back in reverse order
     peers.PEERS.clear()
@@ -505,6 +554,25 @@ def test_training_run_measures_repacking_and_compares_gradients(
     # "wrong" is off in its last array, the gradient of a bias.
     assert main([*arguments, "--peers", "right,wrong", "--force"]) == 1
     assert f"DISAGREEMENT in {TRAINING.name}: wrong differs from numpy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_grid")
+def test_variants_are_held_against_vanilla_and_peers_that_have_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers.PEERS["wrong"] = replace(peers.PEERS["wrong"], variants=("peepholes",))
+    path = tmp_path / "figures.json"
+    arguments = ["--grid", "variants", "--rounds", "2", "--json", str(path)]
+    assert main([*arguments, "--peers", "right"]) == 0
+    out = capsys.readouterr().out
+    assert f"right left out of {PEEPHOLES.name}: has no peepholes here" in out
+    variant, plain = json.loads(path.read_text())["cells"]
+    assert list(variant["contestants"]) == ["fastlstm", "numpy"]
+    assert variant["over_vanilla"]["median"] > 0
+    assert list(plain["contestants"]) == ["fastlstm", "numpy", "right"]
+    assert plain["over_vanilla"] is None
+    assert main([*arguments, "--peers", "wrong", "--force"]) == 1
+    assert f"DISAGREEMENT in {PEEPHOLES.name}: wrong" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("tiny_grid")

@@ -16,6 +16,10 @@ from fastlstm.bench.peers import numpy_reference, ours
 
 TINY = Cell(T=3, B=2, I=5, H=4)
 TRAINING = replace(TINY, training=True)
+PROJECTED = replace(TINY, options=(("proj_size", 2),))
+PEEPHOLES = replace(TINY, options=(("peepholes", True),))
+COUPLED = replace(TINY, options=(("coupled_gates", True),))
+RAGGED = Cell(T=50, B=3, I=5, H=4, ragged="lengths")
 PATH_OF_PEERS = "fastlstm.bench.peers."
 
 
@@ -43,6 +47,40 @@ def test_flops_of_training_by_hand() -> None:
     assert TRAINING.flops == 1728 + 2 * (16 * 9 * 2 * 3 * 2)
 
 
+def test_work_of_variants_by_hand() -> None:
+    # A projection multiplies 4 numbers with 2 rows; U has the columns of 2 numbers.
+    assert PROJECTED.flops == 2 * 3 * 2 * (16 * (5 + 2) + 2 * 4)
+    assert PROJECTED.recurrent_bytes == 3 * (16 * 2 + 2 * 4) * 4
+    assert replace(PROJECTED, L=2).flops == PROJECTED.flops + 2 * 3 * 2 * (16 * (2 + 2) + 2 * 4)
+    assert COUPLED.flops == 1728 * 3 // 4
+    assert PEEPHOLES.flops == TINY.flops, "elementwise work is not counted"
+    assert RAGGED.flops == 2 * sum(RAGGED.lengths) * 16 * (5 + 4)
+    assert RAGGED.recurrent_bytes == max(RAGGED.lengths) * (16 * 4) * 4
+
+
+def test_lengths_are_always_the_same_and_differ_from_each_other() -> None:
+    assert RAGGED.lengths == replace(RAGGED, H=9, ragged="offsets").lengths
+    assert len(set(RAGGED.lengths)) == 3
+    assert all(10 <= n <= 500 for n in replace(RAGGED, T=500, B=1000).lengths)
+    assert TINY.lengths == (3, 3)
+    assert TINY.rows_of_steps == (2, 2, 2)
+    rows = RAGGED.rows_of_steps
+    assert rows == tuple(sorted(rows, reverse=True))
+    assert (rows[0], rows[-1], sum(rows)) == (3, 1, sum(RAGGED.lengths))
+
+
+def test_vanilla_cell_has_as_much_work() -> None:
+    assert TINY.vanilla is None
+    assert PEEPHOLES.vanilla == COUPLED.vanilla == TINY
+    mean = round(sum(RAGGED.lengths) / 3)
+    assert RAGGED.vanilla == Cell(T=mean, B=3, I=5, H=4)
+    # 16 * (5 + 2) + 2 * 4 = 120 multiply-adds a step: 4 * 3 * (5 + 3) = 96, 4 * 4 * (5 + 4) = 144,
+    # and the first of two that are equally near.
+    assert PROJECTED.vanilla == replace(TINY, H=3)
+    large = Cell(T=100, B=1, I=128, H=256, options=(("proj_size", 64),))
+    assert large.vanilla == Cell(T=100, B=1, I=128, H=175)
+
+
 @pytest.mark.parametrize("name", grid.GRIDS)
 def test_names_and_cells_are_unique(name: str) -> None:
     cells = grid.GRIDS[name]
@@ -58,15 +96,39 @@ def test_name_says_everything_that_differs() -> None:
     assert Cell(T=1, B=1, I=16, H=16).name == "lstm-T1-B1-H16"
     assert TRAINING.name == "train-lstm-T3-B2-I5-H4"
     assert replace(TRAINING, D=2).name == "train-bilstm-T3-B2-I5-H4"
+    assert PEEPHOLES.name == "lstm-T3-B2-I5-H4-peepholes"
+    assert replace(PROJECTED, dtype="float64").name == "lstm-T3-B2-I5-H4-f64-proj_size_2"
+    last = replace(RAGGED, options=(("return_sequences", False),))
+    assert last.name == "lstm-T50-B3-I5-H4-return_sequences_False-lengths"
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("T", 0), ("B", -1), ("I", 0), ("H", 0), ("L", 0), ("D", 3), ("dtype", "float16")],
+    [
+        ("T", 0),
+        ("B", -1),
+        ("I", 0),
+        ("H", 0),
+        ("L", 0),
+        ("D", 3),
+        ("dtype", "float16"),
+        ("ragged", "masks"),
+    ],
 )
 def test_cell_names_the_bad_argument(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be"):
         replace(TINY, **{field: value})
+
+
+def test_variants_do_not_train_here() -> None:
+    with pytest.raises(ValueError, match=r"^training must be False for a variant, peepholes"):
+        replace(PEEPHOLES, training=True)
+
+
+def test_variants_have_a_grid_of_their_own() -> None:
+    for name, cells in grid.GRIDS.items():
+        assert any(cell.variant for cell in cells) == (name == "variants")
+    assert len(grid.select("variants", ["*-lengths", "*-offsets"])) == 12
 
 
 def test_select_by_name_and_pattern_keeps_the_order_of_the_grid() -> None:
@@ -165,8 +227,23 @@ ODD = [
     Cell(T=5, B=2, I=6, H=9, L=2, D=2, dtype="float64"),
 ]
 ODD += [replace(cell, training=True) for cell in ODD]
+ODD += [
+    PROJECTED,
+    replace(PROJECTED, L=2, D=2, dtype="float64"),
+    PEEPHOLES,
+    replace(PEEPHOLES, L=2, D=2),
+    COUPLED,
+    replace(TINY, options=(("cell_clip", 1),)),
+    replace(TINY, options=(("output_activation", "identity"),)),
+    replace(TINY, options=(("return_sequences", False),)),
+    replace(TINY, D=2, options=(("merge_mode", "sum"),)),
+    RAGGED,
+    replace(RAGGED, D=2),
+    replace(RAGGED, ragged="offsets"),
+]
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("cell", ODD, ids=lambda c: c.name)
 @pytest.mark.parametrize("name", ["fastlstm", "numpy", *peers.PEERS])
 def test_adapter_agrees_with_the_reference(name: str, cell: Cell) -> None:
@@ -176,6 +253,11 @@ def test_adapter_agrees_with_the_reference(name: str, cell: Cell) -> None:
     p = problem.make_problem(cell)
     if cell.training and name in ("onnxruntime", "openvino"):
         with pytest.raises(peers.UnsupportedError, match=r"^does not train here$"):
+            known[name].build(p, 1)
+        return
+    can = known[name].variants
+    if can is not None and not set(cell.variant) <= set(can):
+        with pytest.raises(peers.UnsupportedError, match=f"^has no {cell.variant[0]} here$"):
             known[name].build(p, 1)
         return
     try:

@@ -106,7 +106,7 @@ PEERS = {
             "pytorch",
             ("torch",),
             "torch.set_num_threads",
-            variants=("proj_size", "ragged"),
+            variants=("proj_size", "ragged batches"),
         ),
         Contestant(
             "onnxruntime",

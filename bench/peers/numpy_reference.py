@@ -36,7 +36,7 @@ class _Runner:
             lengths=np.minimum(cell.lengths, count) if cell.ragged else None,
         )
         if ("merge_mode", "sum") in cell.options:
-            y = y[..., : cell.P] + y[..., cell.P :]
+            y = y[..., : cell.output_size] + y[..., cell.output_size :]
         if ("return_sequences", False) in cell.options:
             y = np.concatenate(list(h_n[-cell.D :]), axis=-1)
         if self._given is None:

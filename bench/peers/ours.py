@@ -23,7 +23,7 @@ class _Layer:
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
         cell = problem.cell
-        self._steps: Any = None
+        self._steps: Any = None  # (T, B): where padded sequences have steps
         self._more: dict[str, Any] = {}
         if cell.ragged == "lengths":
             self._more["lengths"] = np.array(cell.lengths)
