@@ -36,9 +36,10 @@ class Case:
         """Between (T, B, n) and the layer's layout."""
         return array.swapaxes(0, 1) if self.layer.batch_first else array
 
-    def run(self) -> tuple[RealArray, Any, Gradients]:
+    def run(self, resets: Any = None) -> tuple[RealArray, Any, Gradients]:
         """y, states and gradients, of the whole batch."""
-        y, states, tape = self.layer.record(self.laid_out(self.x), self.state, lengths=self.lengths)
+        x = self.laid_out(self.x)
+        y, states, tape = self.layer.record(x, self.state, lengths=self.lengths, resets=resets)
         grads = tape.backward(self.laid_out(self.dy), self.dstate)
         return self.laid_out(y), states, grads
 
@@ -97,12 +98,16 @@ def test_each_sequence_is_as_if_alone(
         np.testing.assert_allclose(grads.params / scale, total / scale, atol=tolerance)
 
 
+@pytest.mark.parametrize("rate", [0, 0.4], ids=["whole", "resets"])
 @pytest.mark.parametrize("kind", [LSTM, BiLSTM])
-def test_reference(isa: str, kind: type[LSTM | BiLSTM]) -> None:
+def test_reference(isa: str, kind: type[LSTM | BiLSTM], rate: float) -> None:
     layer = kind(3, 11, 2, dtype="float64", isa=isa, seed=5)
     case = Case(layer, [4, 0, 7, 7, 1, 6], 7)
-    y, (h_n, c_n), grads = case.run()
-    sizes = {"num_layers": 2, "num_directions": layer.num_directions, "lengths": case.lengths}
+    resets = np.random.default_rng(3).random((7, 6)) < rate
+    assert resets[0].any() == (rate > 0)
+    y, (h_n, c_n), grads = case.run(resets)
+    sizes: dict[str, Any] = {"num_layers": 2, "num_directions": layer.num_directions}
+    sizes |= {"lengths": case.lengths, "resets": resets}
     parameters = layer.state_dict()
     expected, (h, c) = reference.forward(case.x, case.state, parameters, **sizes)
     for got, want in ((y, expected), (h_n, h), (c_n, c)):

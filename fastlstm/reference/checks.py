@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastlstm.arguments import RealArray, as_real_array, as_size, as_state
 from fastlstm.parameters import Architecture, join, split
 from fastlstm.variants import Cell, Masks, as_cell
+
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 class Arguments(NamedTuple):
@@ -140,7 +143,39 @@ def as_gradient(
     return np.zeros(shape, dtype) if value is None else as_state(name, value, shape, dtype)
 
 
-def as_lengths(lengths: ArrayLike, T: int, B: int) -> list[int]:
+class Piece(NamedTuple):
+    """The steps of one sequence from one reset, or its beginning, to the next, or its end."""
+
+    one: slice  # of the batch
+    steps: slice
+    is_first: bool
+    is_last: bool
+    from_zero: bool  # whether its first step is reset
+
+
+def as_pieces(
+    lengths: ArrayLike | None, resets: ArrayLike | None, T: int, B: int
+) -> Iterator[Piece]:
+    """Yield the pieces of all sequences, at least one of each."""
+    flags: NDArray[Any] = np.zeros((T, B), np.bool_) if resets is None else np.asarray(resets)
+    if flags.dtype != np.bool_:
+        raise TypeError(f"resets: got values of dtype {flags.dtype}, expected booleans")
+    if flags.shape != (T, B):
+        raise ValueError(f"resets: got shape {flags.shape}, expected ({T}, {B})")
+    for b, n in enumerate([T] * B if lengths is None else _as_lengths(lengths, T, B)):
+        inside = [t for t in range(1, n) if flags[t, b]]
+        bounds = [0, *inside, n]
+        for first, end in itertools.pairwise(bounds):
+            yield Piece(
+                one=slice(b, b + 1),
+                steps=slice(first, end),
+                is_first=first == 0,
+                is_last=end == n,
+                from_zero=first < n and bool(flags[first, b]),
+            )
+
+
+def _as_lengths(lengths: ArrayLike, T: int, B: int) -> list[int]:
     """Return B integers from 0 to T."""
     array = np.asarray(lengths)
     if array.size and array.dtype.kind not in "iu":

@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastlstm.arguments import RealArray
 from fastlstm.reference.checks import (
     Arguments,
+    Flags,
+    Piece,
     as_arguments,
     as_gradient,
-    as_lengths,
+    as_pieces,
     as_state_gradients,
 )
 from fastlstm.reference.layer import variant_layer, variant_layer_backward
@@ -41,6 +43,7 @@ def forward(
     parameters: Mapping[str, ArrayLike],
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     num_layers: int = 1,
     num_directions: int = 1,
     dtype: DTypeLike = np.float64,
@@ -64,6 +67,10 @@ def forward(
         Steps of each sequence; the rest is padding. Each sequence is run as if it were alone: y is
         0 beyond its length, the states are those after its own last step, and the reverse direction
         begins there.
+    resets : None or array_like (T, B) of bool
+        Where the state is zero again before a step. Each piece between two resets is run as if it
+        were alone. The forward direction begins with the initial state and ends with the last
+        piece; the reverse one begins with it in the last piece and ends with the first.
     num_layers : int
         L, at least 1.
     num_directions : int
@@ -74,7 +81,7 @@ def forward(
         Which variant: what `variant_cell` computes.
     masks : Masks
         What training drew. Row ``l*D + d`` as in `state`; t is the time of ``x[t]`` in either
-        direction, and each sequence of a ragged batch has the first steps of its masks.
+        direction, and each piece of a sequence has its steps of the masks.
 
     Returns
     -------
@@ -95,22 +102,24 @@ def forward(
     """
     given = as_arguments(x, state, parameters, num_layers, num_directions, dtype, cell, masks)
     inputs, h_0, c_0, arrays, sizes, cell, masks = given
-    if lengths is not None:
+    if lengths is not None or resets is not None:
         T, B, _ = inputs.shape
         y = np.zeros((T, B, num_directions * sizes.output_size), inputs.dtype)
         h_n, c_n = h_0.copy(), c_0.copy()
-        for b, n in enumerate(as_lengths(lengths, T, B)):
-            one = slice(b, b + 1)
-            y[:n, one], (h_n[:, one], c_n[:, one]) = forward(
-                inputs[:n, one],
-                (h_0[:, one], c_0[:, one]),
+        for piece in as_pieces(lengths, resets, T, B):
+            begins, ends = _rows_of_ends(piece, num_directions, len(h_0))
+            y[piece.steps, piece.one], final = forward(
+                inputs[piece.steps, piece.one],
+                _where(begins, (h_0[:, piece.one], c_0[:, piece.one])),
                 arrays,
                 num_layers=num_layers,
                 num_directions=num_directions,
                 dtype=inputs.dtype,
                 cell=cell,
-                masks=_masks_of_sequence(masks, one, n),
+                masks=_masks_of_piece(masks, piece),
             )
+            for whole, part in zip((h_n, c_n), final, strict=True):
+                whole[ends, piece.one] = part[ends]
         return y, (h_n, c_n)
     # Overflow to infinity and inf - inf = NaN are the documented outcome: not worth a warning.
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -126,6 +135,7 @@ def backward(
     dstate: tuple[ArrayLike | None, ArrayLike | None] | None = None,
     *,
     lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     num_layers: int = 1,
     num_directions: int = 1,
     dtype: DTypeLike = np.float64,
@@ -136,7 +146,7 @@ def backward(
 
     Parameters
     ----------
-    x, state, parameters, lengths, num_layers, num_directions, dtype, cell, masks
+    x, state, parameters, lengths, resets, num_layers, num_directions, dtype, cell, masks
         What `forward` was given.
     dy : None or array_like (T, B, D*P)
         Gradient of the loss by y; None is zeros. NaN and infinity propagate.
@@ -164,27 +174,29 @@ def backward(
     dflow = as_gradient("dy", dy, (T, B, D * sizes.output_size), inputs.dtype)
     dh_n, dc_n = as_state_gradients(dstate, (h_0.shape, c_0.shape), inputs.dtype)
 
-    dh_0 = np.empty_like(h_0)
-    dc_0 = np.empty_like(c_0)
+    dh_0 = np.zeros_like(h_0)
+    dc_0 = np.zeros_like(c_0)
     dparameters = {name: np.zeros_like(array) for name, array in arrays.items()}
-    if lengths is not None:  # each sequence alone; what is padding has no gradient
-        dx = np.zeros_like(inputs)
-        for b, n in enumerate(as_lengths(lengths, T, B)):
-            one = slice(b, b + 1)
-            dx[:n, one], (dh_0[:, one], dc_0[:, one]), parts = backward(
-                inputs[:n, one],
-                (h_0[:, one], c_0[:, one]),
+    if lengths is not None or resets is not None:  # each piece alone
+        dx = np.zeros_like(inputs)  # what is padding has no gradient
+        for piece in as_pieces(lengths, resets, T, B):
+            begins, ends = _rows_of_ends(piece, D, len(h_0))
+            dx[piece.steps, piece.one], initial, parts = backward(
+                inputs[piece.steps, piece.one],
+                _where(begins, (h_0[:, piece.one], c_0[:, piece.one])),
                 arrays,
-                dflow[:n, one],
-                (dh_n[:, one], dc_n[:, one]),
+                dflow[piece.steps, piece.one],
+                _where(ends, (dh_n[:, piece.one], dc_n[:, piece.one])),
                 num_layers=L,
                 num_directions=D,
                 dtype=inputs.dtype,
                 cell=cell,
-                masks=_masks_of_sequence(masks, one, n),
+                masks=_masks_of_piece(masks, piece),
             )
-            for name, part in parts.items():
-                dparameters[name] += part
+            for whole, part in zip((dh_0, dc_0), initial, strict=True):
+                whole[begins, piece.one] = part[begins]
+            for name, of_piece in parts.items():
+                dparameters[name] += of_piece
         return dx, (dh_0, dc_0), dparameters
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         flow, _, _ = _run_stack(given)
@@ -266,12 +278,26 @@ def _masks_of_row(masks: Masks, row: int) -> Masks:
     return Masks(*rows)
 
 
-def _masks_of_sequence(masks: Masks, one: slice, n: int) -> Masks:
-    """The masks of one sequence of n steps, still of B = 1."""
-    recurrent, between, zoneout_h, zoneout_c = masks
-    return Masks(
-        recurrent=None if recurrent is None else recurrent[:, one],
-        between=None if between is None else between[:, :n, one],
-        zoneout_h=None if zoneout_h is None else zoneout_h[:, :n, one],
-        zoneout_c=None if zoneout_c is None else zoneout_c[:, :n, one],
-    )
+def _rows_of_ends(piece: Piece, D: int, rows: int) -> tuple[Flags, Flags]:
+    """Which rows of the states begin, and which end, where the sequence does.
+
+    The forward direction ends with the last piece of a sequence; the reverse one begins there.
+    """
+    is_reverse = np.arange(rows) % D == 1
+    begins = np.where(is_reverse, piece.is_last, piece.is_first and not piece.from_zero)
+    ends = np.where(is_reverse, piece.is_first, piece.is_last)
+    return begins, ends
+
+
+def _where(rows: Flags, states: tuple[RealArray, RealArray]) -> tuple[RealArray, RealArray]:
+    """The states of these rows, and zeros for the others."""
+    h, c = states
+    chosen = rows[:, np.newaxis, np.newaxis]
+    return np.where(chosen, h, np.zeros_like(h)), np.where(chosen, c, np.zeros_like(c))
+
+
+def _masks_of_piece(masks: Masks, piece: Piece) -> Masks:
+    """The masks of one piece of one sequence, still of B = 1."""
+    recurrent, *others = masks
+    of_steps = (None if mask is None else mask[:, piece.steps, piece.one] for mask in others)
+    return Masks(None if recurrent is None else recurrent[:, piece.one], *of_steps)
