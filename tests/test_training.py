@@ -327,6 +327,7 @@ def test_threads_do_not_matter() -> None:
 def test_interrupted_and_continued(tmp_path: Path) -> None:
     whole, trainer = make_trainer(), make_trainer()
     whole.fit()
+    before = signal.getsignal(signal.SIGINT)
 
     def interrupt(_: Score) -> None:
         if trainer.steps == 6:
@@ -335,7 +336,7 @@ def test_interrupted_and_continued(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(path, callback=interrupt)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert trainer.steps == 6
     resumed = make_trainer()
     resumed.load(path)
@@ -349,6 +350,7 @@ def test_interrupted_and_continued(tmp_path: Path) -> None:
 
 def test_interrupted_twice_leaves_at_once(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
+    before = signal.getsignal(signal.SIGINT)
 
     def interrupt(_: Score) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -357,7 +359,7 @@ def test_interrupted_twice_leaves_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_trainer().fit(path, callback=interrupt)
     assert not path.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_fit_in_another_thread() -> None:
