@@ -16,9 +16,12 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.exc cimport PyErr_Occurred
 from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, strcmp
+
+import threading
 
 from fastlstm.variants import ACTIVATIONS
 
@@ -30,6 +33,7 @@ cdef extern from "fastlstm.h" nogil:
         FL_ERROR_OVERFLOW
         FL_ERROR_MEMORY
         FL_ERROR_ISA
+        FL_ERROR_CANCELLED
 
     ctypedef enum fl_dtype:
         FL_FLOAT32
@@ -64,6 +68,10 @@ cdef extern from "fastlstm.h" nogil:
         const void *zoneout_h
         const void *zoneout_c
 
+    ctypedef struct fl_watch:
+        int (*is_cancelled)(void *) noexcept nogil
+        void *context
+
     ctypedef struct fl_model:
         pass
 
@@ -82,18 +90,19 @@ cdef extern from "fastlstm.h" nogil:
     size_t fl_model_bytes(const fl_model *)
     fl_status fl_forward(
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *)
+        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, const fl_watch *)
 
     fl_status fl_tape_bytes(
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, size_t *)
     fl_status fl_record(
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, const fl_masks *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *)
+        const void *, const fl_masks *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *,
+        const fl_watch *)
     fl_status fl_backward(
         const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *,
         ptrdiff_t, ptrdiff_t, const void *, const void *, const fl_masks *, const void *,
         const void *, ptrdiff_t, ptrdiff_t, const void *, const void *, int, void *, ptrdiff_t,
-        ptrdiff_t, void *, void *, void *)
+        ptrdiff_t, void *, void *, void *, const fl_watch *)
 
     ctypedef struct fl_stream:
         pass
@@ -102,7 +111,8 @@ cdef extern from "fastlstm.h" nogil:
     void fl_stream_destroy(fl_stream *)
     void fl_stream_step(fl_stream *, const void *, void *)
     fl_status fl_stream_push(
-        fl_stream *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, ptrdiff_t, ptrdiff_t)
+        fl_stream *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, ptrdiff_t, ptrdiff_t,
+        const fl_watch *)
     void fl_stream_reset(fl_stream *, const unsigned char *)
     void fl_stream_get_state(const fl_stream *, void *, void *)
     void fl_stream_set_state(fl_stream *, const void *, const void *)
@@ -110,6 +120,14 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
     double fl_limit_fma(const char *, fl_dtype, ptrdiff_t)
     double fl_limit_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
+
+
+cdef extern from "<time.h>" nogil:
+    ctypedef struct timespec "struct timespec":
+        long long tv_sec
+        long tv_nsec
+    int timespec_get(timespec *, int)
+    int TIME_UTC
 
 
 def available_isas():
@@ -167,12 +185,66 @@ cdef object _isa_error(str argument, object value=None):
 cdef int _raise_status(fl_status status) except -1:
     if status == FL_OK:
         return 0
+    if status == FL_ERROR_CANCELLED and PyErr_Occurred() != NULL:
+        return -1  # what the signal's handler raised
     message = fl_status_message(status).decode()
     if status == FL_ERROR_MEMORY:
         raise MemoryError(message)
     if status == FL_ERROR_OVERFLOW:
         raise OverflowError(message)
+    if status == FL_ERROR_CANCELLED:
+        raise RuntimeError("a signal's handler forked in the middle of the call, whose threads the "
+                           "child does not have")
     raise ValueError(message)
+
+
+# Work of a call, in floating-point operations, from which it counts as long: 0.1 to 0.2 ms of
+# AVX-512. A long call of the main thread looks for signals, and one of a stream releases the
+# interpreter's lock. For that, measured on 2 cores, I = H, batch 1: to release and take back costs
+# 50 ns, and lets two threads with a stream each do 1.6 (H = 64) to 1.9 (H = 256) times as much. But
+# beside a thread that is busy in Python, taking the lock back takes up to 5 ms
+# (sys.getswitchinterval): a step of H = 128 took 1.7 ms then, and 9 us with the lock kept. A stream
+# is there for low latency, so its short calls keep the lock.
+cdef double _LONG = 1e7
+
+# Seconds between two looks for signals, each of which takes the interpreter's lock.
+cdef double _SIGNALS_EVERY = 0.03
+
+
+cdef extern from "Python.h":
+    # The exception that a handler raises stays set, for _raise_status.
+    int _check_signals "PyErr_CheckSignals" () noexcept
+
+
+cdef double _seconds() noexcept nogil:
+    cdef timespec time
+    timespec_get(&time, TIME_UTC)
+    return <double> time.tv_sec + 1e-9 * <double> time.tv_nsec
+
+
+cdef int _is_signalled(void *last) noexcept nogil:
+    """fl_watch.is_cancelled: run the handlers of signals; whether one has raised.
+
+    last : double *, seconds at the last look
+    """
+    cdef double now = _seconds(), since = now - (<double *> last)[0]
+    if 0 <= since < _SIGNALS_EVERY:
+        return 0
+    (<double *> last)[0] = now
+    cdef int raised
+    with gil:
+        raised = _check_signals()
+    return raised != 0
+
+
+cdef fl_watch *_watch_for(double flops, fl_watch *watch, double *last):
+    """A watch for signals in a call of so much work; NULL for a short one, or not of the main thread."""
+    if flops < _LONG or threading.get_ident() != threading.main_thread().ident:
+        return NULL
+    last[0] = _seconds()
+    watch.is_cancelled = _is_signalled
+    watch.context = last
+    return watch
 
 
 cdef bytes _isa_bytes(object isa):
@@ -318,6 +390,7 @@ cdef class Model:
     cdef readonly bint is_double
     cdef readonly tuple is_reverse  # of each direction, whether it goes back in time
     cdef readonly size_t parameter_count
+    cdef double row_flops  # of one step of one sequence
 
     def __cinit__(
         self, object sizes, object cell, object parameters, object isa, object reverse=False
@@ -347,6 +420,9 @@ cdef class Model:
         config.layer_norm = sizes.layer_norm
         config.reverse = reverse
         self.is_reverse = (False, True) if sizes.num_directions == 2 else (bool(reverse),)
+        cdef double above = (self.num_layers - 1.0) * (self.num_directions + 1) * self.output_size
+        self.row_flops = 8.0 * self.hidden_size * self.num_directions * (
+            <double> self.input_size + self.output_size + above)
         _raise_status(fl_parameter_count(&config, &count))
         self.parameter_count = count
         cdef _Buffer vector = _Buffer(parameters, self.is_double, (count,), False)
@@ -438,15 +514,18 @@ cdef class Model:
             masks_ = _Masks(self, masks, B, outer if starts is not None else (T, B))
             masks_data = &masks_.masks
         cdef fl_status status
+        cdef fl_watch own_watch
+        cdef double last
+        cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &last)
         with nogil:
             if recording:
                 status = fl_record(
                     self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data)
+                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data, watch)
             else:
                 status = fl_forward(
                     self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf)
+                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, watch)
         _raise_status(status)
 
     def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
@@ -536,12 +615,15 @@ cdef class Model:
         cdef void *dc_0_data = _data(dc_0_)
         cdef void *dparameters_data = _data(dparameters_)
         cdef fl_status status
+        cdef fl_watch own_watch
+        cdef double last
+        cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &last)
         with nogil:
             status = fl_backward(
                 self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
                 h_0_data, c_0_data, masks_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data,
                 dc_n_data, accumulate, dx_data, dx_t, dx_b, dh_0_data, dc_0_data,
-                dparameters_data)
+                dparameters_data, watch)
         _raise_status(status)
 
     cdef _Buffer contiguous(self, object array, tuple shape, bint writable):
@@ -617,15 +699,6 @@ cdef extern from "Python.h":
     void PyErr_Clear() noexcept
 
 
-# Work of a call, in floating-point operations, from which the interpreter's lock is released: 0.1 to
-# 0.2 ms of AVX-512. Measured on 2 cores, I = H, batch 1: to release and take back costs 50 ns, and
-# lets two threads with a stream each do 1.6 (H = 64) to 1.9 (H = 256) times as much. But beside a
-# thread that is busy in Python, taking the lock back takes up to 5 ms (sys.getswitchinterval): a step
-# of H = 128 took 1.7 ms then, and 9 us with the lock kept. A stream is there for low latency, so
-# short calls keep the lock.
-cdef double _WORTH_RELEASING = 1e7
-
-
 @cython.no_gc_clear  # the model must outlive the C stream, in reference cycles too
 cdef class StreamBase:
     """What :class:`fastlstm.Stream` is made of; the part that runs at every step.
@@ -673,9 +746,7 @@ cdef class StreamBase:
         self.y_bytes = row * model.output_size
         self.x_bytes = row * model.input_size
         self.x_copy = None
-        cdef double inputs = model.input_size + (model.num_layers - 1.0) * model.output_size
-        self.step_flops = 8.0 * batch_size * model.hidden_size * (
-            inputs + <double> model.num_layers * model.output_size)
+        self.step_flops = model.row_flops * batch_size
 
     def __dealloc__(self):
         fl_stream_destroy(self.stream)
@@ -841,7 +912,7 @@ cdef class StreamBase:
 
     cdef void run(self, const void *x_t, void *y_t) noexcept:
         """One step, nothing checked."""
-        if self.step_flops < _WORTH_RELEASING:
+        if self.step_flops < _LONG:
             fl_stream_step(self.stream, x_t, y_t)
             return
         self.busy = True
@@ -875,14 +946,18 @@ cdef class StreamBase:
         cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(1 - time_axis)
         cdef fl_status status
         self.check_free()
-        if T * self.step_flops < _WORTH_RELEASING:
+        cdef fl_watch own_watch
+        cdef double last
+        cdef fl_watch *watch
+        if T * self.step_flops < _LONG:
             status = fl_stream_push(
-                self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b)
+                self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, NULL)
         else:
+            watch = _watch_for(T * self.step_flops, &own_watch, &last)
             self.busy = True
             with nogil:
                 status = fl_stream_push(
-                    self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b)
+                    self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, watch)
             self.busy = False
         _raise_status(status)
 

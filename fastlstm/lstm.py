@@ -222,6 +222,9 @@ class _Recurrent:
         -----
         NaN and infinity propagate as the equations have it; they are no error. Denormal numbers
         count as zero.
+
+        A long call of the main thread gives way to signals: Ctrl-C ends it within a tenth of a
+        second (a step of some sequences, if that takes longer). ``out`` then holds anything.
         """
         if lengths is None and offsets is None and resets is None and self._gives_all:
             return self._run_plain(x, state, out)

@@ -103,6 +103,11 @@ class Stream(_core.StreamBase):
             described. The state is then as it was.
         RuntimeError
             If another thread is in a call of this stream.
+
+        Notes
+        -----
+        Ctrl-C ends a long push of the main thread as it ends a long call of the layer. The state is
+        then as it was; ``out`` holds anything.
         """
         rows = with_contiguous_rows(self._as_chunk(chunk))
         y_shape = (*rows.shape[:-1], self.output_size)

@@ -119,7 +119,7 @@ class Tape:
             If the tape was used before without ``keep``.
         TypeError, ValueError
             If an argument is of the wrong type, shape, layout or name. The tape and ``into`` are
-            then as they were.
+            then as they were. After Ctrl-C the tape is too, but ``into`` holds anything.
 
         Notes
         -----

@@ -34,8 +34,9 @@ enum {
     ROWS_PER_THREAD = 4       /* sequences that use a core's arithmetic about as well as many do */
 };
 
-static void wait_for_all(fl_back *call) {
-    if (call->threads > 1) fl_barrier_wait(&call->barrier);
+/* Returns whether the call is given up instead. */
+static int wait_for_all(fl_back *call) {
+    return call->threads > 1 && fl_barrier_wait(&call->barrier);
 }
 
 /* Where the parameters of layer l and direction d begin, in reals. */
@@ -134,37 +135,60 @@ static void begin(fl_back *call, const fl_pass *pass, int index) {
     else memset(call->dc, 0, c_bytes);
 }
 
+/* kernels->multiply() of rows of dG with W for dx, in slices until the call is given up. */
+static void multiply_w(const fl_back *call, const fl_pass *pass, int index, ptrdiff_t rows,
+                       const char *d, ptrdiff_t d_stride, char *dx, ptrdiff_t dx_stride) {
+    const fl_kernels *kernels = call->model->kernels;
+    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, I = pass->I;
+    const ptrdiff_t K = gate_columns(&call->model->config), columns = 4 * kernels->lanes;
+    const double work = (double)K * (double)I;
+    const ptrdiff_t slice = call->stop ? fl_slice(work) : PTRDIFF_MAX / 2;
+    for (ptrdiff_t first = 0; first < rows; first += slice) {
+        const ptrdiff_t count = smaller(slice, rows - first);
+        if (fl_is_cancelled(call->stop, index, work * (double)count)) return;
+        kernels->multiply(0, (I + columns - 1) / columns, count, K, I, d + first * d_stride * real,
+                          d_stride, call->w, dx + first * dx_stride * real, dx_stride,
+                          pass->dx_accumulate);
+    }
+}
+
+/* kernels->add_outer() of rows of d and a for columns of d, likewise. */
+static void add_outer(const fl_back *call, int index, fl_range columns, ptrdiff_t rows, ptrdiff_t N,
+                      const char *d, const char *a, char *sums) {
+    const double work = (double)rows * (double)N;
+    const ptrdiff_t slice = call->stop ? fl_slice(work) : PTRDIFF_MAX / 2;
+    for (ptrdiff_t first = columns.first; first < columns.end; first += slice) {
+        const ptrdiff_t end = smaller(first + slice, columns.end);
+        if (fl_is_cancelled(call->stop, index, work * (double)(end - first))) return;
+        call->model->kernels->add_outer(first, end, rows, N, d, call->d_stride, a, call->a_stride,
+                                        sums, call->a_stride);
+    }
+}
+
 /* dx of a chunk: dG @ W, in as few and as tall products as the strides allow. */
 static void input_gradient(const fl_back *call, const fl_pass *pass, fl_range times, int index) {
-    const fl_kernels *kernels = call->model->kernels;
-    const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, B = call->B, I = pass->I;
-    const ptrdiff_t K = gate_columns(&call->model->config), d_stride = call->d_stride;
-    const ptrdiff_t panels = (I + 4 * kernels->lanes - 1) / (4 * kernels->lanes);
+    const ptrdiff_t real = (ptrdiff_t)call->model->kernels->real_bytes, B = call->B;
+    const ptrdiff_t d_stride = call->d_stride;
     const ptrdiff_t n = times.end - times.first, start = rows_before(call, times.first);
     const char *d = call->d + input_column(&call->model->config) * real;
     const fl_rows dx = pass->dx;
     if (call->starts || B == 1 || dx.stride_t == B * dx.stride_b) { /* all rows evenly spaced */
         const ptrdiff_t stride = B == 1 && !call->starts ? dx.stride_t : dx.stride_b;
         const fl_range rows = part_of(rows_before(call, times.end) - start, call, index);
-        if (rows.first < rows.end)
-            kernels->multiply(0, panels, rows.end - rows.first, K, I,
-                              d + rows.first * d_stride * real, d_stride, call->w,
-                              dx.data + (start + rows.first) * stride * real, stride,
-                              pass->dx_accumulate);
+        multiply_w(call, pass, index, rows.end - rows.first, d + rows.first * d_stride * real,
+                   d_stride, dx.data + (start + rows.first) * stride * real, stride);
     } else if (B < n) { /* one product per sequence, over time */
         const fl_range part = part_of(n, call, index);
         for (ptrdiff_t b = 0; b < B && part.first < part.end; b++)
-            kernels->multiply(0, panels, part.end - part.first, K, I,
-                              d + (part.first * B + b) * d_stride * real, B * d_stride, call->w,
-                              fl_row_at(dx, times.first + part.first, b, (size_t)real), dx.stride_t,
-                              pass->dx_accumulate);
+            multiply_w(call, pass, index, part.end - part.first,
+                       d + (part.first * B + b) * d_stride * real, B * d_stride,
+                       fl_row_at(dx, times.first + part.first, b, (size_t)real), dx.stride_t);
     } else {
         const fl_range rows = part_of(B, call, index);
         for (ptrdiff_t t = 0; t < n && rows.first < rows.end; t++)
-            kernels->multiply(0, panels, rows.end - rows.first, K, I,
-                              d + (t * B + rows.first) * d_stride * real, d_stride, call->w,
-                              fl_row_at(dx, times.first + t, rows.first, (size_t)real), dx.stride_b,
-                              pass->dx_accumulate);
+            multiply_w(call, pass, index, rows.end - rows.first,
+                       d + (t * B + rows.first) * d_stride * real, d_stride,
+                       fl_row_at(dx, times.first + t, rows.first, (size_t)real), dx.stride_b);
     }
 }
 
@@ -180,13 +204,11 @@ static void add_to_sums(const fl_back *call, const fl_pass *pass, ptrdiff_t rows
         const char *d = call->d + first * call->d_stride * real;
         const char *a = call->a + first * call->a_stride * real;
         const ptrdiff_t both = config->layer_norm ? pass->I : pass->I + P;
-        kernels->add_outer(columns.first, columns.end, count, both, d + input_column(config) * real,
-                           call->d_stride, a, call->a_stride, call->sums, call->a_stride);
+        add_outer(call, index, columns, count, both, d + input_column(config) * real, a,
+                  call->sums);
         if (config->layer_norm)
-            kernels->add_outer(columns.first, columns.end, count, P,
-                               d + recurrent_column(config) * real, call->d_stride,
-                               a + pass->h_at * real, call->a_stride,
-                               call->sums + pass->h_at * real, call->a_stride);
+            add_outer(call, index, columns, count, P, d + recurrent_column(config) * real,
+                      a + pass->h_at * real, call->sums + pass->h_at * real);
         if (pass->db || pass->dothers)
             kernels->add_rows(of_rows.first, of_rows.end, count, d, call->d_stride,
                               call->bias_sums);
@@ -250,9 +272,13 @@ static void run_pass(fl_back *call, const fl_pass *pass, int index) {
         rows.end = fl_first_sequence(ragged, call->T, call->B, index + 1, call->threads);
     }
     if (call->sharing == BY_UNITS) panels = part_of(panels.end, call, index);
+    const double step_work = (double)(rows.end - rows.first) *
+                             (double)((panels.end - panels.first) * columns) *
+                             (double)gate_columns(&call->model->config);
 
+    if (fl_is_cancelled(call->stop, index, 0)) return;
     begin(call, pass, index);
-    wait_for_all(call);
+    if (wait_for_all(call)) return;
     for (ptrdiff_t left = call->T; left > 0;) {
         const fl_range times = chunk_of(call, pass, left);
         const ptrdiff_t count = rows_before(call, times.end) - rows_before(call, times.first);
@@ -263,14 +289,16 @@ static void run_pass(fl_back *call, const fl_pass *pass, int index) {
         for (ptrdiff_t i = 0; i < times.end - times.first; i++) {
             const ptrdiff_t t = pass->reverse ? times.first + i : times.end - 1 - i;
             if (call->sharing == BY_ONE && index > 0) break;
+            if (fl_is_cancelled(call->stop, index, step_work)) return;
             if (is_variant(call)) fl_step_back_variant(call, pass, times, t, rows);
             else fl_step_back_usual(call, pass, times, t, rows, panels, call->sharing == BY_UNITS);
         }
-        wait_for_all(call);
+        if (wait_for_all(call)) return;
         if (pass->dw) add_to_sums(call, pass, count, index);
         if (pass->dx.data) input_gradient(call, pass, times, index);
-        wait_for_all(call);
+        if (wait_for_all(call)) return;
     }
+    if (fl_is_cancelled(call->stop, index, 0)) return;
     finish(call, pass, index);
     wait_for_all(call);
 }
@@ -389,7 +417,7 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
                       const void *tape, const void *dy, ptrdiff_t dy_stride_t,
                       ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
                       void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters) {
+                      void *dc_0, void *dparameters, const fl_watch *watch) {
     size_t bytes;
     fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
@@ -421,10 +449,12 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
     status = create_scratch(&call);
     if (status != FL_OK) return status;
     call.threads = fl_pool_take(threads_for(&call));
+    fl_stop stop = {.watch = watch};
+    if (watch) call.stop = call.barrier.stop = &stop;
     call.barrier.size = call.threads;
     call.sharing = sharing_for(&call);
-    fl_pool_run(call.threads, run, &call);
+    fl_pool_run(call.threads, run, &call, call.stop);
     fl_pool_release(call.threads);
     fl_free_aligned(call.memory);
-    return FL_OK;
+    return stop.cancelled ? FL_ERROR_CANCELLED : FL_OK;
 }

@@ -30,6 +30,7 @@ typedef struct fl_back {
     fl_sharing sharing;
     int threads;
     fl_barrier barrier;
+    fl_stop *stop; /* or NULL */
 
     /* Scratch for chunks of up to `rows` rows (t, b): d (rows, G*H) is dG, followed in a row by the
      * terms of the peepholes' gradients; a (rows, I_l + P) is [x | h before]; sums (G*H, I_l + P)

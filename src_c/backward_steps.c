@@ -244,7 +244,7 @@ void fl_step_back_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrd
         fill_first_hidden(call, pass, rows.first + with_before, count - with_before,
                           to + with_before * a_row);
     }
-    if (barrier) fl_barrier_wait(&call->barrier); /* a product needs all of dG */
+    if (barrier && fl_barrier_wait(&call->barrier)) return; /* a product needs all of dG */
     if (count > 0)
         kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
                           dh, H, 0);

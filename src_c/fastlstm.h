@@ -37,7 +37,8 @@ typedef enum fl_status {
     FL_ERROR_ARGUMENT, /* a size is out of range, a required pointer is NULL */
     FL_ERROR_OVERFLOW, /* a product of sizes does not fit ptrdiff_t */
     FL_ERROR_MEMORY,   /* an allocation failed; nothing was changed */
-    FL_ERROR_ISA       /* the instruction set is unknown, or this machine lacks it */
+    FL_ERROR_ISA,      /* the instruction set is unknown, or this machine lacks it */
+    FL_ERROR_CANCELLED /* the call was given up, as its fl_watch wanted */
 } fl_status;
 
 typedef enum fl_dtype { FL_FLOAT32 = 0, FL_FLOAT64 = 1 } fl_dtype;
@@ -145,6 +146,15 @@ const char *fl_model_isa(const fl_model *model);
 /* Bytes held by a model: its packed parameters and bookkeeping. */
 size_t fl_model_bytes(const fl_model *model);
 
+/* By which a long call can be given up: is_cancelled(context) is called again and again, by the
+ * calling thread, every few million multiply-adds. When it returns non-zero the call returns
+ * FL_ERROR_CANCELLED soon after: each thread first ends what it is at, at most a step of some
+ * sequences. So does a call that has threads and whose is_cancelled forks, in the child. */
+typedef struct fl_watch {
+    int (*is_cancelled)(void *context);
+    void *context;
+} fl_watch;
+
 /* Runs a model over B sequences of T steps.
  *
  * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
@@ -161,6 +171,8 @@ size_t fl_model_bytes(const fl_model *model);
  *             when only h_n and c_n are wanted.
  * h_n, c_n    out (L*D, B, P), (L*D, B, H) contiguous: the states after the last step of each
  *             direction. h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
+ * watch       in: NULL for a call that is never given up. One that was leaves anything in y, h_n
+ *             and c_n.
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
@@ -170,7 +182,7 @@ size_t fl_model_bytes(const fl_model *model);
 fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
                      const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
-                     void *h_n, void *c_n);
+                     void *h_n, void *c_n, const fl_watch *watch);
 
 /* Masks that training drew, reals; each NULL for none. With starts, the axes (T, B) are one of
  * starts[T] packed rows. Those of zoneout stand in for the model's rates, which must not be 0
@@ -195,7 +207,7 @@ typedef struct fl_masks {
 fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
                     const void *c_0, const fl_masks *masks, void *y, ptrdiff_t y_stride_t,
-                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape);
+                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape, const fl_watch *watch);
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                         size_t *bytes);
 
@@ -212,6 +224,8 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
  * dh_0, dc_0  out (L*D, B, P), (L*D, B, H) contiguous.
  * dparameters out: laid out as the parameters. b_ih and b_hh have the same gradient.
  *
+ * watch       in, or NULL, as in fl_forward.
+ *
  * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
  * another result. Scratch memory is allocated inside, at most two arrays as large as y and what
  * does not grow with T; on error nothing is written. The bits of a sequence's dx, dh_0 and dc_0
@@ -224,7 +238,7 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
                       const void *tape, const void *dy, ptrdiff_t dy_stride_t,
                       ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
                       void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters);
+                      void *dc_0, void *dparameters, const fl_watch *watch);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */
@@ -250,9 +264,11 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
  *
  * T     >= 0.
  * x, y  in (T, B, I), out (T, B, P) with strides as in fl_forward.
+ * watch in, or NULL. A push that is given up leaves the state as it was before.
  */
 fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
-                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b);
+                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
+                         const fl_watch *watch);
 
 /* Sets the states of some sequences to zero.
  *

@@ -117,10 +117,12 @@ typedef struct fl_share {
     int direction;          /* 0, 1 or FL_ALL_DIRECTIONS */
     fl_barrier *units;      /* of the threads that share a direction's units */
     fl_barrier *everyone;   /* of all threads, where directions are shared out */
+    fl_stop *stop;          /* of a call that may be given up, or NULL */
+    int thread;             /* of the call, 0 for the calling one */
 } fl_share;
 
-/* Runs all layers over a span, without allocating. share: NULL for all of it. The caller has set
- * the floating-point environment (platform.h). */
+/* Runs all layers over a span, without allocating. share: NULL for all of it. Returns early when
+ * the call is given up. The caller has set the floating-point environment (platform.h). */
 void fl_run(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
             const fl_share *share);
 

@@ -14,6 +14,7 @@ const char *fl_status_message(fl_status status) {
         case FL_ERROR_OVERFLOW: return "a product of sizes does not fit";
         case FL_ERROR_MEMORY: return "out of memory";
         case FL_ERROR_ISA: return "the instruction set is unknown or not available";
+        case FL_ERROR_CANCELLED: return "the call was given up";
     }
     return "unknown status";
 }

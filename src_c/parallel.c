@@ -29,6 +29,7 @@ typedef struct call {
     int directions_at_once;        /* units: 1 or 2 */
     fl_barrier units[2], everyone; /* units: one for each direction, one for all */
     fl_scratch *scratch;           /* rows: one for each thread; units: the first, shared */
+    fl_stop *stop;                 /* or NULL */
 } call;
 
 static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -87,16 +88,22 @@ static void run_rows(void *context, int index) {
     if (first > 0) fl_span_move(&span, 0, first, real);
     span.h += first * call->model->output_size * (ptrdiff_t)real;
     span.c += first * call->model->config.hidden_size * (ptrdiff_t)real;
+    const fl_share share = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL, call->stop, index};
     const fl_fp_state saved = fl_fp_enter();
-    fl_run(call->model, &span, &call->scratch[index], NULL);
+    fl_run(call->model, &span, &call->scratch[index], &share);
     fl_fp_leave(saved);
 }
 
 /* Thread `index` runs its direction or its units of one, in step with the others. */
 static void run_units(void *context, int index) {
     call *call = context;
-    fl_share share = {0, call->threads / call->directions_at_once, FL_ALL_DIRECTIONS,
-                      &call->units[0], &call->everyone};
+    fl_share share = {0,
+                      call->threads / call->directions_at_once,
+                      FL_ALL_DIRECTIONS,
+                      &call->units[0],
+                      &call->everyone,
+                      call->stop,
+                      index};
     share.index = index / call->directions_at_once;
     if (call->directions_at_once == 2) {
         share.direction = index % 2;
@@ -161,7 +168,7 @@ fl_status fl_set_masks(const fl_model *model, const fl_masks *masks, fl_span *sp
 /* fl_forward, and fl_record with a tape. */
 static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_rows x,
                          const void *h_0, const void *c_0, const fl_masks *masks, fl_rows y,
-                         void *h_n, void *c_n, void *tape) {
+                         void *h_n, void *c_n, void *tape, const fl_watch *watch) {
     if (model == NULL || T < 0 || B < 0 || !fl_starts_are_valid(x.starts, T, B))
         return FL_ERROR_ARGUMENT;
     fl_span span = {.T = T, .B = B, .ragged = {x.starts, 0}, .x = x, .y = y};
@@ -192,13 +199,16 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     }
     call.units[0].size = call.units[1].size = call.threads / call.directions_at_once;
     call.everyone.size = call.threads;
+    fl_stop stop = {.watch = watch};
+    if (watch) call.stop = call.units[0].stop = call.units[1].stop = call.everyone.stop = &stop;
 
     status = T > 0 ? create_scratch(&call) : FL_OK;
     if (status == FL_OK) {
         copy_state(h_n, h_0, h_bytes); /* the final states are the running ones */
         copy_state(c_n, c_0, c_bytes);
         if (T > 0) {
-            fl_pool_run(call.threads, call.by_rows ? run_rows : run_units, &call);
+            fl_pool_run(call.threads, call.by_rows ? run_rows : run_units, &call, call.stop);
+            if (stop.cancelled) status = FL_ERROR_CANCELLED;
             destroy_scratch(&call, scratches(&call));
         }
     }
@@ -209,10 +219,10 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
 fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                      const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
                      const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
-                     void *h_n, void *c_n) {
+                     void *h_n, void *c_n, const fl_watch *watch) {
     const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts, 0};
     const fl_rows out = {y, y_stride_t, y_stride_b, starts, 0};
-    return forward(model, T, B, in, h_0, c_0, NULL, out, h_n, c_n, NULL);
+    return forward(model, T, B, in, h_0, c_0, NULL, out, h_n, c_n, NULL, watch);
 }
 
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
@@ -231,12 +241,12 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
 fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
                     const void *c_0, const fl_masks *masks, void *y, ptrdiff_t y_stride_t,
-                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape) {
+                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape, const fl_watch *watch) {
     const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts, 0};
     const fl_rows out = {y, y_stride_t, y_stride_b, starts, 0};
     size_t bytes;
     const fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
     if (tape == NULL && bytes > 0) return FL_ERROR_ARGUMENT;
-    return forward(model, T, B, in, h_0, c_0, masks, out, h_n, c_n, tape);
+    return forward(model, T, B, in, h_0, c_0, masks, out, h_n, c_n, tape, watch);
 }

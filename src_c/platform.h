@@ -27,6 +27,7 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define FL_INLINE static __forceinline
+#define FL_THREAD_LOCAL __declspec(thread)
 #define FL_NOINLINE __declspec(noinline)
 #define FL_NOCLONE __declspec(noinline)
 #define FL_UNROLL
@@ -34,6 +35,7 @@
 #pragma fp_contract(off)
 #else
 #define FL_INLINE static inline __attribute__((always_inline))
+#define FL_THREAD_LOCAL _Thread_local
 #define FL_NOINLINE __attribute__((noinline))
 /* The compiler makes copies of functions for constant arguments, up to a share of a file's size. A
  * function that is not to take of that share has no copies. */

@@ -15,6 +15,7 @@ struct fl_stream {
     ptrdiff_t batch;
     size_t h_bytes, c_bytes;
     char *h, *c; /* (L, B, P), (L, B, H) */
+    char *saved; /* c and h as they were before a push that may be given up */
     fl_scratch scratch;
     int odd; /* whether the next step sweeps over U backwards, see forward.c */
 };
@@ -37,10 +38,11 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     made->batch = batch;
     made->c_bytes = c_bytes;
     made->h_bytes = h_bytes;
-    made->c = fl_alloc_aligned(2, c_bytes);
+    made->c = fl_alloc_aligned(4, c_bytes);
     fl_status status = made->c ? FL_OK : FL_ERROR_MEMORY;
     if (status == FL_OK) {
         made->h = made->c + c_bytes;
+        made->saved = made->h + h_bytes;
         memset(made->c, 0, c_bytes + h_bytes);
         status = fl_scratch_create(model, STREAM_STEPS, batch, NULL, 1, &made->scratch);
     }
@@ -59,7 +61,7 @@ void fl_stream_destroy(fl_stream *stream) {
     free(stream);
 }
 
-static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y) {
+static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y, const fl_share *share) {
     const fl_span span = {.T = T,
                           .B = stream->batch,
                           .x = x,
@@ -69,7 +71,7 @@ static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y) {
                           .h_stride = stream->batch * stream->model->output_size,
                           .c_stride = stream->batch * stream->model->config.hidden_size};
     const fl_fp_state saved = fl_fp_enter();
-    fl_run(stream->model, &span, &stream->scratch, NULL);
+    fl_run(stream->model, &span, &stream->scratch, share);
     fl_fp_leave(saved);
 }
 
@@ -80,7 +82,7 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
     if (model->is_variant) {
         const ptrdiff_t I = model->config.input_size, P = model->output_size;
         const fl_rows x = {(char *)(uintptr_t)x_t, 0, I, NULL, 0}, y = {y_t, 0, P, NULL, 0};
-        run(stream, 1, x, y);
+        run(stream, 1, x, y, NULL);
         return;
     }
     const ptrdiff_t L = model->config.num_layers, H = model->config.hidden_size, B = stream->batch;
@@ -103,13 +105,19 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
 }
 
 fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
-                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t,
-                         ptrdiff_t y_stride_b) {
+                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
+                         const fl_watch *watch) {
     if (stream == NULL || T < 0 || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
     const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, NULL, 0};
     const fl_rows out = {y, y_stride_t, y_stride_b, NULL, 0};
-    run(stream, T, in, out);
-    return FL_OK;
+    fl_stop stop = {.watch = watch};
+    const fl_share share = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL, watch ? &stop : NULL, 0};
+    const size_t state_bytes = stream->c_bytes + stream->h_bytes; /* c, then h */
+    if (watch) memcpy(stream->saved, stream->c, state_bytes);
+    run(stream, T, in, out, &share);
+    if (!stop.cancelled) return FL_OK;
+    memcpy(stream->c, stream->saved, state_bytes);
+    return FL_ERROR_CANCELLED;
 }
 
 void fl_stream_reset(fl_stream *stream, const unsigned char *mask) {

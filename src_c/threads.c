@@ -48,24 +48,46 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* Waits until *a is no longer `old`. Spins, then lets others run: with fewer processors than
- * threads, spinning alone would keep off the very thread that is waited for. */
-static void spin_while(const fl_atomic *a, long old) {
+/* Whether this thread is in the call that has the pool, and whether that call lost the pool's
+ * threads, as a forked child does. */
+static FL_THREAD_LOCAL int has_pool, has_lost_pool;
+
+/* Waiting, for the i-th time in a row: spins, then lets others run. With fewer processors than
+ * threads, spinning alone would keep off the very thread that is waited for. Returns whether it
+ * spun. */
+static int spin(int i) {
     enum { SPINS = 4096 };
-    for (int i = 0; fl_atomic_load(a) == old; i++) {
-        if (i < SPINS) pause_briefly();
-        else yield();
-    }
+    if (i < SPINS) pause_briefly();
+    else yield();
+    return i < SPINS;
 }
 
-void fl_barrier_wait(fl_barrier *barrier) {
+void fl_stop_ask(fl_stop *stop) {
+    stop->work = 0;
+    if (fl_atomic_load(&stop->cancelled)) return; /* once is enough */
+    if (stop->watch->is_cancelled(stop->watch->context) || has_lost_pool)
+        fl_atomic_store(&stop->cancelled, 1);
+}
+
+ptrdiff_t fl_slice(double work) {
+    enum { MOST = 1 << 29 /* multiply-adds, 5 ms or so with AVX-512 */, LEAST = 24 };
+    const double items = MOST / work;
+    return items > PTRDIFF_MAX / 2 ? PTRDIFF_MAX / 2 : items > LEAST ? (ptrdiff_t)items : LEAST;
+}
+
+int fl_barrier_wait(fl_barrier *barrier) {
+    const fl_atomic *cancelled = barrier->stop ? &barrier->stop->cancelled : NULL;
     const long generation = fl_atomic_load(&barrier->generation);
     if (fl_atomic_add(&barrier->arrived, 1) + 1 == barrier->size) {
         fl_atomic_store(&barrier->arrived, 0);
         fl_atomic_store(&barrier->generation, generation + 1);
-    } else {
-        spin_while(&barrier->generation, generation);
+        return 0;
     }
+    for (int i = 0; fl_atomic_load(&barrier->generation) == generation; i++) {
+        if (cancelled && fl_atomic_load(cancelled)) return 1;
+        spin(i);
+    }
+    return 0;
 }
 
 static struct {
@@ -122,13 +144,16 @@ static void *thread_main(void *index) {
     return NULL;
 }
 
-/* A forked child has the pool's memory but none of its threads: it begins anew. */
+/* A forked child has the pool's memory but none of its threads: it begins anew. What forks in the
+ * middle of a call that has the pool, in an fl_watch, has it still, and the call can't go on. */
 static void reset_in_child(void) {
-    pthread_mutex_init(&pool.owner, NULL);
+    if (!has_pool) pthread_mutex_init(&pool.owner, NULL);
+    has_lost_pool = has_pool;
     pthread_mutex_init(&pool.state, NULL);
     pthread_cond_init(&pool.job_ready, NULL);
     pool.threads = 0;
     pool.count = 0;
+    fl_atomic_store(&pool.unfinished, 0);
 #if defined(__linux__)
     pool.placed = 0;
 #endif
@@ -199,14 +224,17 @@ int fl_pool_take(int wanted) {
         unlock(&pool.owner);
         return 1;
     }
+    has_pool = 1;
     return pool.threads + 1 < wanted ? pool.threads + 1 : wanted;
 }
 
 void fl_pool_release(int taken) {
-    if (taken > 1) unlock(&pool.owner);
+    if (taken <= 1) return;
+    has_pool = has_lost_pool = 0;
+    unlock(&pool.owner);
 }
 
-void fl_pool_run(int taken, void (*work)(void *context, int index), void *context) {
+void fl_pool_run(int taken, void (*work)(void *context, int index), void *context, fl_stop *stop) {
     if (taken > 1) {
         place_threads();
         lock(&pool.state);
@@ -220,8 +248,8 @@ void fl_pool_run(int taken, void (*work)(void *context, int index), void *contex
     }
     work(context, 0);
     if (taken > 1)
-        for (long left; (left = fl_atomic_load(&pool.unfinished)) != 0;)
-            spin_while(&pool.unfinished, left);
+        for (int i = 0; fl_atomic_load(&pool.unfinished) != 0; i++)
+            if (!spin(i) && stop) fl_stop_ask(stop);
 }
 
 /* How many threads this process may use at once. */

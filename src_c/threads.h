@@ -1,6 +1,11 @@
-/* A small pool of threads: one parallel region per call, never per step. */
+/* A small pool of threads: one parallel region per call, never per step; and calls that are given
+ * up. */
 #ifndef FL_THREADS_H
 #define FL_THREADS_H
+
+#include <stddef.h>
+
+#include "fastlstm.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
@@ -34,14 +39,42 @@ static inline long fl_atomic_add(fl_atomic *a, long value) { /* returns the valu
 
 enum { FL_MAX_THREADS = 64 };
 
+/* A call that may be given up, as its threads see it. They stop one by one, each where it looks. */
+typedef struct fl_stop {
+    const fl_watch *watch;
+    double work;      /* multiply-adds of thread 0 since it last asked */
+    char padding[64]; /* away from what thread 0 writes */
+    fl_atomic cancelled;
+} fl_stop;
+
+/* Asks the watch. By thread 0, the calling one. */
+void fl_stop_ask(fl_stop *stop);
+
+enum { FL_ASK_WORK = 1 << 22 /* multiply-adds, 0.1 ms or so */ };
+
+/* Whether thread `index` is to give up; `work` is what it has in hand otherwise, in multiply-adds.
+ * stop NULL: never. */
+static inline int fl_is_cancelled(fl_stop *stop, int index, double work) {
+    if (stop == NULL) return 0;
+    if (index == 0 && (stop->work += work) >= FL_ASK_WORK) fl_stop_ask(stop);
+    return fl_atomic_load(&stop->cancelled) != 0;
+}
+
+/* How many items, of so many multiply-adds each, to do between two looks. Those of a product share
+ * its reading of the weights: there are some at least. */
+ptrdiff_t fl_slice(double work);
+
 /* Where `size` threads of one call wait for each other. They spin: a step takes microseconds. All
- * zeros but the size when new; may be used again and again. */
+ * zeros but the size and stop when new; may be used again and again. fl_barrier_wait returns
+ * whether the call is given up instead: then not all may have come, and none can count on the
+ * others' work. */
 typedef struct fl_barrier {
     fl_atomic arrived, generation;
     long size;
+    fl_stop *stop;    /* or NULL */
     char padding[64]; /* away from what others write */
 } fl_barrier;
-void fl_barrier_wait(fl_barrier *barrier);
+int fl_barrier_wait(fl_barrier *barrier);
 
 /* Takes the pool for up to `wanted` threads, the calling one included. Returns how many there are:
  * 1 when another call has the pool, or no more threads can be made. fl_pool_release must follow. */
@@ -49,7 +82,8 @@ int fl_pool_take(int wanted);
 void fl_pool_release(int taken);
 
 /* Runs work(context, i) for i = 0..taken-1 at once, i = 0 on the calling thread, and returns when
- * all are done. taken is what fl_pool_take returned. */
-void fl_pool_run(int taken, void (*work)(void *context, int index), void *context);
+ * all are done. taken is what fl_pool_take returned. stop: what the calling thread asks while it
+ * waits for the others; or NULL. */
+void fl_pool_run(int taken, void (*work)(void *context, int index), void *context, fl_stop *stop);
 
 #endif

@@ -89,9 +89,9 @@ static results run(const problem *p, const char *isa, const results *start, int 
         c[i] = malloc(p->counts[H_0] * p->real + 1);
     }
     CHECK(fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[0],
-                     p->B * out, out, h[0], c[0]) == FL_OK);
+                     p->B * out, out, h[0], c[0], NULL) == FL_OK);
     CHECK(fl_record(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], NULL, y[1],
-                    p->B * out, out, h[1], c[1], tape) == FL_OK);
+                    p->B * out, out, h[1], c[1], tape, NULL) == FL_OK);
     CHECK(memcmp(y[0], y[1], p->counts[DY] * p->real) == 0);
     CHECK(memcmp(h[0], h[1], p->counts[H_0] * p->real) == 0);
     CHECK(memcmp(c[0], c[1], p->counts[H_0] * p->real) == 0);
@@ -99,7 +99,7 @@ static results run(const problem *p, const char *isa, const results *start, int 
     for (int i = 0; i < OUTPUTS; i++) to[i] = wanted >> i & 1 ? r.arrays[i] : NULL;
     CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0],
                       NULL, tape, in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL,
-                      to[DX], p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS]) == FL_OK);
+                      to[DX], p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS], NULL) == FL_OK);
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(h[i]);
@@ -120,7 +120,7 @@ static double scalar(const problem *p) {
     char *results[] = {malloc(p->counts[DY] * p->real), malloc(p->counts[H_0] * p->real),
                        malloc(p->counts[H_0] * p->real)};
     fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], results[0],
-               p->B * out, out, results[1], results[2]);
+               p->B * out, out, results[1], results[2], NULL);
     double sum = 0;
     for (int i = 0; i < 3; i++) {
         for (size_t j = 0; j < p->counts[DY + i]; j++)
@@ -296,14 +296,15 @@ static void test_empty_and_errors(void) {
     CHECK(fl_tape_bytes(model, -1, 1, NULL, &bytes) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, 1, 1, NULL, NULL) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 2, 3, NULL, &bytes) == FL_ERROR_OVERFLOW);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, NULL) ==
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, NULL, NULL) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape) ==
+    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape, NULL) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape) == FL_OK);
+    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape, NULL) ==
+          FL_OK);
 #define BACKWARD(model, parameters, T, x, tape)                                                   \
     fl_backward(model, parameters, T, 1, NULL, x, 2, 2, NULL, NULL, NULL, tape, NULL, 0, 0, NULL, \
-                NULL, 0, NULL, 0, 0, NULL, NULL, gradient)
+                NULL, 0, NULL, 0, 0, NULL, NULL, gradient, NULL)
     CHECK(BACKWARD(NULL, parameters, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, NULL, 1, x, tape) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, parameters, -1, x, tape) == FL_ERROR_ARGUMENT);

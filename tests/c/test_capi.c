@@ -103,8 +103,8 @@ static result run(const problem *p, const char *isa, ptrdiff_t piece) {
         const ptrdiff_t n = piece < p->T - t ? piece : p->T - t;
         CHECK(fl_forward(model, n, B, NULL, x + (size_t)(t * B * I) * size, B * I, I,
                          t == 0 ? h_0 : r.h_n, t == 0 ? c_0 : r.c_n,
-                         r.y + (size_t)(t * B * width) * size, B * width, width, r.h_n,
-                         r.c_n) == FL_OK);
+                         r.y + (size_t)(t * B * width) * size, B * width, width, r.h_n, r.c_n,
+                         NULL) == FL_OK);
     }
     fl_model_destroy(model);
     free(parameters);
@@ -244,7 +244,7 @@ static void test_strides(void) {
         for (int b = 0; b < B; b++)
             memcpy(x_other + (b * T + t) * I, x + (t * B + b) * I, sizeof(float) * I);
     CHECK(fl_forward(model, T, B, NULL, x_other, I, T * I, h_0, c_0, y_other, H, T * H, got.h_n,
-                     got.c_n) == FL_OK);
+                     got.c_n, NULL) == FL_OK);
     CHECK(memcmp(got.h_n, expected.h_n, got.state_bytes) == 0);
     for (int t = 0; t < T; t++)
         for (int b = 0; b < B; b++)
@@ -255,27 +255,27 @@ static void test_strides(void) {
     for (int t = 0; t < T; t++)
         memcpy(x_other + (T - 1 - t) * B * I, x + t * B * I, sizeof(float) * B * I);
     CHECK(fl_forward(model, T, B, NULL, x_other + (T - 1) * B * I, -B * I, I, h_0, c_0, got.y,
-                     B * H, H, got.h_n, got.c_n) == FL_OK);
+                     B * H, H, got.h_n, got.c_n, NULL) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     for (int t = 0; t < T; t++) memcpy(x_other + t * B * I, x, sizeof(float) * B * I);
     CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, h_0, c_0, expected.y, B * H, H,
-                     expected.h_n, expected.c_n) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, 0, I, h_0, c_0, got.y, B * H, H, got.h_n, got.c_n) ==
-          FL_OK);
+                     expected.h_n, expected.c_n, NULL) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, 0, I, h_0, c_0, got.y, B * H, H, got.h_n, got.c_n,
+                     NULL) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     /* The state may be updated in place, and left out at first. */
     memcpy(got.h_n, h_0, got.state_bytes);
     memcpy(got.c_n, c_0, got.state_bytes);
     CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, got.h_n, got.c_n, got.y, B * H, H,
-                     got.h_n, got.c_n) == FL_OK);
+                     got.h_n, got.c_n, NULL) == FL_OK);
     CHECK(same_bits(&expected, &got));
     memset(h_0, 0, got.state_bytes);
     CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, h_0, expected.y, B * H, H, expected.h_n,
-                     expected.c_n) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, NULL, NULL, got.y, B * H, H, got.h_n,
-                     got.c_n) == FL_OK);
+                     expected.c_n, NULL) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, NULL, NULL, got.y, B * H, H, got.h_n, got.c_n,
+                     NULL) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     fl_model_destroy(model);
@@ -309,13 +309,13 @@ static void test_reverse(void) {
         config.reverse = 1;
         CHECK(fl_model_create(&config, NULL, parameters, &reverse) == FL_OK);
         CHECK(fl_forward(forward, T, B, NULL, x + (T - 1) * B * I, -B * I, I, h_0, c_0, last_y,
-                         -B * H, H, expected.h_n, expected.c_n) == FL_OK);
+                         -B * H, H, expected.h_n, expected.c_n, NULL) == FL_OK);
         CHECK(fl_forward(reverse, T, B, NULL, x, B * I, I, h_0, c_0, got.y, B * H, H, got.h_n,
-                         got.c_n) == FL_OK);
+                         got.c_n, NULL) == FL_OK);
         CHECK(same_bits(&expected, &got));
 
-        CHECK(fl_forward(reverse, T, B, starts, x, 0, I, h_0, c_0, got.y, 0, H, got.h_n, got.c_n) ==
-              FL_OK);
+        CHECK(fl_forward(reverse, T, B, starts, x, 0, I, h_0, c_0, got.y, 0, H, got.h_n, got.c_n,
+                         NULL) == FL_OK);
         for (ptrdiff_t b = 0; b < B; b++) {
             const size_t row = sizeof(float) * H;
             float h[3 * H], c[3 * H];
@@ -326,7 +326,7 @@ static void test_reverse(void) {
                 memcpy(c + l * H, c_0 + (l * B + b) * H, row);
             }
             CHECK(fl_forward(reverse, lengths[b], 1, NULL, x_one, I, I, h, c, expected.y, H, H, h,
-                             c) == FL_OK);
+                             c, NULL) == FL_OK);
             for (ptrdiff_t t = 0; t < lengths[b]; t++)
                 CHECK(memcmp(got.y + (size_t)(starts[t] + b) * row, expected.y + (size_t)t * row,
                              row) == 0);
@@ -390,20 +390,26 @@ static void test_errors(void) {
 
     CHECK(fl_model_create(&good, NULL, parameters, &model) == FL_OK);
     float h[3] = {1, 2, 3}, c[3] = {4, 5, 6};
-    CHECK(fl_forward(NULL, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, -1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, -1, NULL, data, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, NULL, 2, 2, h, c, data, 3, 3, h, c) == FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, NULL, c) ==
+    CHECK(fl_forward(NULL, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, NULL) ==
+    CHECK(fl_forward(model, -1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, PTRDIFF_MAX / 8, NULL, data, 0, 0, NULL, NULL, data, 0, 0, h, c) ==
-          FL_ERROR_OVERFLOW);
+    CHECK(fl_forward(model, 1, -1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, 1, NULL, NULL, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, NULL, c, NULL) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, NULL, NULL) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(fl_forward(model, 1, PTRDIFF_MAX / 8, NULL, data, 0, 0, NULL, NULL, data, 0, 0, h, c,
+                     NULL) == FL_ERROR_OVERFLOW);
     CHECK(h[0] == 1 && h[2] == 3 && c[0] == 4 && c[2] == 6); /* nothing changed */
-    CHECK(fl_forward(model, 0, 1, NULL, NULL, 0, 0, h, c, NULL, 0, 0, data, data + 3) == FL_OK);
+    CHECK(fl_forward(model, 0, 1, NULL, NULL, 0, 0, h, c, NULL, 0, 0, data, data + 3, NULL) ==
+          FL_OK);
     CHECK(memcmp(data, h, sizeof h) == 0 && memcmp(data + 3, c, sizeof c) == 0);
-    CHECK(fl_forward(model, 3, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL) == FL_OK);
+    CHECK(fl_forward(model, 3, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL) ==
+          FL_OK);
     fl_model_destroy(model);
     fl_model_destroy(NULL);
 
@@ -435,7 +441,7 @@ static void test_floating_point_environment(void) {
     CHECK(fl_model_create(&config, NULL, parameters, &model) == FL_OK);
     const fl_fp_state outer = fl_fp_enter();
     fl_fp_leave(outer);
-    CHECK(fl_forward(model, 1, 1, NULL, &x, 1, 1, &h, &c, &y, 1, 1, &h, &c) == FL_OK);
+    CHECK(fl_forward(model, 1, 1, NULL, &x, 1, 1, &h, &c, &y, 1, 1, &h, &c, NULL) == FL_OK);
     const fl_fp_state after = fl_fp_enter();
     fl_fp_leave(after);
     CHECK(memcmp(&outer, &after, sizeof outer) == 0);

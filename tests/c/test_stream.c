@@ -58,7 +58,8 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
     char *h_0 = random_reals(state_count, 0.7, config.dtype);
     char *c_0 = random_reals(state_count, 0.9, config.dtype);
     char *y = malloc(y_bytes), *h_n = malloc(state_bytes), *c_n = malloc(state_bytes);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n) == FL_OK);
+    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n, NULL) ==
+          FL_OK);
 
     fl_stream *stream = NULL;
     CHECK(fl_stream_create(model, B, &stream) == FL_OK && stream != NULL);
@@ -75,7 +76,7 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
         for (ptrdiff_t t = 0; t < T; t += pieces[i]) {
             const ptrdiff_t n = pieces[i] < T - t ? pieces[i] : T - t;
             CHECK(fl_stream_push(stream, n, x + (size_t)t * x_step, B * I, I,
-                                 got + (size_t)t * y_step, B * H, H) == FL_OK);
+                                 got + (size_t)t * y_step, B * H, H, NULL) == FL_OK);
         }
         CHECK(memcmp(y, got, y_bytes) == 0 && same_state(stream, h_n, c_n, state_bytes));
     }
@@ -87,7 +88,7 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
             memcpy(x_first + (b * (size_t)T + t) * x_row, x + (t * (size_t)B + b) * x_row, x_row);
     memset(got, 0, y_bytes);
     fl_stream_set_state(stream, h_0, c_0);
-    CHECK(fl_stream_push(stream, T, x_first, I, T * I, got, H, T * H) == FL_OK);
+    CHECK(fl_stream_push(stream, T, x_first, I, T * I, got, H, T * H, NULL) == FL_OK);
     for (size_t t = 0; t < (size_t)T; t++)
         for (size_t b = 0; b < (size_t)B; b++)
             CHECK(memcmp(y + (t * (size_t)B + b) * y_row, got + (b * (size_t)T + t) * y_row,
@@ -163,7 +164,7 @@ static void test_streams_are_apart(void) {
     double expected[STEPS * H], y[H], other[H];
     fl_stream *one, *two;
     CHECK(fl_stream_create(model, 1, &one) == FL_OK && fl_stream_create(model, 1, &two) == FL_OK);
-    CHECK(fl_stream_push(one, STEPS, x, I, I, expected, H, H) == FL_OK);
+    CHECK(fl_stream_push(one, STEPS, x, I, I, expected, H, H, NULL) == FL_OK);
     fl_stream_reset(one, NULL);
     for (size_t t = 0; t < STEPS; t++) {
         fl_stream_step(two, x + (STEPS - 1 - t) * I * sizeof(double), other);
@@ -195,11 +196,11 @@ static void test_errors(void) {
     const float h[3] = {1, 2, 3}, c[3] = {4, 5, 6};
     CHECK(fl_stream_create(model, 1, &stream) == FL_OK);
     fl_stream_set_state(stream, h, c);
-    CHECK(fl_stream_push(NULL, 1, x, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, -1, x, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 1, NULL, 2, 2, y, 3, 3) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 1, x, 2, 2, NULL, 3, 3) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 0, NULL, 0, 0, NULL, 0, 0) == FL_OK);
+    CHECK(fl_stream_push(NULL, 1, x, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, -1, x, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 1, NULL, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 1, x, 2, 2, NULL, 3, 3, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_stream_push(stream, 0, NULL, 0, 0, NULL, 0, 0, NULL) == FL_OK);
     CHECK(y[0] == 7 && y[2] == 7);
     CHECK(same_state(stream, (const char *)h, (const char *)c, sizeof h));
     fl_stream_destroy(stream);

@@ -59,7 +59,7 @@ static void free_problem(problem *p) {
 static result run(const problem *p) {
     result r = {numbers(p->y_count, 4), numbers(p->state_count, 5), numbers(p->state_count, 6)};
     CHECK(fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1,
-                     r.y, p->B * p->width, p->width, r.h_n, r.c_n) == FL_OK);
+                     r.y, p->B * p->width, p->width, r.h_n, r.c_n, NULL) == FL_OK);
     return r;
 }
 
@@ -156,6 +156,162 @@ static void test_fork(void) {
     free_problem(&p);
 }
 
+/* A watch that cancels when it is asked for the n-th time. */
+typedef struct patience {
+    int asked, n, forks;
+    pid_t child;
+} patience;
+
+static int is_over(void *context) {
+    patience *p = context;
+    if (++p->asked == p->n && p->forks) {
+        p->child = fork();
+        if (p->child == 0) alarm(60); /* a child that hangs is a failure */
+        return 0;
+    }
+    return p->asked == p->n;
+}
+
+static fl_status run_watched(const problem *p, result *r, patience *patience) {
+    const fl_watch watch = {is_over, patience};
+    return fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1,
+                      r->y, p->B * p->width, p->width, r->h_n, r->c_n, &watch);
+}
+
+/* Calls given up at each time that they ask; then one that is not. */
+static void test_cancelled(void) {
+    static const ptrdiff_t shapes[][6] = {
+        {200, 16, 9, 67, 1, 1}, {200, 1, 70, 129, 2, 1}, {150, 3, 5, 131, 2, 2},
+        {40, 101, 7, 61, 2, 1}, {2000, 5, 16, 16, 1, 1}, {3, 40, 30000, 5, 1, 1},
+        {3, 80, 2, 700, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int threads = 1; threads <= 4; threads += threads) {
+            const ptrdiff_t *s = shapes[i];
+            problem p = make_problem(s[0], s[1], s[2], s[3], s[4], s[5]);
+            CHECK(fl_set_num_threads(threads) == FL_OK);
+            result expected = run(&p), got = run(&p);
+            patience patience = {.n = 0};
+            CHECK(run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got));
+            const int asked = patience.asked;
+            CHECK(asked > 0);
+            for (int n = 1; n <= asked; n += 1 + asked / 5) {
+                patience.asked = 0;
+                patience.n = n;
+                const fl_status status = run_watched(&p, &got, &patience);
+                CHECK(status == (patience.asked >= n ? FL_ERROR_CANCELLED : FL_OK));
+                CHECK(patience.asked <= n); /* nobody asks again after a yes */
+            }
+            result again = run(&p);
+            CHECK(same(&p, &expected, &again));
+            free_result(&again);
+            free_result(&got);
+            free_result(&expected);
+            free_problem(&p);
+        }
+}
+
+/* The same for tapes. */
+static void test_cancelled_backward(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H,
+                                    ptrdiff_t D) {
+    const fl_config config = {I, H, 1, D, 1, FL_FLOAT32};
+    problem p = make_problem(T, B, I, H, 1, D);
+    size_t count = 0, bytes = 0;
+    CHECK(fl_parameter_count(&config, &count) == FL_OK);
+    CHECK(fl_tape_bytes(p.model, T, B, NULL, &bytes) == FL_OK);
+    float *parameters = numbers(count, 1), *tape = malloc(bytes);
+    float *gradients[2] = {malloc(count * sizeof(float)), malloc(count * sizeof(float))};
+    float *dx[2] = {numbers((size_t)(T * B * I), 0), numbers((size_t)(T * B * I), 0)};
+    result r = run(&p);
+    for (int threads = 1; threads <= 4; threads += threads) {
+        CHECK(fl_set_num_threads(threads) == FL_OK);
+        patience patience = {.n = 1};
+        const fl_watch watch = {is_over, &patience};
+        for (int i = 0; i < 2; i++) {
+            const fl_status status =
+                fl_record(p.model, T, B, NULL, p.x, B * I, I, NULL, NULL, NULL, r.y, B * p.width,
+                          p.width, r.h_n, r.c_n, tape, i == 0 ? &watch : NULL);
+            CHECK(status == (i == 0 ? FL_ERROR_CANCELLED : FL_OK));
+        }
+        int n = 0;
+        for (fl_status status = FL_ERROR_CANCELLED; status == FL_ERROR_CANCELLED; n++) {
+            patience.asked = 0;
+            patience.n = n; /* 0: never */
+            status = fl_backward(p.model, parameters, T, B, NULL, p.x, B * I, I, NULL, NULL, NULL,
+                                 tape, r.y, B * p.width, p.width, NULL, NULL, 0, dx[n > 0], B * I,
+                                 I, NULL, NULL, gradients[n > 0], &watch);
+            if (n == 0) {
+                CHECK(status == FL_OK && patience.asked > 0);
+                status = FL_ERROR_CANCELLED;
+            } else {
+                CHECK(status == (patience.asked >= n ? FL_ERROR_CANCELLED : FL_OK));
+            }
+        }
+        CHECK(n > 2);
+        CHECK(memcmp(gradients[0], gradients[1], count * sizeof(float)) == 0);
+        CHECK(memcmp(dx[0], dx[1], (size_t)(T * B * I) * sizeof(float)) == 0);
+    }
+    free(parameters);
+    free(tape);
+    for (int i = 0; i < 2; i++) {
+        free(gradients[i]);
+        free(dx[i]);
+    }
+    free_result(&r);
+    free_problem(&p);
+}
+
+/* A push that is given up leaves the stream as it was. */
+static void test_cancelled_push(void) {
+    problem p = make_problem(400, 2, 20, 67, 2, 1);
+    result expected = run(&p), got = run(&p);
+    fl_stream *stream = NULL;
+    CHECK(fl_stream_create(p.model, p.B, &stream) == FL_OK);
+    const ptrdiff_t x_step = p.B * p.I, y_step = p.B * p.width;
+    patience patience = {.n = 0};
+    const fl_watch watch = {is_over, &patience};
+    fl_stream_set_state(stream, p.state, p.state + 1);
+    CHECK(fl_stream_push(stream, 7, p.x, x_step, p.I, got.y, y_step, p.width, &watch) == FL_OK);
+    for (patience.n = 1; patience.n < 4; patience.n++) {
+        patience.asked = 0;
+        CHECK(fl_stream_push(stream, p.T - 7, p.x + 7 * x_step, x_step, p.I, got.y + 7 * y_step,
+                             y_step, p.width, &watch) == FL_ERROR_CANCELLED);
+    }
+    CHECK(fl_stream_push(stream, p.T - 7, p.x + 7 * x_step, x_step, p.I, got.y + 7 * y_step, y_step,
+                         p.width, NULL) == FL_OK);
+    fl_stream_get_state(stream, got.h_n, got.c_n);
+    CHECK(same(&p, &expected, &got));
+    fl_stream_destroy(stream);
+    free_result(&expected);
+    free_result(&got);
+    free_problem(&p);
+}
+
+/* A watch that forks: the parent's call goes on, the child's can't, and its next call can. */
+static void test_fork_inside(void) {
+    problem p = make_problem(200, 1, 70, 129, 2, 1);
+    CHECK(fl_set_num_threads(2) == FL_OK);
+    result expected = run(&p), got = run(&p);
+    patience patience = {.n = 3, .forks = 1};
+    const pid_t parent = getpid();
+    const fl_status status = run_watched(&p, &got, &patience);
+    if (getpid() != parent) {
+        patience.forks = 0;
+        const int is_alone = status == FL_OK; /* one processor, so no pool */
+        _exit((is_alone || status == FL_ERROR_CANCELLED) &&
+                      run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got)
+                  ? 0
+                  : 1);
+    }
+    int code = -1;
+    CHECK(status == FL_OK && same(&p, &expected, &got));
+    CHECK(patience.child > 0 && waitpid(patience.child, &code, 0) == patience.child);
+    CHECK(WIFEXITED(code) && WEXITSTATUS(code) == 0);
+    free_result(&expected);
+    free_result(&got);
+    free_problem(&p);
+}
+
 int main(void) {
     CHECK(fl_get_num_threads() >= 1);
     CHECK(fl_set_num_threads(0) == FL_ERROR_ARGUMENT);
@@ -163,5 +319,11 @@ int main(void) {
     test_bits();
     test_many_callers();
     test_fork();
+    test_cancelled();
+    test_cancelled_backward(300, 1, 70, 257, 1);
+    test_cancelled_backward(200, 16, 30, 67, 2);
+    test_cancelled_backward(100, 5, 900, 40, 1);
+    test_cancelled_push();
+    test_fork_inside();
     return checks_report();
 }

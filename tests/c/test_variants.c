@@ -255,11 +255,11 @@ static void forward(const problem *p, const fl_model *model, int masked, int wit
     if (tape)
         CHECK(fl_record(model, p->T, p->B, p->given, in[X], p->step * I, p->row * I, in[H_0],
                         in[C_0], masked ? &masks : NULL, y, p->step * out, p->row * out,
-                        r->arrays[H_N], r->arrays[C_N], tape) == FL_OK);
+                        r->arrays[H_N], r->arrays[C_N], tape, NULL) == FL_OK);
     else
         CHECK(fl_forward(model, p->T, p->B, p->given, in[X], p->step * I, p->row * I, in[H_0],
-                         in[C_0], y, p->step * out, p->row * out, r->arrays[H_N],
-                         r->arrays[C_N]) == FL_OK);
+                         in[C_0], y, p->step * out, p->row * out, r->arrays[H_N], r->arrays[C_N],
+                         NULL) == FL_OK);
 }
 
 static char *tape_of(const problem *p, const fl_model *model, size_t *bytes) {
@@ -284,7 +284,7 @@ static void backward(const problem *p, const fl_model *model, const char *tape,
     CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, p->given, in[X], p->step * I, p->row * I,
                       in[H_0], in[C_0], &masks, tape, in[DY], p->step * out, p->row * out, in[DH_N],
                       in[DC_N], start != NULL, to[DX], p->step * I, p->row * I, to[DH_0], to[DC_0],
-                      to[DPARAMETERS]) == FL_OK);
+                      to[DPARAMETERS], NULL) == FL_OK);
 }
 
 /* Records and goes back. */
@@ -353,7 +353,8 @@ static void check_streams(const problem *p, const char *isa) {
             char *y_t = y + (size_t)t * y_step;
             if (piece == 0) fl_stream_step(stream, x_t, y_t);
             else
-                CHECK(fl_stream_push(stream, n, x_t, p->B * I, I, y_t, p->B * p->P, p->P) == FL_OK);
+                CHECK(fl_stream_push(stream, n, x_t, p->B * I, I, y_t, p->B * p->P, p->P, NULL) ==
+                      FL_OK);
         }
         fl_stream_get_state(stream, h, c);
         CHECK(memcmp(y, whole.arrays[Y], p->bytes[Y]) == 0);
@@ -686,24 +687,24 @@ static void test_call_errors(void) {
         CHECK(fl_tape_bytes(model, 2, 2, NULL, &bytes) == FL_OK && bytes <= sizeof got.tape);
         memset(&got, 0x5a, sizeof got);
         CHECK(fl_record(model, 2, 2, NULL, numbers, 4, 2, NULL, NULL, &calls[i].masks, got.y, 2 * P,
-                        P, got.h, got.c, got.tape) == calls[i].status);
+                        P, got.h, got.c, got.tape, NULL) == calls[i].status);
         CHECK((calls[i].status == FL_OK) == !is_untouched(&got));
         if (calls[i].status != FL_OK) memset(got.tape, 0, sizeof got.tape);
         outputs kept = got;
         memset(kept.dx, 0x5a, sizeof kept.dx);
         CHECK(fl_backward(model, parameters, 2, 2, NULL, numbers, 4, 2, NULL, NULL, &calls[i].masks,
                           got.tape, NULL, 0, 0, NULL, NULL, 0, got.dx, 4, 2, got.dh, got.dc,
-                          got.dparameters) == calls[i].status);
+                          got.dparameters, NULL) == calls[i].status);
         CHECK((calls[i].status != FL_OK) == (memcmp(&kept, &got, sizeof got) == 0));
 
         memset(&got, 0x5a, sizeof got);
-        CHECK(fl_forward(model, 1, many, NULL, numbers, 0, 0, NULL, NULL, NULL, 0, 0, got.h,
-                         got.c) != FL_OK);
+        CHECK(fl_forward(model, 1, many, NULL, numbers, 0, 0, NULL, NULL, NULL, 0, 0, got.h, got.c,
+                         NULL) != FL_OK);
         CHECK(fl_record(model, PTRDIFF_MAX / 8, 1, NULL, numbers, 0, 0, NULL, NULL, NULL, got.y, 0,
-                        0, got.h, got.c, got.tape) == FL_ERROR_OVERFLOW);
+                        0, got.h, got.c, got.tape, NULL) == FL_ERROR_OVERFLOW);
         CHECK(fl_backward(model, parameters, 1, many / 8, NULL, numbers, 0, 0, NULL, NULL, NULL,
                           parameters, NULL, 0, 0, NULL, NULL, 0, got.dx, 0, 0, got.dh, got.dc,
-                          got.dparameters) != FL_OK);
+                          got.dparameters, NULL) != FL_OK);
         CHECK(is_untouched(&got));
         CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 8, 1, NULL, &bytes) == FL_ERROR_OVERFLOW);
         fl_stream *stream = (fl_stream *)(void *)&got;
