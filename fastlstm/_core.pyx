@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+# cython: freethreading_compatible=True
 """The bridge to the C core: buffers in, one C call with the GIL released, buffers out.
 
 Everything a caller hands in is checked here once more (dtype, dimensions, sizes, contiguity,
@@ -19,6 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_Occurred
 from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strcmp
 
 import threading
@@ -699,6 +701,26 @@ cdef extern from "Python.h":
     void PyErr_Clear() noexcept
 
 
+cdef extern from *:
+    """
+    /* Whose turn it is with a stream. With the interpreter's lock a plain flag will do: it is looked
+     * at and set under the lock. Without, as in free-threaded Python, threads race for it. */
+    #include "threads.h"
+    typedef struct { fl_atomic taken; } turn;
+    #ifdef Py_GIL_DISABLED
+    static inline int turn_take(turn *t) { return fl_atomic_swap(&t->taken, 1) == 0; }
+    static inline void turn_end(turn *t) { fl_atomic_store(&t->taken, 0); }
+    #else
+    static inline int turn_take(turn *t) { return t->taken ? 0 : (t->taken = 1); }
+    static inline void turn_end(turn *t) { t->taken = 0; }
+    #endif
+    """
+    ctypedef struct turn:
+        pass
+    bint turn_take(turn *) noexcept
+    void turn_end(turn *) noexcept
+
+
 @cython.no_gc_clear  # the model must outlive the C stream, in reference cycles too
 cdef class StreamBase:
     """What :class:`fastlstm.Stream` is made of; the part that runs at every step.
@@ -723,10 +745,10 @@ cdef class StreamBase:
     cdef Py_ssize_t itemsize, x_bytes, y_bytes
     cdef char format_char
     cdef double step_flops
-    cdef bint busy  # a call that has released the interpreter's lock is under way
+    cdef turn turn  # of the call that is under way
     cdef _Buffer own
     cdef object own_batch, own_single, array_type
-    cdef bytes x_copy
+    cdef char *x_copy  # (B, I), or NULL until it is needed
 
     def __cinit__(self, Model model not None, ptrdiff_t batch_size, bint batch_first, y):
         _raise_status(fl_stream_create(model.model, batch_size, &self.stream))
@@ -745,11 +767,11 @@ cdef class StreamBase:
         cdef object row = batch_size * self.itemsize  # a Python int: OverflowError, no wraparound
         self.y_bytes = row * model.output_size
         self.x_bytes = row * model.input_size
-        self.x_copy = None
         self.step_flops = model.row_flops * batch_size
 
     def __dealloc__(self):
         fl_stream_destroy(self.stream)
+        free(self.x_copy)
 
     def __reduce__(self):
         raise TypeError(
@@ -871,17 +893,22 @@ cdef class StreamBase:
         cdef char *y_start
         cdef int out_ndim
         if out is None:
-            if self.busy:
+            if not turn_take(&self.turn):
                 PyBuffer_Release(&x)
                 raise _in_use()
             y_start = <char *> self.own.view.buf
             if x_start < y_start + self.y_bytes and y_start < x_start + self.x_bytes:
                 # The last result, or a part of it, is the next input.
-                if self.x_copy is None:
-                    self.x_copy = bytes(self.x_bytes)
-                memcpy(PyBytes_AS_STRING(self.x_copy), x_start, self.x_bytes)
-                x_start = PyBytes_AS_STRING(self.x_copy)
+                if self.x_copy == NULL:
+                    self.x_copy = <char *> malloc(self.x_bytes)
+                if self.x_copy == NULL:
+                    turn_end(&self.turn)
+                    PyBuffer_Release(&x)
+                    raise MemoryError("out of memory")
+                memcpy(self.x_copy, x_start, self.x_bytes)
+                x_start = self.x_copy
             self.run(x_start, y_start)
+            turn_end(&self.turn)
             PyBuffer_Release(&x)
             return self.own_batch if ndim == 2 else self.own_single
 
@@ -892,12 +919,9 @@ cdef class StreamBase:
             out_ndim != ndim
             or type(out) is not self.array_type
             or (x_start < y_start + self.y_bytes and y_start < x_start + self.x_bytes)
-            or self.busy
         ):
             try:
                 self._convert(x_t, out)  # tells what is wrong with out
-                if self.busy:
-                    raise _in_use()
                 if out_ndim != ndim:
                     raise ValueError("out: its memory can't be written")
             except:
@@ -905,20 +929,23 @@ cdef class StreamBase:
                 if out_ndim:
                     PyBuffer_Release(&y)
                 raise
+        if not turn_take(&self.turn):
+            PyBuffer_Release(&y)
+            PyBuffer_Release(&x)
+            raise _in_use()
         self.run(x_start, y_start)
+        turn_end(&self.turn)
         PyBuffer_Release(&y)
         PyBuffer_Release(&x)
         return out
 
     cdef void run(self, const void *x_t, void *y_t) noexcept:
-        """One step, nothing checked."""
+        """One step, nothing checked, by whose turn it is."""
         if self.step_flops < _LONG:
             fl_stream_step(self.stream, x_t, y_t)
             return
-        self.busy = True
         with nogil:
             fl_stream_step(self.stream, x_t, y_t)
-        self.busy = False
 
     def _convert(self, x_t, out):
         """Return x_t as an array that can be read in place; raise what is wrong with x_t or out."""
@@ -945,20 +972,18 @@ cdef class StreamBase:
         cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(1 - time_axis)
         cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(1 - time_axis)
         cdef fl_status status
-        self.check_free()
         cdef fl_watch own_watch
         cdef double last
-        cdef fl_watch *watch
+        cdef fl_watch *watch = _watch_for(T * self.step_flops, &own_watch, &last)
+        self.take_turn()
         if T * self.step_flops < _LONG:
             status = fl_stream_push(
                 self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, NULL)
         else:
-            watch = _watch_for(T * self.step_flops, &own_watch, &last)
-            self.busy = True
             with nogil:
                 status = fl_stream_push(
                     self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, watch)
-            self.busy = False
+        turn_end(&self.turn)
         _raise_status(status)
 
     def _reset(self, bytes mask):
@@ -966,22 +991,25 @@ cdef class StreamBase:
         if mask is not None and len(mask) != self.batch_size:
             raise ValueError(f"mask of {len(mask)} bytes, expected {self.batch_size}")
         cdef const char *chosen = NULL if mask is None else PyBytes_AS_STRING(mask)
-        self.check_free()
+        self.take_turn()
         fl_stream_reset(self.stream, <const unsigned char *> chosen)
+        turn_end(&self.turn)
 
     def _get_state(self, h, c):
         """Copy the state to h (L, B, P) and c (L, B, H), contiguous."""
         cdef _Buffer h_ = self.state_buffer(h, self.model.output_size, True)
         cdef _Buffer c_ = self.state_buffer(c, self.model.hidden_size, True)
-        self.check_free()
+        self.take_turn()
         fl_stream_get_state(self.stream, h_.view.buf, c_.view.buf)
+        turn_end(&self.turn)
 
     def _set_state(self, h, c):
         """Copy the state from h (L, B, P) and c (L, B, H), contiguous."""
         cdef _Buffer h_ = self.state_buffer(h, self.model.output_size, False)
         cdef _Buffer c_ = self.state_buffer(c, self.model.hidden_size, False)
-        self.check_free()
+        self.take_turn()
         fl_stream_set_state(self.stream, h_.view.buf, c_.view.buf)
+        turn_end(&self.turn)
 
     cdef _Buffer state_buffer(self, object array, ptrdiff_t width, bint writable):
         shape = (self.model.num_layers, self.batch_size, width)
@@ -989,8 +1017,8 @@ cdef class StreamBase:
         held.require_contiguous(0)
         return held
 
-    cdef int check_free(self) except -1:
-        if self.busy:
+    cdef int take_turn(self) except -1:
+        if not turn_take(&self.turn):
             raise _in_use()
         return 0
 

@@ -47,8 +47,9 @@ class Stream(_core.StreamBase):
 
     A stream belongs to one thread at a time; a layer has as many streams as one likes. A call that
     finds another thread in one of the same stream raises ``RuntimeError`` and changes nothing.
-    Only long calls can be found so: short ones keep the interpreter's lock, and run one after the
-    other in whatever order the threads come. Calls by :attr:`address` are not guarded.
+    In Python with the interpreter's lock only long calls can be found so: short ones keep the lock,
+    and run one after the other in whatever order the threads come. Calls by :attr:`address` are not
+    guarded.
 
     A stream can't be copied or pickled; its layer and its :attr:`state` can.
 

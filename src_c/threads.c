@@ -72,7 +72,7 @@ void fl_stop_ask(fl_stop *stop) {
 ptrdiff_t fl_slice(double work) {
     enum { MOST = 1 << 29 /* multiply-adds, 5 ms or so with AVX-512 */, LEAST = 24 };
     const double items = MOST / work;
-    return items > PTRDIFF_MAX / 2 ? PTRDIFF_MAX / 2 : items > LEAST ? (ptrdiff_t)items : LEAST;
+    return items > MOST ? MOST : items > LEAST ? (ptrdiff_t)items : LEAST;
 }
 
 int fl_barrier_wait(fl_barrier *barrier) {

@@ -24,6 +24,9 @@ static __forceinline void fl_atomic_store(fl_atomic *a, long value) {
 static __forceinline long fl_atomic_add(fl_atomic *a, long value) { /* returns the value before */
     return _InterlockedExchangeAdd(a, value);
 }
+static __forceinline long fl_atomic_swap(fl_atomic *a, long value) { /* returns the value before */
+    return _InterlockedExchange(a, value);
+}
 #else
 typedef long fl_atomic;
 static inline long fl_atomic_load(const fl_atomic *a) {
@@ -34,6 +37,9 @@ static inline void fl_atomic_store(fl_atomic *a, long value) {
 }
 static inline long fl_atomic_add(fl_atomic *a, long value) { /* returns the value before */
     return __atomic_fetch_add(a, value, __ATOMIC_ACQ_REL);
+}
+static inline long fl_atomic_swap(fl_atomic *a, long value) { /* returns the value before */
+    return __atomic_exchange_n(a, value, __ATOMIC_ACQ_REL);
 }
 #endif
 

@@ -609,6 +609,10 @@ def test_errors_leak_nothing() -> None:
     assert [sys.getrefcount(a) for a in arrays] == references
 
 
+#: Whether this Python has the interpreter's lock: not so free-threaded builds.
+HAS_LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
 def in_threads(count: int, work: Any) -> list[BaseException]:
     """Run work(i) in threads that start together; return what they raised."""
     barrier, raised = threading.Barrier(count), []
@@ -685,13 +689,22 @@ def test_two_threads_in_one_stream() -> None:
 def test_two_threads_with_short_steps() -> None:
     layer = LSTM(3, 5, seed=0)
     stream, x_t = layer.stream(), np.ones(3, np.float32)
+    taken, refused = [0] * 3, [0] * 3
 
     def work(i: int) -> None:
+        out = np.empty(5, np.float32)
         for _ in range(2000):
-            stream.step(x_t)
+            try:
+                stream.step(x_t, *[out][: i % 2])
+                taken[i] += 1
+            except RuntimeError:
+                refused[i] += 1
 
     assert not in_threads(3, work)
-    _, (h, c) = layer(np.broadcast_to(x_t, (6000, 3)))
+    assert sum(taken) + sum(refused) == 6000
+    if HAS_LOCK:  # the interpreter's, under which short steps come one after the other
+        assert sum(refused) == 0
+    _, (h, c) = layer(np.broadcast_to(x_t, (sum(taken), 3)))
     assert_state(stream, (h[:, None], c[:, None]))
 
 

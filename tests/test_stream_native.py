@@ -76,7 +76,7 @@ def test_numba_example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 CYTHON = """
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 from fastlstm._core cimport stream_handle, stream_step
 
 def run(object stream, const float[:, ::1] x, float[:, ::1] y):
