@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -35,13 +36,13 @@ def compiler() -> list[str]:
     return []
 
 
-def build(name: str, folder: Path) -> Path:
+def build(name: str, folder: Path, *flags: str) -> Path:
     command = compiler()
     if os.name == "nt" or not command:
         missing("a C compiler")
     sources = [*sorted((ROOT / "src_c").glob("*.c")), ROOT / "tests" / "c" / f"{name}.c"]
     program = folder / name
-    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-pthread", "-o", program]
+    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-pthread", *flags, "-o", program]
     subprocess.run([*command, *map(str, words)], check=True)
     return program
 
@@ -68,6 +69,18 @@ def test_c_variants(tmp_path: Path) -> None:
 
 def test_c_threads(tmp_path: Path) -> None:
     run(str(build("test_threads", tmp_path)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the linker has no --wrap")
+def test_c_faults(tmp_path: Path) -> None:
+    wrapped = ",".join(f"--wrap={name}" for name in ("malloc", "calloc", "free", "pthread_create"))
+    output = run(str(build("test_faults", tmp_path, f"-Wl,{wrapped}")))
+    assert int(output.split()[0]) > 200
+    assert "faults injected" in output
+
+
+def test_c_machine(tmp_path: Path) -> None:
+    run(str(build("test_machine", tmp_path)))
 
 
 def test_c_streams(tmp_path: Path) -> None:
