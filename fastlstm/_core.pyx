@@ -16,7 +16,6 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_Occurred
 from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
@@ -990,7 +989,7 @@ cdef class StreamBase:
         """Zero the states: of all sequences for None, else of those with a non-zero byte (B,)."""
         if mask is not None and len(mask) != self.batch_size:
             raise ValueError(f"mask of {len(mask)} bytes, expected {self.batch_size}")
-        cdef const char *chosen = NULL if mask is None else PyBytes_AS_STRING(mask)
+        cdef const char *chosen = NULL if mask is None else <const char *> mask
         self.take_turn()
         fl_stream_reset(self.stream, <const unsigned char *> chosen)
         turn_end(&self.turn)

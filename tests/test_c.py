@@ -11,8 +11,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from raw_golden_files import write_raw_golden_files
 
 from conftest import missing
+from fastlstm import _core
 
 ROOT = Path(__file__).parent.parent
 FLAGS = [
@@ -36,14 +38,23 @@ def compiler() -> list[str]:
     return []
 
 
-def build(name: str, folder: Path, *flags: str) -> Path:
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The library, compiled once for all programs."""
     command = compiler()
     if os.name == "nt" or not command:
         missing("a C compiler")
-    sources = [*sorted((ROOT / "src_c").glob("*.c")), ROOT / "tests" / "c" / f"{name}.c"]
+    folder = tmp_path_factory.mktemp("objects")
+    sources = sorted((ROOT / "src_c").glob("*.c"))
+    subprocess.run([*command, *FLAGS, "-c", *map(str, sources)], cwd=folder, check=True)
+    return sorted(folder.glob("*.o"))
+
+
+def build(name: str, objects: list[Path], folder: Path, *flags: str) -> Path:
     program = folder / name
-    words = [*FLAGS, "-I", ROOT / "src_c", *sources, "-lm", "-pthread", *flags, "-o", program]
-    subprocess.run([*command, *map(str, words)], check=True)
+    source = ROOT / "tests" / "c" / f"{name}.c"
+    words = [*FLAGS, "-I", ROOT / "src_c", source, *objects, "-lm", "-pthread"]
+    subprocess.run([*compiler(), *map(str, words), *flags, "-o", str(program)], check=True)
     return program
 
 
@@ -55,41 +66,53 @@ def run(*command: str) -> str:
     return ran.stdout
 
 
-def test_c_api(tmp_path: Path) -> None:
-    run(str(build("test_capi", tmp_path)))
+def test_c_api(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_capi", objects, tmp_path)))
 
 
-def test_c_backward(tmp_path: Path) -> None:
-    run(str(build("test_backward", tmp_path)))
+def test_c_backward(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_backward", objects, tmp_path)))
 
 
-def test_c_variants(tmp_path: Path) -> None:
-    run(str(build("test_variants", tmp_path)))
+def test_c_variants(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_variants", objects, tmp_path)))
 
 
-def test_c_threads(tmp_path: Path) -> None:
-    run(str(build("test_threads", tmp_path)))
+def test_c_threads(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_threads", objects, tmp_path)))
+
+
+def test_c_stress(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("stress", objects, tmp_path)), "1")
+
+
+def test_c_golden_results(objects: list[Path], tmp_path: Path) -> None:
+    # The same files give the same bits on other processors: see .ci/run.
+    files = write_raw_golden_files(tmp_path)
+    assert len(files) == 2 * len(list((ROOT / "tests" / "golden").glob("T*.npz")))
+    output = run(str(build("test_golden", objects, tmp_path)), *map(str, files))
+    assert output.startswith(f"{len(files)} files on {' '.join(_core.available_isas())}\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the linker has no --wrap")
-def test_c_faults(tmp_path: Path) -> None:
+def test_c_faults(objects: list[Path], tmp_path: Path) -> None:
     wrapped = ",".join(f"--wrap={name}" for name in ("malloc", "calloc", "free", "pthread_create"))
-    output = run(str(build("test_faults", tmp_path, f"-Wl,{wrapped}")))
+    output = run(str(build("test_faults", objects, tmp_path, f"-Wl,{wrapped}")))
     assert int(output.split()[0]) > 200
     assert "faults injected" in output
 
 
-def test_c_machine(tmp_path: Path) -> None:
-    run(str(build("test_machine", tmp_path)))
+def test_c_machine(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_machine", objects, tmp_path)))
 
 
-def test_c_streams(tmp_path: Path) -> None:
-    run(str(build("test_stream", tmp_path)))
+def test_c_streams(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_stream", objects, tmp_path)))
 
 
 @pytest.fixture(scope="module")
-def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("test_activations", tmp_path_factory.mktemp("c"))
+def activations(objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("test_activations", objects, tmp_path_factory.mktemp("c"))
 
 
 def test_activations_over_a_sample_of_all_floats(isa: str, activations: Path) -> None:

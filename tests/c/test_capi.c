@@ -426,6 +426,9 @@ static void test_isas(void) {
     CHECK(count >= 1);
     CHECK(fl_isa_name(-1) == NULL && fl_isa_name(count) == NULL);
     CHECK(strcmp(fl_isa_name(count - 1), "scalar") == 0);
+    printf("instruction sets:");
+    for (int i = 0; i < count; i++) printf(" %s", fl_isa_name(i));
+    printf("\n");
     if (getenv("FASTLSTM_ISA") == NULL) CHECK(strcmp(fl_isa_default(), fl_isa_name(0)) == 0);
     else CHECK(strcmp(fl_isa_default(), getenv("FASTLSTM_ISA")) == 0);
     CHECK(fl_cache_size(0) == 0 && fl_cache_size(4) == 0);
@@ -433,7 +436,7 @@ static void test_isas(void) {
 }
 
 /* The caller's floating-point environment survives, and denormals are zero inside. */
-static void test_floating_point_environment(void) {
+static void test_floating_point_environment(int flushes) {
     const fl_config config = {1, 1, 1, 1, 0, FL_FLOAT32};
     const float parameters[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     float x = FLT_MIN / 4, y = 7, h = FLT_MIN / 8, c = FLT_MIN / 2;
@@ -445,20 +448,22 @@ static void test_floating_point_environment(void) {
     const fl_fp_state after = fl_fp_enter();
     fl_fp_leave(after);
     CHECK(memcmp(&outer, &after, sizeof outer) == 0);
-    if (FL_X86 || FL_ARM64) CHECK(y == 0 && c == 0);
+    if (flushes) CHECK(y == 0 && c == 0);
     volatile float denormal = FLT_MIN;
     denormal /= 2;
     CHECK(denormal > 0); /* still there outside */
     fl_model_destroy(model);
 }
 
-int main(void) {
+/* With an argument: on an emulator that flushes no denormals, as Valgrind. */
+int main(int count, char **arguments) {
+    (void)arguments;
     test_isas();
     test_errors();
     test_results();
     test_strides();
     test_reverse();
-    test_floating_point_environment();
+    test_floating_point_environment((FL_X86 || FL_ARM64) && count == 1);
     printf("hash of all results: %016llx\n", (unsigned long long)results_hash);
     return checks_report();
 }
