@@ -39,7 +39,8 @@ int fl_starts_are_valid(const ptrdiff_t *starts, ptrdiff_t T, ptrdiff_t B) {
 
 ptrdiff_t fl_first_sequence(fl_ragged ragged, ptrdiff_t T, ptrdiff_t B, ptrdiff_t index,
                             ptrdiff_t count) {
-    if (ragged.starts == NULL || index == count) return B * index / count;
+    if (ragged.starts == NULL || index == count) /* B * index / count, without overflow */
+        return B / count * index + B % count * index / count;
     ptrdiff_t low = 0, high = B; /* the fewest sequences that have the share of all before */
     while (low < high) {
         const ptrdiff_t middle = low + (high - low) / 2;

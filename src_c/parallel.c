@@ -145,7 +145,8 @@ static void copy_state(void *to, const void *from, size_t bytes) {
 
 static fl_stack stack_of(const void *data, ptrdiff_t T, ptrdiff_t B, ptrdiff_t width,
                          const ptrdiff_t *starts) {
-    const fl_rows rows = {(char *)(uintptr_t)data, B * width, width, starts, 0};
+    const ptrdiff_t stride_t = starts ? 0 : B * width; /* packed rows are found by their starts */
+    const fl_rows rows = {(char *)(uintptr_t)data, stride_t, width, starts, 0};
     return (fl_stack){rows, (starts ? starts[T] : T * B) * width};
 }
 
@@ -157,6 +158,8 @@ fl_status fl_set_masks(const fl_model *model, const fl_masks *masks, fl_span *sp
     const int zones_out_h = config->zoneout_h > 0, zones_out_c = config->zoneout_c > 0;
     if ((masks->zoneout_h && !zones_out_h) || (masks->zoneout_c && !zones_out_c))
         return FL_ERROR_ARGUMENT;
+    size_t widest; /* a row of all sequences: without steps no tape has bounded B */
+    if (!fl_multiply_sizes((size_t)B, 2 * (size_t)H, &widest)) return FL_ERROR_OVERFLOW;
     span->recurrent = stack_of(masks->recurrent, 1, B, P, NULL);
     span->recurrent.rows.stride_t = 0; /* the same at every step */
     span->between = stack_of(masks->between, T, B, config->num_directions * P, starts);
