@@ -110,7 +110,7 @@ static int right(const problem *p, const results *r, int first, int last) {
     return 1;
 }
 
-/* Strides of x or y, whose rows are `width` reals; packed rows lie B_t after B_t. */
+/* fl_record or fl_forward of the whole problem. */
 static int run_forward(const problem *p, const fl_model *model, results *r, int recording) {
     const ptrdiff_t B = p->shape->B, I = p->shape->config.input_size;
     const ptrdiff_t width = p->P * p->shape->config.num_directions;
