@@ -24,6 +24,7 @@ from libc.string cimport memcpy, strcmp
 
 import threading
 
+from fastlstm.arguments import shown
 from fastlstm.variants import ACTIVATIONS
 
 
@@ -178,7 +179,7 @@ cdef object _isa_error(str argument, object value=None):
     if value is None:
         value = os.environ.get("FASTLSTM_ISA")
     return ValueError(
-        f"{argument}: {value!r} is not an instruction set of this machine; "
+        f"{argument}: {shown(value)} is not an instruction set of this machine; "
         f"it has {', '.join(available_isas())}"
     )
 
@@ -289,7 +290,7 @@ cdef class _Buffer:
             if self.view.shape[i] != shape[i]:
                 raise ValueError(f"buffer of size {self.view.shape[i]} in dimension {i}, "
                                  f"expected {shape[i]}")
-        if <size_t> self.view.buf % <size_t> self.view.itemsize != 0:
+        if self.view.len > 0 and <size_t> self.view.buf % <size_t> self.view.itemsize != 0:
             raise ValueError("buffer is not aligned")
 
     def __dealloc__(self):
@@ -921,6 +922,11 @@ cdef class StreamBase:
         ):
             try:
                 self._convert(x_t, out)  # tells what is wrong with out
+                if out_ndim == 0:  # as where it spells out its byte order
+                    out_ndim = self.take(
+                        self._native(out), &y,
+                        self.model.output_size, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
+                    y_start = <char *> y.buf if out_ndim else NULL
                 if out_ndim != ndim:
                     raise ValueError("out: its memory can't be written")
             except:
@@ -949,6 +955,10 @@ cdef class StreamBase:
     def _convert(self, x_t, out):
         """Return x_t as an array that can be read in place; raise what is wrong with x_t or out."""
         raise ValueError("x_t: not a contiguous array of the stream's dtype and shape")
+
+    def _native(self, out):
+        """Return ``out`` as an array of the core's, sharing its memory."""
+        return out
 
     def _push(self, x, y):
         """Run T steps.

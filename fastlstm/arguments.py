@@ -21,6 +21,18 @@ RealArray: TypeAlias = npt.NDArray[np.floating[Any]]
 #: The precisions that the kernels have.
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
+#: The most characters of a wrong value that an error repeats.
+_SHOWN = 200
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a wrong value for its error: of any value, and never long."""
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses to write integers of more than 4300 digits, for one
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
+
 
 def as_size(name: str, value: Any, largest: int = sys.maxsize, smallest: int = 1) -> int:
     """Return value as a size from smallest to largest.
@@ -34,22 +46,22 @@ def as_size(name: str, value: Any, largest: int = sys.maxsize, smallest: int = 1
     """
     expected = f"expected an integer from {smallest} to {largest}"
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: got {value!r}, {expected}")
+        raise TypeError(f"{name}: got {shown(value)}, {expected}")
     try:
         size = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name}: got {value!r} of type {type(value).__name__}, {expected}"
+            f"{name}: got {shown(value)} of type {type(value).__name__}, {expected}"
         ) from None
     if not smallest <= size <= largest:
-        raise ValueError(f"{name}: got {size}, {expected}")
+        raise ValueError(f"{name}: got {shown(size)}, {expected}")
     return size
 
 
 def as_flag(name: str, value: Any) -> bool:
     """Return value as a bool; TypeError if it is anything else."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: got {value!r}, expected True or False")
+        raise TypeError(f"{name}: got {shown(value)}, expected True or False")
     return bool(value)
 
 
@@ -66,10 +78,10 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
     expected = "expected float32 or float64"
     try:
         dtype: np.dtype[Any] = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError):
-        raise TypeError(f"{name}: got {value!r}, {expected}") from None
+    except Exception:  # of many types, warnings that are errors among them
+        raise TypeError(f"{name}: got {shown(value)}, {expected}") from None
     if value is None or dtype not in DTYPES:
-        raise ValueError(f"{name}: got {value!r}, {expected}")
+        raise ValueError(f"{name}: got {shown(value)}, {expected}")
     return dtype
 
 
@@ -97,26 +109,40 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
     """
     if type(value) is np.ndarray and value.dtype == dtype and value.dtype.byteorder == "=":
         return value
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: got a masked array, expected one without a mask (see .filled())")
-    try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            array = np.from_dlpack(value)
-        else:
-            array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: cannot be made an array: {error}") from error
-    except Exception as error:
-        raise TypeError(f"{name}: cannot be made an array: {error}") from error
+    array = as_array(name, value)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name}: got values of dtype {array.dtype} ({type(value).__name__}), "
             "expected real numbers"
         )
+    if array.size * dtype.itemsize > sys.maxsize:  # it may be a broadcast one
+        raise ValueError(f"{name}: got shape {array.shape}, more than memory can address")
     with np.errstate(all="ignore"):
         converted: RealArray = array.astype(dtype, copy=False)
     # A native order that is spelled out, "<f4" by newbyteorder, is equal and no format of the core.
     return converted if converted.dtype.byteorder == "=" else converted.view(dtype)
+
+
+def as_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return value as an array of whatever dtype it has.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`as_real_array`, but for the dtype.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, expected one without a mask (see .filled())")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except MemoryError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be made an array: {error}") from error
+    except Exception as error:
+        raise TypeError(f"{name}: cannot be made an array: {error}") from error
 
 
 def with_contiguous_rows(array: RealArray) -> RealArray:
@@ -135,6 +161,17 @@ def with_contiguous_rows(array: RealArray) -> RealArray:
     return array if lies_well else np.array(array, order="C")
 
 
+def as_native(array: RealArray, dtype: np.dtype[Any]) -> RealArray:
+    """Return an array of dtype as the core takes it: itself, or a view.
+
+    A view where it is of a subclass, which may have ideas of its own about axes, or spells out the
+    native byte order.
+    """
+    if type(array) is np.ndarray and array.dtype.byteorder == "=":
+        return array
+    return np.asarray(array).view(dtype)
+
+
 def as_finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     """Return value as a float that is finite in dtype.
 
@@ -146,15 +183,15 @@ def as_finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
         If it is NaN, infinite or too large for dtype.
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.number):
-        raise TypeError(f"{name}: got {value!r}, expected a number")
+        raise TypeError(f"{name}: got {shown(value)}, expected a number")
     if isinstance(value, np.complexfloating):
-        raise TypeError(f"{name}: got {value!r}, expected a real number")
+        raise TypeError(f"{name}: got {shown(value)}, expected a real number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not abs(number) <= float(np.finfo(dtype).max):
-        raise ValueError(f"{name}: got {value!r}, expected a finite number")
+        raise ValueError(f"{name}: got {shown(value)}, expected a finite number")
     return number
 
 
@@ -197,7 +234,7 @@ def check_out(
     ValueError
         If its shape or layout is wrong, it is read-only, or it overlaps an input.
     """
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a NumPy array")
     if value.dtype != dtype:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected {dtype}")

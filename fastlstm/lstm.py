@@ -17,16 +17,18 @@ from fastlstm.arguments import (
     as_batch,
     as_finite,
     as_flag,
+    as_native,
     as_precision,
     as_real_array,
     as_size,
     as_state,
     check_out,
+    shown,
     with_contiguous_rows,
 )
 from fastlstm.dropout import NOTHING_DRAWN, Drawn, draw, is_random
 from fastlstm.merge import Merged, as_merge_mode, merge, merged_shape
-from fastlstm.parameters import Architecture, initialise, join, parameter_count, split
+from fastlstm.parameters import MAX_LAYERS, Architecture, initialise, join, parameter_count, split
 from fastlstm.ragged import Ragged, as_ragged
 from fastlstm.stream import Stream
 from fastlstm.tape import Inputs, Recording, Tape
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
 
 #: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
 State: TypeAlias = tuple[RealArray, RealArray]
-
-#: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
-MAX_LAYERS = 1000
 
 
 class _Weights(NamedTuple):
@@ -251,7 +250,7 @@ class _Recurrent:
         if out is not None:
             self._check_out(out, y_shape, x, rows, state, (h_0, c_0))
         y = np.empty(y_shape, self.dtype) if out is None else out
-        y_k = y if y.dtype.byteorder == "=" else y.view(self.dtype)
+        y_k = y if out is None else as_native(out, self.dtype)
         h_n = np.empty(h_shape, self.dtype)
         c_n = np.empty(c_shape, self.dtype)
         self._weights.model.forward(
@@ -297,9 +296,9 @@ class _Recurrent:
         Raises
         ------
         TypeError, ValueError
-            As a call.
+            As a call. The generator is then as it was.
         MemoryError
-            If the tape doesn't fit.
+            If the tape doesn't fit. Likewise.
 
         Notes
         -----
@@ -319,7 +318,13 @@ class _Recurrent:
         (20, 5)
         """
         generator = self._as_training_generator(rng)
-        y, states, tape = self._run(x, state, lengths, offsets, resets, None, (generator,))
+        before: Any = None if generator is None else generator.bit_generator.state
+        try:
+            y, states, tape = self._run(x, state, lengths, offsets, resets, None, (generator,))
+        except BaseException:
+            if generator is not None:
+                generator.bit_generator.state = before
+            raise
         assert tape is not None
         return y, states, tape
 
@@ -364,7 +369,7 @@ class _Recurrent:
             if self.return_sequences:
                 both = out if self.merge_mode == "concat" else None
                 both = np.empty(both_shape, self.dtype) if both is None else both
-                y_k = as_batch(both.view(self.dtype), batched)
+                y_k = as_batch(as_native(both, self.dtype), batched)
             T, S = x_k.shape[1::-1] if batch_first else x_k.shape[:2]
         else:
             x_k, batch_first, starts = layout.pack(rows, self.input_size), False, layout.starts
@@ -376,7 +381,6 @@ class _Recurrent:
         c_n = np.empty((h_shape[0], S, self.hidden_size), self.dtype)
         drawn, records = NOTHING_DRAWN, None
         if recording is not None:
-            _check_total("x", (max(T, 1), 6, *c_n.shape), self.dtype)
             (generator,) = recording
             if generator is not None:
                 drawn = self._draw(generator, layout, T, S)
@@ -384,7 +388,7 @@ class _Recurrent:
                 with np.errstate(all="ignore"):
                     vector = np.where(drawn.weights == 0, 0, vector * drawn.weights)
                 model = self._packed(vector, self.isa)
-            records = np.empty(model.tape_size(T, S, starts), self.dtype)
+            records = np.empty(_tape_size(model, T, S, starts), self.dtype)
         model.forward(x_k, h_k, c_k, y_k, h_n, c_n, batch_first, records, starts, drawn.masks)
 
         if layout is not None:
@@ -765,15 +769,32 @@ def _copy(array: RealArray | None) -> RealArray | None:
 
 
 def _as_generator(name: str, seed: Any) -> np.random.Generator:
+    # NumPy takes True for 1, and nothing for a seed of its own.
+    is_nothing = isinstance(seed, list | tuple) and not seed
+    is_nothing |= isinstance(seed, np.ndarray) and seed.size == 0
+    if isinstance(seed, bool | np.bool_) or is_nothing:
+        raise TypeError(f"{name}: got {shown(seed)}, expected an integer or a generator")
     try:
         return np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: got {seed!r}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: got {shown(seed)}: {error}") from None
+    except Exception as error:
+        raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
 
 
 def _as_proj_size(value: Any, hidden_size: int) -> int:
     """Return P, 0 for none; ValueError unless it is less than H."""
     return as_size("proj_size", value, hidden_size - 1, smallest=0)
+
+
+def _tape_size(model: _core.Model, T: int, S: int, starts: Any) -> int:
+    """Return how many numbers a tape has; ValueError when they could not be addressed."""
+    try:
+        return model.tape_size(T, S, starts)
+    except OverflowError:
+        raise ValueError(
+            f"x: makes a tape of {T} steps of {S} sequences, more than memory can address"
+        ) from None
 
 
 def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

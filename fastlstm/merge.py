@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_real_array
+from fastlstm.arguments import RealArray, as_real_array, shown
 
 #: What a call returns as y: one array, or one for each direction.
 Merged: TypeAlias = RealArray | tuple[RealArray, RealArray]
@@ -27,9 +27,11 @@ def as_merge_mode(value: Any, num_directions: int) -> str | None:
     """
     if not (value is None or (isinstance(value, str) and value in MERGE_MODES)):
         expected = ", ".join(map(repr, MERGE_MODES))
-        raise ValueError(f"merge_mode: got {value!r}, expected one of {expected}")
+        raise ValueError(f"merge_mode: got {shown(value)}, expected one of {expected}")
     if num_directions == 1 and value != "concat":
-        raise ValueError(f"merge_mode: got {value!r}, but only a BiLSTM has directions to merge")
+        raise ValueError(
+            f"merge_mode: got {shown(value)}, but only a BiLSTM has directions to merge"
+        )
     return None if value is None else str(value)
 
 

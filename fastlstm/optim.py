@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm.arguments import DTYPES, RealArray, as_finite, as_flag
+from fastlstm.arguments import DTYPES, RealArray, as_finite, as_flag, shown
 
 __all__ = ["SGD", "Adam", "AdamW", "clip_grad_norm"]
 
@@ -120,14 +120,14 @@ class _Optimizer:
             raise ValueError(f"state: missing {', '.join(missing)}")
         for name, value in self._fixed.items():
             if given[name] is not value:
-                raise ValueError(f"state: {name} is {given[name]!r}, expected {value}")
+                raise ValueError(f"state: {name} is {shown(given[name])}, expected {value}")
         try:
             loaded = type(self)(**{name: given[name] for name in self._options()})
         except (TypeError, ValueError) as error:
             raise type(error)(f"state: {error}") from None
         loaded._steps = given["step"]
         if type(loaded._steps) is not int or not 0 <= loaded._steps <= sys.maxsize:
-            raise ValueError(f"state: step is {loaded._steps!r}, expected an integer from 0")
+            raise ValueError(f"state: step is {shown(loaded._steps)}, expected an integer from 0")
         names = loaded._moment_names() if loaded._steps else []
         if (got := given.keys() - required) != set(names):
             raise ValueError(f"state: got moments {sorted(map(str, got))}, expected {names}")
@@ -414,7 +414,7 @@ def _finite(name: str, value: Any) -> float:
 def _non_negative(name: str, value: Any) -> float:
     number = _finite(name, value)
     if number < 0:
-        raise ValueError(f"{name}: got {value!r}, expected 0 or more")
+        raise ValueError(f"{name}: got {shown(value)}, expected 0 or more")
     return number
 
 
@@ -422,12 +422,12 @@ def _betas(name: str, value: Any) -> tuple[float, float]:
     expected = "expected two numbers from 0 to below 1"
     is_list = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
     if not is_list:
-        raise TypeError(f"{name}: got {value!r}, {expected}")
+        raise TypeError(f"{name}: got {shown(value)}, {expected}")
     if len(value) != 2:
-        raise ValueError(f"{name}: got {value!r}, {expected}")
+        raise ValueError(f"{name}: got {shown(value)}, {expected}")
     beta1, beta2 = (_finite(f"{name}[{k}]", value[k]) for k in range(2))
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-        raise ValueError(f"{name}: got {value!r}, {expected}")
+        raise ValueError(f"{name}: got {shown(value)}, {expected}")
     return beta1, beta2
 
 

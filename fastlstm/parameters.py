@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_real_array
+from fastlstm.arguments import RealArray, as_real_array, shown
+
+#: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
+MAX_LAYERS = 1000
 
 
 class Architecture(NamedTuple):
@@ -125,6 +128,10 @@ def initialise(
     return vector
 
 
+def _named(name: Any) -> str:
+    return name if isinstance(name, str) and len(name) <= 200 else shown(name)
+
+
 def join(
     argument: str, arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]
 ) -> RealArray:
@@ -142,7 +149,7 @@ def join(
     problems = []
     if missing := [name for name in shapes if name not in arrays]:
         problems.append(f"missing {', '.join(missing)}")
-    if unexpected := [str(name) for name in arrays if name not in shapes]:
+    if unexpected := [_named(name) for name in arrays if name not in shapes]:
         problems.append(f"unexpected {', '.join(unexpected)}")
 
     vector: RealArray = np.empty(parameter_count(sizes), dtype)

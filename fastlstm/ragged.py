@@ -6,14 +6,19 @@ sequence is one piece. To the kernels, pieces are sequences.
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.arguments import RealArray
+from fastlstm.arguments import RealArray, as_array
 
 Rows = npt.NDArray[np.intp]
+
+#: More numbers of rows than that can't be addressed, nor two arrays of them.
+_MOST = sys.maxsize // (2 * np.dtype(np.intp).itemsize)
 
 
 class Pieces(NamedTuple):
@@ -145,6 +150,8 @@ def as_ragged(
     """
     if lengths is not None and offsets is not None:
         raise ValueError("lengths, offsets: got both, expected one of them")
+    if math.prod(size or 1 for size in shape[:-1]) > _MOST:
+        raise ValueError(f"x: got shape {shape}, more steps than memory can address")
     step = 1
     if offsets is not None:
         if len(shape) != 2:
@@ -206,18 +213,18 @@ def _as_offsets(offsets: Any, rows: int) -> Rows:
     expected = f"expected numbers that rise from 0 to {rows}, one more than there are sequences"
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"offsets: got shape {array.shape}, {expected}")
-    if array[0] != 0 or array[-1] != rows or (array[1:] < array[:-1]).any():
+    if array[0] != 0 or array[-1] != rows:
         raise ValueError(f"offsets: got {array[0]} to {array[-1]}, {expected}")
+    if falls := np.flatnonzero(array[1:] < array[:-1]).tolist():
+        k = falls[0]
+        raise ValueError(f"offsets: got {array[k]}, then {array[k + 1]} at {k + 1}, {expected}")
     return array
 
 
 def _as_resets(resets: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    if isinstance(resets, np.ma.MaskedArray):
-        raise TypeError("resets: got a masked array, expected booleans")
-    try:
-        array: npt.NDArray[Any] = np.asarray(resets)
-    except Exception as error:
-        raise TypeError(f"resets: cannot be made an array: {error}") from error
+    array = as_array("resets", resets)
+    if array.size == 0 and isinstance(resets, list | tuple):
+        array = array.astype(np.bool_)  # NumPy takes an empty list for numbers
     if array.dtype != np.bool_:
         raise TypeError(f"resets: got values of dtype {array.dtype}, expected booleans")
     if array.shape != shape:
@@ -226,10 +233,9 @@ def _as_resets(resets: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _as_integers(name: str, value: Any) -> Rows:
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name}: cannot be made an array: {error}") from error
+    array = as_array(name, value)
+    if array.size > _MOST:
+        raise ValueError(f"{name}: got shape {array.shape}, more than memory can address")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: got values of dtype {array.dtype}, expected integers")
     if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.intp).max:

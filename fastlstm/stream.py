@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm.arguments import (
     RealArray,
+    as_array,
+    as_native,
     as_real_array,
     as_size,
     as_state,
@@ -117,12 +119,13 @@ class Stream(_core.StreamBase):
         else:
             check_out(out, y_shape, self.dtype, {"chunk": (chunk, rows)})
             y = out
+        y_k = as_native(y, self.dtype)
         if rows.ndim == 3:
-            self._push(rows, y)
+            self._push(rows, y_k)
         elif self.batch_first:
-            self._push(rows[np.newaxis], y[np.newaxis])
+            self._push(rows[np.newaxis], y_k[np.newaxis])
         else:
-            self._push(rows[:, np.newaxis], y[:, np.newaxis])
+            self._push(rows[:, np.newaxis], y_k[:, np.newaxis])
         return y
 
     def reset(self, mask: npt.ArrayLike | None = None) -> None:
@@ -196,6 +199,9 @@ class Stream(_core.StreamBase):
             check_out(out, y_shape, self.dtype, {"x_t": (x_t, rows)})
         return rows
 
+    def _native(self, out: RealArray) -> RealArray:
+        return as_native(out, self.dtype)
+
     def _as_chunk(self, chunk: npt.ArrayLike) -> RealArray:
         rows = as_real_array("chunk", chunk, self.dtype)
         B, I = self.batch_size, self.input_size
@@ -215,14 +221,7 @@ class Stream(_core.StreamBase):
 
     def _as_mask(self, mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         expected = f"expected ({self.batch_size},) booleans"
-        if isinstance(mask, np.ma.MaskedArray):
-            raise TypeError(f"mask: got a masked array, {expected}")
-        try:
-            array: npt.NDArray[Any] = np.asarray(mask)
-        except ValueError as error:
-            raise ValueError(f"mask: cannot be made an array: {error}") from error
-        except Exception as error:
-            raise TypeError(f"mask: cannot be made an array: {error}") from error
+        array = as_array("mask", mask)
         if array.dtype != np.bool_:
             raise TypeError(f"mask: got values of dtype {array.dtype}, {expected}")
         if array.shape != (self.batch_size,):

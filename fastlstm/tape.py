@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm.arguments import RealArray, as_flag, as_state, check_out
+from fastlstm.arguments import RealArray, as_flag, as_native, as_state, check_out, shown
 from fastlstm.arguments import with_contiguous_rows as as_rows
 from fastlstm.dropout import Drawn
 from fastlstm.merge import Merged, as_gradient, gradient_of_both
@@ -159,6 +159,12 @@ class Tape:
                 self._records = records
         return Gradients(**results)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__}: can't be copied or pickled; use it again with keep=True, or "
+            "record the call again"
+        )
+
     def __repr__(self) -> str:
         held = "used" if self._records is None else f"{self.nbytes} bytes"
         return f"Tape({held})"
@@ -189,7 +195,7 @@ def _backward(
     arrays: dict[str, RealArray | None] = dict.fromkeys(Gradients._fields)
     for name in wanted:
         target = given[name] if in_place and name in given else make(shapes[name], dtype)
-        arrays[name] = target.reshape(shapes[name])
+        arrays[name] = as_native(target, dtype).reshape(shapes[name])
     call.model.backward(
         call.parameters,
         inputs.x,
@@ -267,9 +273,9 @@ def _as_names(wrt: Iterable[str]) -> frozenset[str]:
     try:
         names = frozenset(wrt)
     except TypeError:
-        raise TypeError(f"wrt: got {wrt!r}, {expected}") from None
+        raise TypeError(f"wrt: got {shown(wrt)}, {expected}") from None
     if unknown := [name for name in names if name not in Gradients._fields]:
-        raise ValueError(f"wrt: got {', '.join(map(repr, unknown))}, {expected}")
+        raise ValueError(f"wrt: got {', '.join(map(shown, unknown))}, {expected}")
     if not names:
         raise ValueError(f"wrt: got no name, {expected}")
     return names

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_finite, as_flag
+from fastlstm.arguments import RealArray, as_finite, as_flag, shown
 
 #: Activations by name, in the order of the C core's ``fl_activation``. ``hard_sigmoid`` is that of
 #: ONNX and Keras 2, clip(0.2 x + 0.5, 0, 1).
@@ -122,7 +122,7 @@ def as_cell(dtype: np.dtype[Any], **options: Any) -> Cell:
     for name in ("gate_activation", "cell_activation", "output_activation"):
         if not (isinstance(options[name], str) and options[name] in ACTIVATIONS):
             raise ValueError(
-                f"{name}: got {options[name]!r}, expected one of {', '.join(ACTIVATIONS)}"
+                f"{name}: got {shown(options[name])}, expected one of {', '.join(ACTIVATIONS)}"
             )
         options[name] = str(options[name])
     for name in ("clip", "cell_clip"):
@@ -131,7 +131,7 @@ def as_cell(dtype: np.dtype[Any], **options: Any) -> Cell:
             continue
         options[name] = as_finite(name, bound, dtype)
         if not options[name] >= np.finfo(dtype).tiny:
-            raise ValueError(f"{name}: got {bound!r}, expected a positive number or None")
+            raise ValueError(f"{name}: got {shown(bound)}, expected a positive number or None")
     for name in ("zoneout_h", "zoneout_c"):
         options[name] = as_rate(name, options[name], dtype, 1.0)
     return Cell(**options)
@@ -147,5 +147,5 @@ def as_rate(name: str, value: Any, dtype: np.dtype[Any], largest: float | None =
     rate = as_finite(name, value, dtype)
     if rate < 0 or (rate >= 1 if largest is None else rate > largest):
         expected = "in [0, 1)" if largest is None else f"from 0 to {largest:g}"
-        raise ValueError(f"{name}: got {value!r}, expected a number {expected}")
+        raise ValueError(f"{name}: got {shown(value)}, expected a number {expected}")
     return rate if rate >= np.finfo(dtype).tiny else 0.0  # inside calls that counts as 0

@@ -144,6 +144,23 @@ def test_ragged_lists(layer: LSTM) -> None:
         layer([[1.0, 2.0, 3.0], [1.0, 2.0]])
 
 
+def test_array_likes_that_run_out_of_memory(layer: LSTM) -> None:
+    class Large:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        layer(Large())
+
+
+def test_nothing_at_an_odd_address(layer: LSTM) -> None:
+    """NumPy calls arrays without elements aligned wherever they are."""
+    nothing = np.zeros(9, np.uint8)[1:1].view(np.float32).reshape(0, 2, 3)
+    y, (h_n, _) = layer(nothing, out=np.zeros(9, np.uint8)[1:1].view(np.float32).reshape(0, 2, 5))
+    assert y.shape == (0, 2, 5)
+    assert h_n.shape == (2, 2, 5)
+
+
 class Breaks:
     """An array-like whose conversion fails, as a tensor on another device does."""
 

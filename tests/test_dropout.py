@@ -311,3 +311,24 @@ def test_dropout_between_layers_needs_two() -> None:
     assert not layer.drops
     layer.record(np.zeros((2, 1, 3), np.float32))
     assert LSTM(3, 5, 2, dropout=0.5).drops
+
+
+def test_a_failed_call_leaves_the_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LSTM(3, 5, 2, dropout=0.5, recurrent_dropout=0.5, seed=0)
+    rng = np.random.default_rng(1)
+    before = rng.bit_generator.state
+
+    def full(*sizes: Any) -> int:
+        assert rng.bit_generator.state != before  # numbers were drawn
+        raise MemoryError
+
+    monkeypatch.setattr("fastlstm.lstm._tape_size", full)
+    with pytest.raises(MemoryError):
+        layer.record(np.ones((4, 2, 3)), rng=rng)
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("rng", [True, [], np.zeros(0, int), np.False_])
+def test_seeds_that_say_nothing(rng: Any) -> None:
+    with pytest.raises(TypeError, match=r"^rng: got"):
+        LSTM(3, 5, zoneout_h=0.5).record(np.ones((4, 2, 3)), rng=rng)

@@ -237,3 +237,26 @@ def test_bad_offsets(offsets: Any) -> None:
 def test_lengths_need_a_batch() -> None:
     with pytest.raises(ValueError, match=r"lengths: got x of shape \(4, 3\), expected a batch"):
         LSTM(3, 5, seed=0)(np.ones((4, 3)), lengths=[4])
+
+
+def test_masked_lengths_are_refused() -> None:
+    layer = LSTM(3, 5, seed=0)
+    x = np.ones((4, 2, 3))
+    with pytest.raises(TypeError, match=r"^lengths: got a masked array"):
+        layer(x, lengths=np.ma.array([1, 2], mask=[0, 1]))
+    with pytest.raises(TypeError, match=r"^offsets: got a masked array"):
+        layer(x[:, 0], offsets=np.ma.array([0, 4], mask=[0, 1]))
+
+
+def test_no_resets_in_no_time() -> None:
+    layer = LSTM(3, 5, seed=0)
+    assert layer(np.ones((0, 3)), resets=[])[0].shape == (0, 5)
+    with pytest.raises(ValueError, match=r"^resets: got shape \(0,\), expected \(4,\)"):
+        layer(np.ones((4, 3)), resets=[])
+    with pytest.raises(TypeError, match=r"^resets: got values of dtype float64"):
+        layer(np.ones((0, 3)), resets=np.zeros(0))
+
+
+def test_offsets_name_where_they_fall() -> None:
+    with pytest.raises(ValueError, match=r"^offsets: got 3, then 2 at 2, expected"):
+        LSTM(3, 5, seed=0)(np.ones((4, 3)), offsets=[0, 3, 2, 4])

@@ -359,3 +359,45 @@ def test_bad_types_and_counts_name_the_argument() -> None:
         reference.forward(x, None, p, num_layers=0)
     with pytest.raises(ValueError, match=r"^num_directions: "):
         reference.forward(x, None, p, num_directions=3)
+
+
+def filled(value: float) -> dict[Any, np.ndarray]:
+    """Parameters of one layer, I = 2 and H = 3, all the same."""
+    return {n: np.full(s, value) for n, s in parameter_shapes(Architecture(2, 3, 1, 1, True))}
+
+
+def test_bad_lengths_and_resets_name_the_argument() -> None:
+    arrays = filled(0.0)
+    x = np.zeros((4, 2, 2))
+    bad: list[tuple[str, Any]] = [
+        *(("lengths", value) for value in ([[1], [2, 3]], [1.5, 1], "ab", np.ma.array([1, 2]))),
+        *(("lengths", value) for value in ([2**70, 1], [-1, 1], [1, 5], [1], object())),
+        *(("resets", value) for value in ([[1], [2, 3]], np.ma.zeros((4, 2), bool), 3, "x")),
+        *(("dtype", value) for value in ("no such", int, 3, object())),
+        *(("num_layers", value) for value in (0, 1001, 2**62, 10**5000, True)),
+    ]
+    for name, value in bad:
+        for run in (
+            lambda **options: reference.forward(x, None, arrays, **options),
+            lambda **options: reference.backward(x, None, arrays, None, **options),
+        ):
+            with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+                run(**{name: value})
+
+
+def test_names_of_parameters_that_are_no_strings() -> None:
+    arrays: dict[Any, Any] = filled(0.0)
+    for name in (3, b"bias", ("a",), 10**5000):
+        with pytest.raises(ValueError, match=r"^parameters: unexpected"):
+            reference.forward(np.zeros((4, 2, 2)), None, arrays | {name: 1})
+
+
+def test_sums_of_gradients_may_overflow() -> None:
+    """Over pieces as over steps: to infinity, without a warning."""
+    arrays = filled(1.0)
+    dy = np.full((4, 100, 3), 1e308)
+    with np.errstate(all="raise"):
+        _, _, gradients = reference.backward(
+            np.full((4, 100, 2), 0.1), None, arrays, dy, lengths=[4] * 100
+        )
+    assert np.isinf(gradients["bias_ih_l0"]).any()

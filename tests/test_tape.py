@@ -132,10 +132,14 @@ def test_record_takes_what_a_call_takes() -> None:
 
 def test_tapes_too_large_to_address() -> None:
     # Where the results fit and the tape alone does not.
+    many = np.broadcast_to(np.float32(0), (2**59, 1, 1))
+    with pytest.raises(ValueError, match=r"^x: makes a tape of 576460752303423488 steps of 1 seq"):
+        LSTM(1, 1, return_sequences=False).record(many)
     nothing = np.broadcast_to(np.float32(0), (2**60, 0, 1))
-    assert LSTM(1, 1)(nothing)[0].shape == (2**60, 0, 1)
-    with pytest.raises(ValueError, match=r"^x: makes a result of shape"):
-        LSTM(1, 1).record(nothing)
+    y, _, tape = LSTM(1, 1).record(nothing)
+    assert y.shape == (2**60, 0, 1)
+    assert tape.nbytes == 0
+    assert not tape.backward().params.any()
 
 
 # Which gradients
@@ -890,3 +894,11 @@ def test_any_sizes_and_options(data: st.DataObject) -> None:
     got = tape.backward(**arguments(case), wrt=wanted, into=into)
     expected = Gradients(**{name: getattr(everything, name) for name in wanted})
     assert_same_gradients(got, expected)
+
+
+def test_tapes_cannot_be_copied() -> None:
+    tape = LSTM(3, 5, seed=0).record(np.ones((4, 3)))[2]
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"^Tape: can't be copied or pickled"):
+            make(tape)
+    tape.backward()

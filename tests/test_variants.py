@@ -659,7 +659,7 @@ def test_a_call_takes_no_generator() -> None:
         (np.zeros((4, 2), int), TypeError, r"got values of dtype int64, expected booleans"),
         ([["no"] * 2] * 4, TypeError, r"got values of dtype <U2, expected booleans"),
         (np.ma.masked_array(np.zeros((4, 2), bool)), TypeError, r"got a masked array"),
-        ([[True], [True, False]], TypeError, r"cannot be made an array"),
+        ([[True], [True, False]], ValueError, r"cannot be made an array"),
         (np.zeros((2, 4), bool), ValueError, r"got shape \(2, 4\), expected \(4, 2\)"),
         (np.zeros(4, bool), ValueError, r"got shape \(4,\), expected \(4, 2\)"),
         (np.zeros((4, 2, 1), bool), ValueError, r"got shape \(4, 2, 1\), expected \(4, 2\)"),

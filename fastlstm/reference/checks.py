@@ -9,8 +9,16 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm.arguments import RealArray, as_flag, as_real_array, as_size, as_state
-from fastlstm.parameters import Architecture, join, split
+from fastlstm.arguments import (
+    RealArray,
+    as_array,
+    as_flag,
+    as_real_array,
+    as_size,
+    as_state,
+    shown,
+)
+from fastlstm.parameters import MAX_LAYERS, Architecture, join, split
 from fastlstm.variants import Cell, Masks, as_cell
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -41,10 +49,13 @@ def as_arguments(
     masks: Masks,
 ) -> Arguments:
     """Return the arguments of `forward`, checked, and the sizes that they have."""
-    working = np.dtype(dtype)
+    try:
+        working = np.dtype(dtype)
+    except Exception:
+        raise TypeError(f"dtype: got {shown(dtype)}, expected a floating dtype") from None
     if working.kind != "f":
         raise TypeError(f"dtype: got {working}, expected a floating dtype")
-    num_layers = as_size("num_layers", num_layers)
+    num_layers = as_size("num_layers", num_layers, MAX_LAYERS)
     num_directions = as_size("num_directions", num_directions, 2)
     if as_flag("reverse", reverse) and num_directions == 2:
         raise ValueError("reverse: got True, but num_directions=2 runs in both")
@@ -89,7 +100,7 @@ def _as_parameters(
         hidden_size=columns[-1],
         num_layers=num_layers,
         num_directions=num_directions,
-        bias=any(name.startswith("bias_") for name in parameters),
+        bias=any(name.startswith("bias_") for name in parameters if isinstance(name, str)),
         proj_size=columns[1] if projected else 0,
         peepholes=cell.peepholes,
         coupled_gates=cell.coupled_gates,
@@ -162,7 +173,9 @@ def as_pieces(
     lengths: ArrayLike | None, resets: ArrayLike | None, T: int, B: int
 ) -> Iterator[Piece]:
     """Yield the pieces of all sequences, at least one of each."""
-    flags: NDArray[Any] = np.zeros((T, B), np.bool_) if resets is None else np.asarray(resets)
+    flags: NDArray[Any] = np.zeros((T, B), np.bool_)
+    if resets is not None:
+        flags = as_array("resets", resets)
     if flags.dtype != np.bool_:
         raise TypeError(f"resets: got values of dtype {flags.dtype}, expected booleans")
     if flags.shape != (T, B):
@@ -182,9 +195,9 @@ def as_pieces(
 
 def _as_lengths(lengths: ArrayLike, T: int, B: int) -> list[int]:
     """Return B integers from 0 to T."""
-    array = np.asarray(lengths)
+    array = as_array("lengths", lengths)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"lengths: got values of dtype {array.dtype}, expected integers")
     if array.shape != (B,) or (array < 0).any() or (array > T).any():
-        raise ValueError(f"lengths: got {array}, expected {B} integers from 0 to {T}")
+        raise ValueError(f"lengths: got {shown(array)}, expected {B} integers from 0 to {T}")
     return [int(n) for n in array]

@@ -73,7 +73,7 @@ def forward(
         were alone. The forward direction begins with the initial state and ends with the last
         piece; the reverse one begins with it in the last piece and ends with the first.
     num_layers : int
-        L, at least 1.
+        L, 1 to 1000.
     num_directions : int
         D: 1, or 2 for a bidirectional LSTM (Graves & Schmidhuber 2005).
     reverse : bool
@@ -206,8 +206,9 @@ def backward(
             )
             for whole, part in zip((dh_0, dc_0), initial, strict=True):
                 whole[begins, piece.one] = part[begins]
-            for name, of_piece in parts.items():
-                dparameters[name] += of_piece
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                for name, of_piece in parts.items():
+                    dparameters[name] += of_piece
         return dx, (dh_0, dc_0), dparameters
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         flow, _, _ = _run_stack(given)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm.arguments import as_precision, as_real_array
+from fastlstm.arguments import as_precision, as_real_array, shown
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM
@@ -220,7 +220,7 @@ class Contents:
             if refused.name == name:
                 raise ValueError(f"{self.path}: {name}: {refused.reason}")
         there = f"; there are {_listed(self.layers)}" if self.layers else self._why()
-        raise ValueError(f"{self.path}: holds no LSTM named {name!r}{there}")
+        raise ValueError(f"{self.path}: holds no LSTM named {shown(name)}{there}")
 
     def _why(self) -> str:
         """Say what there is instead of an LSTM."""
@@ -237,9 +237,11 @@ def _listed(layers: Sequence[Found]) -> str:
 
 
 def checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
-    """Return the head in the layer's dtype, or ValueError if it does not fit."""
+    """Return the head in the layer's dtype, or raise what is wrong with it."""
     if head is None:
         return None
+    if not isinstance(head, Head):
+        raise TypeError(f"head: got {type(head).__name__}, expected a fastlstm.weights.Head")
     weight = as_real_array("head.weight", head.weight, layer.dtype)
     bias = as_real_array("head.bias", head.bias, layer.dtype)
     width = layer.output_size * (layer.num_directions if layer.merge_mode == "concat" else 1)
@@ -253,9 +255,13 @@ def checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
 def checked_state(
     layer: LSTM | BiLSTM, state: tuple[npt.ArrayLike, npt.ArrayLike] | None
 ) -> tuple[Any, Any] | None:
-    """Return a state in the layer's dtype, or ValueError if it does not fit."""
+    """Return a state in the layer's dtype, or raise what is wrong with it."""
     if state is None:
         return None
+    if not isinstance(state, tuple | list):
+        raise TypeError(f"state: got {type(state).__name__}, expected a pair (h_0, c_0)")
+    if len(state) != 2:
+        raise ValueError(f"state: got {len(state)} items, expected a pair (h_0, c_0)")
     rows = layer.num_layers * layer.num_directions
     sizes = {"h_0": layer.output_size, "c_0": layer.hidden_size}
     arrays = []

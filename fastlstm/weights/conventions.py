@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.arguments import RealArray, as_finite, as_flag, as_precision, as_real_array
+from fastlstm.arguments import RealArray, as_finite, as_flag, as_precision, as_real_array, shown
 from fastlstm.weights.gates import COUPLED_ORDER, LAYOUTS, ORDER, as_order, to_rows
 
 if TYPE_CHECKING:
@@ -321,26 +321,26 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in _NO_OPTIONS:
         if name in options:
             raise TypeError(f"{name}: not an option of from_arrays, the arrays decide it")
-    if options.get("layer_norm"):
+    if as_flag("layer_norm", options.get("layer_norm", False)):
         raise ValueError("layer_norm: from_arrays takes no scales; use load_state_dict")
 
 
 def _as_convention(name: Any) -> Convention:
     if not (isinstance(name, str) and name in CONVENTIONS):
-        raise ValueError(f"convention: got {name!r}, expected one of {', '.join(CONVENTIONS)}")
+        raise ValueError(f"convention: got {shown(name)}, expected one of {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
 
 
 def _as_order(order: Any, coupled: bool) -> str:
     letters = as_order("order", order)
     if "f" not in letters and not coupled:
-        raise ValueError(f"order: got {order!r}, expected four gates, or coupled_gates=True")
+        raise ValueError(f"order: got {shown(order)}, expected four gates, or coupled_gates=True")
     return letters
 
 
 def _as_layout(layout: Any) -> str:
     if not (isinstance(layout, str) and layout in LAYOUTS):
-        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+        raise ValueError(f"layout: got {shown(layout)}, expected one of {', '.join(LAYOUTS)}")
     return layout
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastlstm.arguments import shown
+
 #: This package's order, which is PyTorch's; without f where the gates are coupled.
 ORDER, COUPLED_ORDER = "ifgo", "igo"
 
@@ -33,7 +35,8 @@ def as_order(name: str, order: Any) -> str:
         if sorted(letters) in (sorted(ORDER), sorted(COUPLED_ORDER)):
             return letters
     raise ValueError(
-        f"{name}: got {order!r}, expected the letters i, f, o and g (or c) as the gates are ordered"
+        f"{name}: got {shown(order)}, "
+        "expected the letters i, f, o and g (or c) as the gates are ordered"
     )
 
 
