@@ -999,9 +999,11 @@ cdef class StreamBase:
         """Zero the states: of all sequences for None, else of those with a non-zero byte (B,)."""
         if mask is not None and len(mask) != self.batch_size:
             raise ValueError(f"mask of {len(mask)} bytes, expected {self.batch_size}")
-        cdef const char *chosen = NULL if mask is None else <const char *> mask
+        cdef const unsigned char *chosen = NULL
+        if mask is not None:
+            chosen = mask
         self.take_turn()
-        fl_stream_reset(self.stream, <const unsigned char *> chosen)
+        fl_stream_reset(self.stream, chosen)
         turn_end(&self.turn)
 
     def _get_state(self, h, c):
