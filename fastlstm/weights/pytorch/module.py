@@ -111,12 +111,12 @@ def to_torch(layer: LSTM | BiLSTM) -> torch.nn.LSTM:
     ValueError
         Naming the options of the layer that PyTorch does not have.
     """
-    torch = _import("to_torch")
     from fastlstm.lstm import LSTM, BiLSTM
 
     if not isinstance(layer, LSTM | BiLSTM):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     _check_options(layer, "made a torch.nn.LSTM")
+    torch = _import("to_torch")
     module = torch.nn.LSTM(
         layer.input_size,
         layer.hidden_size,
@@ -156,8 +156,8 @@ def write(
     """
     if path.suffix.lower() == ".jit":  # torch.jit.load would not take a state dict
         raise ValueError("path: a TorchScript program can't be written; .pt is a state dict")
-    torch = _import("writing PyTorch's files")
     _check_options(layer, "saved for PyTorch (but as .npz or .safetensors)")
+    torch = _import("writing PyTorch's files")
     tensors = _tensors(torch, native.arrays_of(layer, head, state))
     tensors._metadata = OrderedDict(  # type: ignore[attr-defined]  # an attribute of PyTorch's
         {"": {"version": 1}, native.KEY: {"options": native.text_of(layer)}}
