@@ -1,8 +1,7 @@
-"""Threads: the same bits, limits that hold, and processes that fork."""
+"""Threads: the same bits, and limits that hold. Forks and exits: ``test_processes.py``."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -105,26 +104,6 @@ def test_affinity_is_respected() -> None:
 def work() -> Any:
     layer = fastlstm.BiLSTM(20, 67, 2, seed=1)
     return layer(np.ones((200, 8, 20), np.float32))[0]
-
-
-def send_work(connection: Any) -> None:
-    connection.send(work().tobytes())
-
-
-# JAX and Python warn of forks beside any thread; whether this package minds is what is tested.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-def test_child_processes(method: str) -> None:
-    fastlstm.set_num_threads(2)
-    expected = work().tobytes()
-    context = multiprocessing.get_context(method)
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=send_work, args=(sender,))
-    child.start()
-    assert receiver.poll(120), "the child hangs"
-    assert receiver.recv() == expected
-    child.join(60)
-    assert child.exitcode == 0
 
 
 def test_many_python_threads_at_once() -> None:
