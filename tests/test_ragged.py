@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastlstm
+from conftest import require
 from fastlstm import LSTM, BiLSTM, Gradients, reference
 from fastlstm.arguments import RealArray
 
@@ -122,7 +123,7 @@ def test_reference(isa: str, kind: type[LSTM | BiLSTM], rate: float) -> None:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_pytorch_packed_sequences(bidirectional: bool) -> None:
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     rnn = torch.nn.utils.rnn
     layer = (BiLSTM if bidirectional else LSTM)(3, 8, 2, dtype="float64", seed=2)
     theirs = torch.nn.LSTM(3, 8, 2, bidirectional=bidirectional, dtype=torch.float64)

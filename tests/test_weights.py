@@ -510,6 +510,7 @@ def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
 # What lies where a file is saved
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is being read")
 def test_saving_from_many_threads_leaves_whole_files(tmp_path: Path) -> None:
     layers = [LSTM(3, 5, 2, seed=seed) for seed in range(4)]
     path = tmp_path / "m.npz"
@@ -526,6 +527,7 @@ def test_saving_from_many_threads_leaves_whole_files(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.npz"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other modes and links")
 def test_links_modes_and_long_names(tmp_path: Path) -> None:
     layer = LSTM(3, 5, seed=0)
     target, link = tmp_path / "target.npz", tmp_path / "link.npz"
@@ -541,6 +543,7 @@ def test_links_modes_and_long_names(tmp_path: Path) -> None:
     assert_same_layer(fastlstm.load(long), layer)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.npz"
     os.mkfifo(pipe)
