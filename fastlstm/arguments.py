@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,6 +34,13 @@ def shown(value: Any) -> str:
     except Exception:  # Python refuses to write integers of more than 4300 digits, for one
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
+
+
+def _said(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # one of the caller's own
+        return type(error).__name__
 
 
 def as_size(name: str, value: Any, largest: int = sys.maxsize, smallest: int = 1) -> int:
@@ -82,7 +91,30 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
         raise TypeError(f"{name}: got {shown(value)}, {expected}") from None
     if value is None or dtype not in DTYPES:
         raise ValueError(f"{name}: got {shown(value)}, {expected}")
-    return dtype
+    return DTYPES[DTYPES.index(dtype)]  # an equal one may spell out the byte order
+
+
+def as_path(path: Any) -> Path:
+    """Return the argument ``path``, which names a file.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a string nor a path.
+    ValueError
+        If no file can be called so.
+    """
+    try:
+        file = Path(path)
+    except TypeError:
+        raise TypeError(f"path: got {type(path).__name__}, expected a string or a path") from None
+    try:
+        name = os.fsencode(file)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if b"\0" in name:
+        raise ValueError(f"path: got {shown(str(file))}, which no file can be called")
+    return file
 
 
 def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
@@ -139,10 +171,9 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
     except MemoryError:
         raise
-    except ValueError as error:
-        raise ValueError(f"{name}: cannot be made an array: {error}") from error
     except Exception as error:
-        raise TypeError(f"{name}: cannot be made an array: {error}") from error
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: cannot be made an array: {_said(error)}") from error
 
 
 def with_contiguous_rows(array: RealArray) -> RealArray:
@@ -184,14 +215,15 @@ def as_finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real | np.number):
         raise TypeError(f"{name}: got {shown(value)}, expected a number")
-    if isinstance(value, np.complexfloating):
+    if isinstance(value, np.complexfloating | np.timedelta64):
         raise TypeError(f"{name}: got {shown(value)}, expected a real number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not abs(number) <= float(np.finfo(dtype).max):
-        raise ValueError(f"{name}: got {shown(value)}, expected a finite number")
+        expected = f"one that {dtype} can hold" if math.isfinite(number) else "a finite number"
+        raise ValueError(f"{name}: got {shown(value)}, expected {expected}")
     return number
 
 

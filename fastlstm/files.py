@@ -140,27 +140,38 @@ def new_file(path: Path, force: bool) -> Iterator[Path]:
             raise UserError(f"{path}: was created by someone else meanwhile, left as it is")
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; it becomes `path` in one instant if all goes well, else vanishes.
-
-    Behind a symbolic link it is the link's target that is replaced. Permissions stay.
+def replaceable(path: Path) -> Path:
+    """Return what is to be replaced where `path` is written: behind a symbolic link, its target.
 
     Raises
     ------
     OSError
-        If it can't be written, or is a device, a pipe or a folder.
+        If it is a device, a pipe or a folder, or no file can be called so.
     """
     target = Path(os.path.realpath(path))
-    there = target.exists()
-    if there and not target.is_file():
+    if target.exists() and not target.is_file():
         raise OSError(f"{path}: not a regular file, and not to be replaced by one")
+    return target
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; it becomes `path` in one instant if all goes well, else vanishes.
+
+    Permissions stay.
+
+    Raises
+    ------
+    OSError
+        If it can't be written, or is not `replaceable`.
+    """
+    target = replaceable(path)
     # In the same folder, since renaming works within one file system only; a name that nobody can
     # foresee, nor another thread use.
     partial = target.with_name(f".partial-{os.urandom(8).hex()}{path.suffix}")
     partial.open("xb").close()
     try:
-        if there:
+        if target.exists():
             partial.chmod(stat.S_IMODE(target.stat().st_mode))
         yield partial
         with partial.open("rb+") as file:

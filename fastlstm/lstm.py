@@ -317,13 +317,11 @@ class _Recurrent:
         >>> lstm.named_views(grads.params)["weight_hh_l0"].shape
         (20, 5)
         """
-        generator = self._as_training_generator(rng)
-        before: Any = None if generator is None else generator.bit_generator.state
+        source = _Source(self._as_training_generator(rng))
         try:
-            y, states, tape = self._run(x, state, lengths, offsets, resets, None, (generator,))
+            y, states, tape = self._run(x, state, lengths, offsets, resets, None, source)
         except BaseException:
-            if generator is not None:
-                generator.bit_generator.state = before
+            source.put_back()
             raise
         assert tape is not None
         return y, states, tape
@@ -336,9 +334,9 @@ class _Recurrent:
         offsets: npt.ArrayLike | None,
         resets: npt.ArrayLike | None,
         out: RealArray | None,
-        recording: tuple[np.random.Generator | None] | None,
+        source: _Source | None,
     ) -> tuple[Merged, State, Tape | None]:
-        """Check, run and wrap up a call; ``recording`` holds the generator of a recorded one."""
+        """Check, run and wrap up a call; ``source`` is what a recorded one draws from."""
         rows = self._as_input(x)
         layout = None
         if not (lengths is None and offsets is None and resets is None):
@@ -358,6 +356,7 @@ class _Recurrent:
         _check_total("x", c_shape, self.dtype)
         if out is not None:
             self._check_out(out, both_shape, x, rows, state, (h_0, c_0))
+        target = None if out is None else as_native(out, self.dtype)
 
         # As the kernels take them; see tape.Inputs.
         h_k, c_k = as_batch(h_0, batched), as_batch(c_0, batched)
@@ -367,9 +366,9 @@ class _Recurrent:
             rows = with_contiguous_rows(rows)
             x_k, batch_first, starts = as_batch(rows, batched), batched and self.batch_first, None
             if self.return_sequences:
-                both = out if self.merge_mode == "concat" else None
+                both = target if self.merge_mode == "concat" else None
                 both = np.empty(both_shape, self.dtype) if both is None else both
-                y_k = as_batch(as_native(both, self.dtype), batched)
+                y_k = as_batch(both, batched)
             T, S = x_k.shape[1::-1] if batch_first else x_k.shape[:2]
         else:
             x_k, batch_first, starts = layout.pack(rows, self.input_size), False, layout.starts
@@ -380,9 +379,8 @@ class _Recurrent:
         h_n = np.empty((h_shape[0], S, P), self.dtype)
         c_n = np.empty((h_shape[0], S, self.hidden_size), self.dtype)
         drawn, records = NOTHING_DRAWN, None
-        if recording is not None:
-            (generator,) = recording
-            if generator is not None:
+        if source is not None:
+            if (generator := source.take()) is not None:
                 drawn = self._draw(generator, layout, T, S)
             if drawn.weights is not None:
                 with np.errstate(all="ignore"):
@@ -394,15 +392,16 @@ class _Recurrent:
         if layout is not None:
             h_n, c_n = (layout.collect(a, is_reverse, initial=False) for a in (h_n, c_n))
             if y_k is not None:
-                if out is not None and self.merge_mode == "concat":
-                    both = out
+                if target is not None and self.merge_mode == "concat":
+                    both = target
                     both[...] = 0
                 else:
                     both = np.zeros(both_shape, self.dtype)
                 layout.unpack(y_k[0], both)
         if both is None:
             both = np.concatenate(list(h_n[-D:]), axis=-1).reshape(both_shape)
-        y = merge(both, self.merge_mode, out)
+        y = merge(both, self.merge_mode, target)
+        y = y if out is None else out
         states = (h_n, c_n) if batched else (h_n.reshape(h_shape), c_n.reshape(c_shape))
         if records is None:
             return y, states, None
@@ -768,11 +767,31 @@ def _copy(array: RealArray | None) -> RealArray | None:
     return None if array is None else array.copy()
 
 
+class _Source:
+    """The generator that a recorded call draws from, if it draws."""
+
+    def __init__(self, generator: np.random.Generator | None) -> None:
+        self._generator = generator
+        self._before: Any = None
+
+    def take(self) -> np.random.Generator | None:
+        """Return it, to be drawn from now."""
+        if self._generator is not None:
+            self._before = self._generator.bit_generator.state
+        return self._generator
+
+    def put_back(self) -> None:
+        """Undo what was drawn, and nothing that others drew before."""
+        if self._generator is not None and self._before is not None:
+            self._generator.bit_generator.state = self._before
+
+
 def _as_generator(name: str, seed: Any) -> np.random.Generator:
     # NumPy takes True for 1, and nothing for a seed of its own.
-    is_nothing = isinstance(seed, list | tuple) and not seed
-    is_nothing |= isinstance(seed, np.ndarray) and seed.size == 0
-    if isinstance(seed, bool | np.bool_) or is_nothing:
+    is_array = isinstance(seed, list | tuple | np.ndarray)
+    is_nothing = is_array and np.size(seed) == 0
+    is_flag = isinstance(seed, bool | np.bool_) or (is_array and np.asarray(seed).dtype == np.bool_)
+    if is_nothing or is_flag:
         raise TypeError(f"{name}: got {shown(seed)}, expected an integer or a generator")
     try:
         return np.random.default_rng(seed)

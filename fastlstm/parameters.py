@@ -13,6 +13,9 @@ from fastlstm.arguments import RealArray, as_real_array, shown
 #: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
 MAX_LAYERS = 1000
 
+#: The most problems of one kind that an error lists.
+_LISTED = 100
+
 
 class Architecture(NamedTuple):
     """The sizes and options that decide which parameters there are."""
@@ -132,6 +135,12 @@ def _named(name: Any) -> str:
     return name if isinstance(name, str) and len(name) <= 200 else shown(name)
 
 
+def _listed(items: list[str], between: str) -> str:
+    """Return all items, or of very many the first."""
+    more = [f"and {len(items) - _LISTED} more"] if len(items) > _LISTED else []
+    return between.join(items[:_LISTED] + more)
+
+
 def join(
     argument: str, arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]
 ) -> RealArray:
@@ -143,14 +152,14 @@ def join(
     ------
     ValueError
         If a name is missing or unexpected, or an array has another shape or does not hold real
-        numbers. The message lists all of them.
+        numbers. The message lists all of them, or the first where there are very many.
     """
     shapes = dict(parameter_shapes(sizes))
     problems = []
     if missing := [name for name in shapes if name not in arrays]:
-        problems.append(f"missing {', '.join(missing)}")
+        problems.append(f"missing {_listed(missing, ', ')}")
     if unexpected := [_named(name) for name in arrays if name not in shapes]:
-        problems.append(f"unexpected {', '.join(unexpected)}")
+        problems.append(f"unexpected {_listed(unexpected, ', ')}")
 
     vector: RealArray = np.empty(parameter_count(sizes), dtype)
     for name, view in split(vector, sizes).items():
@@ -166,5 +175,5 @@ def join(
         else:
             problems.append(f"{name} has shape {array.shape}, expected {view.shape}")
     if problems:
-        raise ValueError(f"{argument}: {'; '.join(problems)}")
+        raise ValueError(f"{argument}: {_listed(problems, '; ')}")
     return vector

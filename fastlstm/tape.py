@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
@@ -191,11 +192,12 @@ def _backward(
     shapes = {"x": inputs.x.shape, "params": call.parameters.shape}
     for name, width in (("h_0", call.model.output_size), ("c_0", call.model.hidden_size)):
         shapes[name] = (call.shapes[name][0], inputs.batch_size, width)
+    targets = {name: as_native(array, dtype) for name, array in given.items()}
     make = np.zeros if given and in_place else np.empty
     arrays: dict[str, RealArray | None] = dict.fromkeys(Gradients._fields)
     for name in wanted:
-        target = given[name] if in_place and name in given else make(shapes[name], dtype)
-        arrays[name] = as_native(target, dtype).reshape(shapes[name])
+        target = targets[name] if in_place and name in given else make(shapes[name], dtype)
+        arrays[name] = target.reshape(shapes[name])
     call.model.backward(
         call.parameters,
         inputs.x,
@@ -232,7 +234,7 @@ def _backward(
     if in_place:
         return results | given
     with np.errstate(all="ignore"):  # nothing can fail any more
-        for name, target in given.items():
+        for name, target in targets.items():
             target += results[name]
     return results | given
 
@@ -270,15 +272,19 @@ def _as_names(wrt: Iterable[str]) -> frozenset[str]:
     expected = f"expected some of {', '.join(Gradients._fields)}"
     if isinstance(wrt, str):
         wrt = (wrt,)
+    most = 4 * len(Gradients._fields)  # of something endless
     try:
-        names = frozenset(wrt)
+        given = list(itertools.islice(wrt, most + 1))
+        names = frozenset(given)
     except TypeError:
         raise TypeError(f"wrt: got {shown(wrt)}, {expected}") from None
-    if unknown := [name for name in names if name not in Gradients._fields]:
+    if len(given) > most:
+        raise ValueError(f"wrt: got more than {most} names, {expected}")
+    if unknown := [n for n in names if not isinstance(n, str) or str(n) not in Gradients._fields]:
         raise ValueError(f"wrt: got {', '.join(map(shown, unknown))}, {expected}")
     if not names:
         raise ValueError(f"wrt: got no name, {expected}")
-    return names
+    return frozenset(map(str, names))
 
 
 def _as_state_gradients(

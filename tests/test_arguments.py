@@ -77,6 +77,10 @@ def test_parameters_that_do_not_fit() -> None:
         ({"forget_bias": [1.0]}, TypeError),
         ({"forget_bias": np.ones(2)}, TypeError),
         ({"forget_bias": np.complex64(1)}, TypeError),
+        ({"forget_bias": np.timedelta64(1)}, TypeError),
+        ({"clip": np.timedelta64(1, "D")}, TypeError),
+        ({"seed": [True]}, TypeError),
+        ({"seed": [[]]}, TypeError),
         ({"forget_bias": True}, TypeError),
         ({"forget_bias": np.nan}, ValueError),
         ({"forget_bias": 1e300}, ValueError),
@@ -93,6 +97,22 @@ def test_option_values(options: dict[str, Any], error: type[Exception]) -> None:
     (name,) = options
     with pytest.raises(error, match=rf"^{name}: .*"):
         LSTM(3, 5, **options)
+
+
+def test_numbers_that_a_precision_cannot_hold() -> None:
+    assert LSTM(3, 5, clip=1e300, dtype="float64").options["clip"] == 1e300
+    with pytest.raises(
+        ValueError, match=r"^clip: got 1e\+300, expected one that float32 can hold$"
+    ):
+        LSTM(3, 5, clip=1e300)
+
+
+@pytest.mark.parametrize("name", ["f4", "f8"])
+def test_a_byte_order_that_is_spelled_out(name: str) -> None:
+    native = np.dtype(name)
+    spelled_out = native.newbyteorder("<" if sys.byteorder == "little" else ">")
+    got, expected = (LSTM(3, 5, dtype=dtype, seed=0)(X)[0] for dtype in (spelled_out, native))
+    assert_same_bits(got, expected)
 
 
 def test_option_names() -> None:
@@ -168,9 +188,22 @@ class Breaks:
         raise RuntimeError("lives elsewhere")
 
 
+class BreaksTwice:
+    """Fails with an exception that can't be told."""
+
+    class Error(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise self.Error
+
+
 def test_array_likes_that_fail(layer: LSTM) -> None:
     with pytest.raises(TypeError, match=r"^x: cannot be made an array: lives elsewhere"):
         layer(Breaks())
+    with pytest.raises(TypeError, match=r"^x: cannot be made an array: Error"):
+        layer(BreaksTwice())
 
 
 @pytest.mark.parametrize(
@@ -298,6 +331,12 @@ def test_load_state_dict_names_every_problem() -> None:
     after = layer.state_dict()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert_same_bits(layer(X)[0], y)
+
+
+def test_load_state_dict_of_very_many_names(layer: LSTM) -> None:
+    with pytest.raises(ValueError, match=r"^arrays: .*, and 99900 more$") as error:
+        layer.load_state_dict(dict(layer.state_dict()) | {f"n{i}": 0 for i in range(100_000)})
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize("arrays", [None, [], "weights", [("weight_ih_l0", 1)]])

@@ -328,7 +328,21 @@ def test_a_failed_call_leaves_the_generator(monkeypatch: pytest.MonkeyPatch) -> 
     assert rng.bit_generator.state == before
 
 
-@pytest.mark.parametrize("rng", [True, [], np.zeros(0, int), np.False_])
+def test_a_failed_call_leaves_what_others_drew() -> None:
+    layer = LSTM(3, 5, 2, dropout=0.5, seed=0)
+    rng, expected = np.random.default_rng(1), np.random.default_rng(1)
+    expected.random()
+
+    class Draws:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            return np.full((4, 2, 7), rng.random())  # of a wrong shape
+
+    with pytest.raises(ValueError, match=r"^x: got 3 dimensions, shape"):
+        layer.record(Draws(), rng=rng)
+    assert rng.bit_generator.state == expected.bit_generator.state
+
+
+@pytest.mark.parametrize("rng", [True, [], np.zeros(0, int), np.False_, [True], [[]]])
 def test_seeds_that_say_nothing(rng: Any) -> None:
     with pytest.raises(TypeError, match=r"^rng: got"):
         LSTM(3, 5, zoneout_h=0.5).record(np.ones((4, 2, 3)), rng=rng)

@@ -399,6 +399,14 @@ def test_no_sequences(make: type, T: int, isa: str, dtype: type) -> None:
 # What is refused
 
 
+class EqualsAll:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("x")
+
+
 def test_arguments_that_cannot_be_used() -> None:
     # One layer whose arrays all have different shapes.
     case = random_case(1, 4, 2, 3, 5, 3)
@@ -441,6 +449,8 @@ def test_arguments_that_cannot_be_used() -> None:
         ({"wrt": ["x", "h0", 3]}, ValueError, r"wrt: got .*'h0'.*, expected some of"),
         ({"wrt": "weights"}, ValueError, r"wrt: got 'weights'"),
         ({"wrt": [None]}, ValueError, r"wrt: got None"),
+        ({"wrt": [EqualsAll()]}, ValueError, r"wrt: got <.*EqualsAll"),
+        ({"wrt": itertools.repeat("x")}, ValueError, r"wrt: got more than 16 names"),
         ({"keep": 1}, TypeError, r"keep: got 1, expected True or False"),
         ({"keep": None}, TypeError, r"keep: got None"),
         ({"into": tuple(into)}, TypeError, r"into: got tuple, expected fastlstm.Gradients"),

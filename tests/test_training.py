@@ -500,6 +500,17 @@ def test_no_step_is_taken_without_a_folder_for_checkpoints(tmp_path: Path) -> No
     trainer = make_trainer()
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         trainer.fit(tmp_path / "no" / "c.npz")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"path": 3}, "path: got int, expected a string or a path"),
+        ({"path": "a\0b"}, "path: got .*, which no file can be called"),
+        ({"path": ""}, "not a regular file"),
+        ({"path": tmp_path / ("x" * 300)}, "name too long"),
+        ({"callback": 3}, "callback: got int, expected a function"),
+        ({"every": 0}, "every: got 0"),
+    ]
+    for options, message in wrong:
+        with pytest.raises((TypeError, ValueError, OSError), match=f"(?i){message}"):
+            trainer.fit(**options)
     assert trainer.steps == 0
 
 
@@ -648,7 +659,9 @@ def test_arrays_that_do_not_fit(x: Any, y: Any, w: Any, message: str) -> None:
         ({"optimizer": "adam"}, "optimizer: got str, expected SGD, Adam, AdamW"),
         ({"seed": -1}, "seed: got -1, expected an integer from 0"),
         ({"seed": 2**63}, f"seed: got {2**63}, expected an integer from 0 to {2**63 - 1}"),
+        ({"seed": True}, "seed: got True, expected an integer from 0"),
         ({"seed": 1.5}, r"seed: got 1\.5, expected an integer from 0"),
+        ({"fraction": 0, "patience": "a"}, "patience: got 'a' of type str, expected an integer"),
         ({"fraction": 0, "patience": 3}, "patience: got a number, but there is no validation"),
     ],
 )
@@ -734,6 +747,10 @@ def test_arguments_of_other_types() -> None:
         network.score(data.x[:, :0], data.y[:0])
     with pytest.raises(TypeError, match="clip: got None"):
         network.train_step(optim.Adam(), data.x, data.y, clip=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="optimizer: got int, expected SGD, Adam, AdamW"):
+        network.train_step(3, data.x, data.y)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state: got NoneType, expected a mapping"):
+        Trainer(network, data, None, optim.Adam()).load_state_dict(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="network: got LSTM, expected a Network"):
         evaluate(network.lstm, data)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sequences: got ndarray, expected Sequences"):

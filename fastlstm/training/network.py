@@ -249,6 +249,7 @@ class Network:
         TypeError, ValueError
             As from `gradient` and ``fastlstm.optim``.
         """
+        check_optimizer(optimizer)
         clip = as_clip(clip)
         score, gradient = self.gradient(x, y, weights, rng=rng)
         norm = clip_grad_norm(gradient, clip)
@@ -296,6 +297,12 @@ class Network:
         K = self.outputs
         lstm, weight, bias = np.split(vector, [self.lstm.parameters.size, vector.size - K])
         return lstm, weight.reshape(K, -1), bias
+
+
+def check_optimizer(value: Any) -> None:
+    """Raise a TypeError if a value is no optimiser."""
+    if not isinstance(value, SGD | Adam):
+        raise TypeError(f"optimizer: got {type(value).__name__}, expected SGD, Adam, AdamW")
 
 
 def as_clip(value: Any) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from fastlstm import arguments
 from fastlstm.arguments import as_finite
 
 Array: TypeAlias = NDArray[Any]
@@ -160,7 +161,8 @@ class Sequences:
 
 def generator(seed: int, *key: int) -> np.random.Generator:
     """Make the generator of one purpose, told by the key; different keys draw independently."""
-    if not isinstance(seed, int | np.integer) or not 0 <= seed <= LARGEST_SEED:
+    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"seed: got {seed!r}, expected an integer from 0 to {LARGEST_SEED}")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
@@ -169,10 +171,7 @@ def as_array(name: str, value: npt.ArrayLike, kinds: str, expected: str) -> Arra
     """Return value as an array whose dtype is of one of the kinds; TypeError if it is not."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, expected one without a mask (see weights)")
-    try:
-        array: Array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: cannot be made an array: {error}") from error
+    array: Array = arguments.as_array(name, value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got values of dtype {array.dtype}, expected {expected}")
     return array

@@ -9,18 +9,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._version import __version__
-from fastlstm.arguments import RealArray, as_size
+from fastlstm.arguments import RealArray, as_path, as_size
+from fastlstm.files import replaceable
 from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint
 from fastlstm.training.losses import Score
-from fastlstm.training.network import Network, as_clip
+from fastlstm.training.network import Network, as_clip, check_optimizer
 from fastlstm.training.sequences import Rows, Sequences, generator
 
 #: A checkpoint of another layout is refused.
@@ -120,13 +120,13 @@ class Trainer:
         patience: int | None = None,
         seed: int = 0,
     ) -> None:
+        patience = None if patience is None else as_size("patience", patience)
         _check_fit("training", training, network)
         if validation is not None:
             _check_fit("validation", validation, network)
         elif patience is not None:
             raise ValueError("patience: got a number, but there is no validation to watch")
-        if not isinstance(optimizer, SGD | Adam):
-            raise TypeError(f"optimizer: got {type(optimizer).__name__}, expected SGD, Adam, AdamW")
+        check_optimizer(optimizer)
         if not isinstance(schedule, str):
             raise TypeError(f"schedule: got {schedule!r}, expected a str")
         if schedule not in SCHEDULES:
@@ -139,7 +139,7 @@ class Trainer:
         self.batch_size = as_size("batch_size", batch_size)
         self.clip = as_clip(clip)
         self.schedule = schedule
-        self.patience = None if patience is None else as_size("patience", patience)
+        self.patience = patience
         self.seed = seed
 
         self._lr = optimizer.lr
@@ -201,12 +201,20 @@ class Trainer:
         FloatingPointError
             As from `step`.
         OSError
-            If a checkpoint can't be written; before the first step, if there is no such folder.
+            If a checkpoint can't be written; before the first step, if there is no such folder or
+            there is something else than a file.
+        TypeError, ValueError
+            If an argument is wrong, before the first step.
         """
         if every is not None:
             every = as_size("every", every)
-        if path is not None and not Path(path).parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {Path(path).parent}")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback: got {type(callback).__name__}, expected a function")
+        if path is not None:
+            path = as_path(path)
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+            replaceable(path)
         with _interrupt_deferred() as interrupted:
             while not (self.finished or interrupted()):
                 score = self.step()
@@ -304,6 +312,8 @@ class Trainer:
         TypeError, ValueError
             If it is not such a state. The trainer is then as it was.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: got {type(state).__name__}, expected a mapping of names")
         options = {f"option.{key}": value for key, value in self._options.items()}
         names = [*options, "version", "parameters", "best_parameters", "best_epoch", "steps"]
         for name, own in {"version": _VERSION, **options}.items():

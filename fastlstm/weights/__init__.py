@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from fastlstm.arguments import shown
+from fastlstm.arguments import as_path
 from fastlstm.weights.contents import (
     Contents,
     Found,
@@ -187,7 +187,7 @@ def save(
 
     if not isinstance(layer, LSTM | BiLSTM):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
-    file = _as_path(path)
+    file = as_path(path)
     suffix = file.suffix.lower()
     if suffix and suffix not in SUFFIXES:
         raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")
@@ -215,7 +215,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
     FileNotFoundError, ImportError, ValueError
         As `load`, but not for what the LSTMs in it are.
     """
-    file = _as_path(path)
+    file = as_path(path)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
     if not file.is_file():
@@ -223,21 +223,6 @@ def read(path: str | os.PathLike[str]) -> Contents:
     contents = _module(format_of(file)).read(file)
     assert isinstance(contents, Contents)
     return contents
-
-
-def _as_path(path: Any) -> Path:
-    """Return a path; TypeError if it is none, ValueError if no file can be called so."""
-    try:
-        file = Path(path)
-    except TypeError:
-        raise TypeError(f"path: got {type(path).__name__}, expected a string or a path") from None
-    try:
-        name = os.fsencode(file)
-    except UnicodeEncodeError:
-        name = b"\0"
-    if b"\0" in name:
-        raise ValueError(f"path: got {shown(str(file))}, which no file can be called")
-    return file
 
 
 def _module(format_name: str) -> Any:
