@@ -209,8 +209,14 @@ cdef int _raise_status(fl_status status) except -1:
 # is there for low latency, so its short calls keep the lock.
 cdef double _LONG = 1e7
 
-# Seconds between two looks for signals, each of which takes the interpreter's lock.
+# Seconds between two looks for signals, at least. Each takes the interpreter's lock, and beside a
+# thread that is busy in Python waits for it: the next comes no sooner than ten times that later.
 cdef double _SIGNALS_EVERY = 0.03
+
+
+cdef struct _Looks:
+    double last   # when it was, in seconds
+    double pause  # seconds to the next one
 
 
 cdef extern from "Python.h":
@@ -224,28 +230,30 @@ cdef double _seconds() noexcept nogil:
     return <double> time.tv_sec + 1e-9 * <double> time.tv_nsec
 
 
-cdef int _is_signalled(void *last) noexcept nogil:
+cdef int _is_signalled(void *context) noexcept nogil:
     """fl_watch.is_cancelled: run the handlers of signals; whether one has raised.
 
-    last : double *, seconds at the last look
+    context : _Looks *
     """
-    cdef double now = _seconds(), since = now - (<double *> last)[0]
-    if 0 <= since < _SIGNALS_EVERY:
+    cdef _Looks *looks = <_Looks *> context
+    cdef double now = _seconds()
+    if 0 <= now - looks.last < looks.pause:
         return 0
-    (<double *> last)[0] = now
     cdef int raised
     with gil:
+        looks.last = _seconds()
+        looks.pause = max(_SIGNALS_EVERY, 10 * (looks.last - now))
         raised = _check_signals()
     return raised != 0
 
 
-cdef fl_watch *_watch_for(double flops, fl_watch *watch, double *last):
+cdef fl_watch *_watch_for(double flops, fl_watch *watch, _Looks *looks):
     """A watch for signals in a call of so much work; NULL for a short one, or not of the main thread."""
     if flops < _LONG or threading.get_ident() != threading.main_thread().ident:
         return NULL
-    last[0] = _seconds()
+    looks.last, looks.pause = _seconds(), _SIGNALS_EVERY
     watch.is_cancelled = _is_signalled
-    watch.context = last
+    watch.context = looks
     return watch
 
 
@@ -517,8 +525,8 @@ cdef class Model:
             masks_data = &masks_.masks
         cdef fl_status status
         cdef fl_watch own_watch
-        cdef double last
-        cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &last)
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &looks)
         with nogil:
             if recording:
                 status = fl_record(
@@ -618,8 +626,8 @@ cdef class Model:
         cdef void *dparameters_data = _data(dparameters_)
         cdef fl_status status
         cdef fl_watch own_watch
-        cdef double last
-        cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &last)
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &looks)
         with nogil:
             status = fl_backward(
                 self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
@@ -982,8 +990,8 @@ cdef class StreamBase:
         cdef ptrdiff_t y_t = y_.stride(time_axis), y_b = y_.stride(1 - time_axis)
         cdef fl_status status
         cdef fl_watch own_watch
-        cdef double last
-        cdef fl_watch *watch = _watch_for(T * self.step_flops, &own_watch, &last)
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(T * self.step_flops, &own_watch, &looks)
         self.take_turn()
         if T * self.step_flops < _LONG:
             status = fl_stream_push(

@@ -110,7 +110,8 @@ class Stream(_core.StreamBase):
         Notes
         -----
         Ctrl-C ends a long push of the main thread as it ends a long call of the layer. The state is
-        then as it was; ``out`` holds anything.
+        then as it was; or as after the push, if the push was all but over: Python raises
+        KeyboardInterrupt even when it is. ``out`` holds anything.
         """
         rows = with_contiguous_rows(self._as_chunk(chunk))
         y_shape = (*rows.shape[:-1], self.output_size)

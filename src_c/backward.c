@@ -142,7 +142,7 @@ static void multiply_w(const fl_back *call, const fl_pass *pass, int index, ptrd
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, I = pass->I;
     const ptrdiff_t K = gate_columns(&call->model->config), columns = 4 * kernels->lanes;
     const double work = (double)K * (double)I;
-    const ptrdiff_t slice = call->stop ? fl_slice(work) : PTRDIFF_MAX / 2;
+    const ptrdiff_t slice = call->stop ? fl_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
     for (ptrdiff_t first = 0; first < rows; first += slice) {
         const ptrdiff_t count = smaller(slice, rows - first);
         if (fl_is_cancelled(call->stop, index, work * (double)count)) return;
@@ -155,13 +155,14 @@ static void multiply_w(const fl_back *call, const fl_pass *pass, int index, ptrd
 /* kernels->add_outer() of rows of d and a for columns of d, likewise. */
 static void add_outer(const fl_back *call, int index, fl_range columns, ptrdiff_t rows, ptrdiff_t N,
                       const char *d, const char *a, char *sums) {
+    const fl_kernels *kernels = call->model->kernels;
     const double work = (double)rows * (double)N;
-    const ptrdiff_t slice = call->stop ? fl_slice(work) : PTRDIFF_MAX / 2;
+    const ptrdiff_t slice = call->stop ? fl_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
     for (ptrdiff_t first = columns.first; first < columns.end; first += slice) {
         const ptrdiff_t end = smaller(first + slice, columns.end);
         if (fl_is_cancelled(call->stop, index, work * (double)(end - first))) return;
-        call->model->kernels->add_outer(first, end, rows, N, d, call->d_stride, a, call->a_stride,
-                                        sums, call->a_stride);
+        kernels->add_outer(first, end, rows, N, d, call->d_stride, a, call->a_stride, sums,
+                           call->a_stride);
     }
 }
 
@@ -449,7 +450,7 @@ fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T
     status = create_scratch(&call);
     if (status != FL_OK) return status;
     call.threads = fl_pool_take(threads_for(&call));
-    fl_stop stop = {.watch = watch};
+    fl_stop stop = fl_stop_begin(watch);
     if (watch) call.stop = call.barrier.stop = &stop;
     call.barrier.size = call.threads;
     call.sharing = sharing_for(&call);

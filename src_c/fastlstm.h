@@ -147,9 +147,11 @@ const char *fl_model_isa(const fl_model *model);
 size_t fl_model_bytes(const fl_model *model);
 
 /* By which a long call can be given up: is_cancelled(context) is called again and again, by the
- * calling thread, every few million multiply-adds. When it returns non-zero the call returns
- * FL_ERROR_CANCELLED soon after: each thread first ends what it is at, at most a step of some
- * sequences. So does a call that has threads and whose is_cancelled forks, in the child. */
+ * calling thread, in the floating-point environment that it called in: every few million
+ * multiply-adds, or where products are larger every 20 to 30 ms or so, and often while it waits
+ * for other threads. When it returns non-zero the call returns FL_ERROR_CANCELLED soon after: each
+ * thread first ends what it is at, at most a step of some sequences. So does a call that has
+ * threads and whose is_cancelled forks, in the child. Results then hold anything. */
 typedef struct fl_watch {
     int (*is_cancelled)(void *context);
     void *context;
@@ -228,9 +230,9 @@ fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const p
  *
  * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
  * another result. Scratch memory is allocated inside, at most two arrays as large as y and what
- * does not grow with T; on error nothing is written. The bits of a sequence's dx, dh_0 and dc_0
- * depend on the parameters and that sequence alone; those of dparameters also on the batch, not on
- * threads, strides or instruction set.
+ * does not grow with T; on any error but FL_ERROR_CANCELLED nothing is written. The bits of a
+ * sequence's dx, dh_0 and dc_0 depend on the parameters and that sequence alone; those of
+ * dparameters also on the batch, not on threads, strides or instruction set.
  */
 fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
                       const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,

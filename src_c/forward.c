@@ -120,7 +120,7 @@ static pace pace_of(const fl_model *model, const fl_share *share, ptrdiff_t K) {
     pace pace = {.stop = share->stop, .thread = share->thread};
     if (pace.stop == NULL) return pace;
     pace.work = (double)K * (double)model->z_row / (double)share->count;
-    pace.slice = fl_slice(pace.work);
+    pace.slice = fl_slice(pace.work, model->kernels->lanes);
     return pace;
 }
 

@@ -202,7 +202,7 @@ static fl_status forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, fl_row
     }
     call.units[0].size = call.units[1].size = call.threads / call.directions_at_once;
     call.everyone.size = call.threads;
-    fl_stop stop = {.watch = watch};
+    fl_stop stop = fl_stop_begin(watch);
     if (watch) call.stop = call.units[0].stop = call.units[1].stop = call.everyone.stop = &stop;
 
     status = T > 0 ? create_scratch(&call) : FL_OK;

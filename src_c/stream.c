@@ -110,7 +110,7 @@ fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_
     if (stream == NULL || T < 0 || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
     const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, NULL, 0};
     const fl_rows out = {y, y_stride_t, y_stride_b, NULL, 0};
-    fl_stop stop = {.watch = watch};
+    fl_stop stop = fl_stop_begin(watch);
     const fl_share share = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL, watch ? &stop : NULL, 0};
     const size_t state_bytes = stream->c_bytes + stream->h_bytes; /* c, then h */
     if (watch) memcpy(stream->saved, stream->c, state_bytes);

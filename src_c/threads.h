@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "fastlstm.h"
+#include "platform.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
@@ -48,10 +49,19 @@ enum { FL_MAX_THREADS = 64 };
 /* A call that may be given up, as its threads see it. They stop one by one, each where it looks. */
 typedef struct fl_stop {
     const fl_watch *watch;
-    double work;      /* multiply-adds of thread 0 since it last asked */
-    char padding[64]; /* away from what thread 0 writes */
+    fl_fp_state caller; /* floating-point environment that the watch was made in, and is asked in */
+    int threads;        /* of the pool's, those of the call, thread 0 included; 0 before */
+    double work;        /* multiply-adds of thread 0 since it last asked */
+    char padding[64];   /* away from what thread 0 writes */
     fl_atomic cancelled;
 } fl_stop;
+
+/* Of a call that begins, by the calling thread. */
+static inline fl_stop fl_stop_begin(const fl_watch *watch) {
+    const fl_stop stop = {.watch = watch, .caller = fl_fp_enter()};
+    fl_fp_leave(stop.caller);
+    return stop;
+}
 
 /* Asks the watch. By thread 0, the calling one. */
 void fl_stop_ask(fl_stop *stop);
@@ -66,9 +76,9 @@ static inline int fl_is_cancelled(fl_stop *stop, int index, double work) {
     return fl_atomic_load(&stop->cancelled) != 0;
 }
 
-/* How many items, of so many multiply-adds each, to do between two looks. Those of a product share
- * its reading of the weights: there are some at least. */
-ptrdiff_t fl_slice(double work);
+/* How many items, of so many multiply-adds each, to do between two looks by kernels of so many
+ * lanes. Those of a product share its reading of the weights: there are some at least. */
+ptrdiff_t fl_slice(double work, ptrdiff_t lanes);
 
 /* Where `size` threads of one call wait for each other. They spin: a step takes microseconds. All
  * zeros but the size and stop when new; may be used again and again. fl_barrier_wait returns

@@ -6,9 +6,11 @@ merged directions and dropped weights.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -214,3 +216,35 @@ def test_threads_of_a_pool_made_with_another_environment() -> None:
     outputs = [run_python(code.replace("{threads}", str(n))) for n in (1, 2)]
     assert all(ran.returncode == 0 for ran in outputs), outputs[0].stderr[-2000:]
     assert outputs[0].stdout == outputs[1].stdout
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@pytest.mark.parametrize("change", [*ROUNDINGS, *FLUSHES])
+def test_handlers_of_signals_inside_a_call(change: str) -> None:
+    """They find the caller's, not that of the kernels, and can't change that of the kernels."""
+    layer = LSTM(70, 129, 2, seed=0)
+    x = np.random.default_rng(0).normal(size=(15_000, 1, 70)).astype(np.float32)
+    expected = results(layer(x))
+    is_inside, seen = False, []
+    leave_changed = contextlib.ExitStack()
+
+    def handle(number: int, frame: object) -> None:
+        seen.append((is_inside, environment()[0]))
+        leave_changed.enter_context(changed(change))
+
+    before = environment()[0]
+    old = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        is_inside = True
+        got = results(layer(x))
+        is_inside = False
+        after = environment()[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        leave_changed.close()
+    assert seen == [(True, before)]
+    assert after == before
+    for a, b in zip(got, expected, strict=True):
+        assert_same_bits(a, b)

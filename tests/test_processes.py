@@ -178,16 +178,22 @@ def test_fork_beside_a_push() -> None:
     x = np.ones((10_000 if layer.isa == "scalar" else 200_000, 40), np.float32)
     stream, other = layer.stream(), layer.stream()
     expected = layer(x[:5])[0].tobytes()
-    caller = threading.Thread(target=lambda: stream.push(x))
-    caller.start()
-    try:
-        while not is_in_use(stream) and caller.is_alive():
-            time.sleep(0.001)
-        assert code_of_child(lambda: is_in_use(stream) and not is_in_use(other)) == 0
-        assert code_of_child(lambda: other.push(x[:5]).tobytes() == expected) == 0
-    finally:
-        caller.join(SECONDS)
-    assert not is_in_use(stream)
+    codes = []
+    for _ in range(10):  # a push may be over before the fork, on a busy machine
+        caller = threading.Thread(target=lambda: stream.push(x))
+        caller.start()
+        try:
+            while not is_in_use(stream) and caller.is_alive():
+                time.sleep(0.001)
+            codes.append(code_of_child(lambda: is_in_use(stream) and not is_in_use(other)))
+            assert code_of_child(lambda: other.push(x[:5]).tobytes() == expected) == 0
+            other.reset()
+        finally:
+            caller.join(SECONDS)
+        assert not is_in_use(stream)
+        if codes[-1] == 0:
+            return
+    pytest.fail(f"codes of children: {codes}")
 
 
 def send_work(connection: Any) -> None:

@@ -10,7 +10,6 @@
 #define _GNU_SOURCE
 #endif
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -19,23 +18,11 @@
 
 #include "check.h"
 #include "fastlstm.h"
+#include "processors.h"
 #include "random.h"
 
 #define COUNT(array) ((ptrdiff_t)(sizeof(array) / sizeof(array)[0]))
 enum { CALLERS = 6 };
-
-static int processors = 5;
-
-#if defined(__linux__)
-/* Stands in for the C library's: the pool asks it how many threads can run at once. */
-int sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *allowed) {
-    (void)process;
-    (void)bytes;
-    CPU_ZERO(allowed);
-    for (int i = 0; i < processors; i++) CPU_SET(i, allowed);
-    return 0;
-}
-#endif
 
 /* One shape of call; work enough for several threads, and how they share it. */
 typedef struct shape {

@@ -4,12 +4,16 @@
  * Linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create, so that the
  * library itself needs no hooks.
  */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "fastlstm.h"
+#include "processors.h"
 #include "random.h"
 
 void *__real_malloc(size_t bytes);
