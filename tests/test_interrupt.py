@@ -29,6 +29,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
         yield request.param
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """A shell's background jobs begin with Ctrl-C ignored: calls without an end would have none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted(call: Callable[[], Any], after: float = 0.1) -> float | None:
     """Seconds from an interrupt, some time after its beginning, to the end of a call.
 
@@ -258,6 +266,7 @@ def test_other_threads_go_on() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("milliseconds from Ctrl-C to the end of a call, median and worst of 20")
     for count in (1, 2):
         fastlstm.set_num_threads(count)
