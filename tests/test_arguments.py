@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,24 @@ def layer() -> LSTM:
 
 X = np.ones((4, 2, 3), np.float32)
 STATE = np.ones((2, 2, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "by_position"),
+    [
+        (LSTM, {"input_size", "hidden_size", "num_layers"}),
+        (BiLSTM, {"input_size", "hidden_size", "num_layers"}),
+        (LSTM(3, 5), {"x", "state"}),
+        (LSTM(3, 5).record, {"x", "state"}),
+        (LSTM.from_arrays, {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "options"}),
+    ],
+)
+def test_arguments_have_names_and_options_need_them(
+    call: Callable[..., Any], by_position: set[str]
+) -> None:
+    parameters = inspect.signature(call).parameters.values()
+    assert not [p for p in parameters if p.kind == p.POSITIONAL_ONLY]
+    assert {p.name for p in parameters if p.kind != p.KEYWORD_ONLY} == by_position
 
 
 @pytest.mark.parametrize("make", [LSTM, BiLSTM])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import sys
 from pathlib import Path
@@ -390,6 +391,17 @@ def test_names_of_parameters_that_are_no_strings() -> None:
     for name in (3, b"bias", ("a",), 10**5000):
         with pytest.raises(ValueError, match=r"^parameters: unexpected"):
             reference.forward(np.zeros((4, 2, 2)), None, arrays | {name: 1})
+
+
+@pytest.mark.parametrize("name", reference.__all__)
+def test_arguments_have_names_and_options_need_them(name: str) -> None:
+    options = {"lengths", "resets", "num_layers", "num_directions", "reverse", "dtype"}
+    for parameter in inspect.signature(getattr(reference, name)).parameters.values():
+        by_name_alone = parameter.name in options or (
+            parameter.name in ("cell", "masks") and name in ("forward", "backward")
+        )
+        expected = parameter.KEYWORD_ONLY if by_name_alone else parameter.POSITIONAL_OR_KEYWORD
+        assert parameter.kind == expected, parameter
 
 
 def test_sums_of_gradients_may_overflow() -> None:
