@@ -569,6 +569,24 @@ def test_float32_stays_float32_and_close(case: dict[str, Any]) -> None:
         assert_close(got, run(given), 1e-4)
 
 
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_cell_computes_in_the_precision_it_is_given(case: dict[str, Any]) -> None:
+    given = problem({**case, "layers": (1, 1), "lengths": False})
+    masks = reference.layer._masks_at(reference.stack._masks_of_row(given.masks, 0), 0)
+    masks = Masks(*(None if mask is None else mask.astype(np.float32) for mask in masks))
+    arrays = {name: array.astype(np.float32) for name, array in given.parameters.items()}
+    weights = reference.stack._weights(arrays, "l0")
+    x_t, h, c, dh_t, dc_t = (
+        array[0].astype(np.float32) for array in (given.x, *given.state, *given.dstate)
+    )
+    states = reference.variant_cell(x_t, h, c, weights, given.cell, masks)
+    *gradients, dweights = reference.variant_cell_backward(
+        x_t, h, c, weights, dh_t, dc_t, given.cell, masks
+    )
+    for array in (*states, *gradients, *dweights):
+        assert array is None or array.dtype == np.float32
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_stay_within_their_sequence(value: float) -> None:
