@@ -421,6 +421,36 @@ static void test_errors(void) {
         CHECK(strlen(fl_status_message((fl_status)status)) > 3);
 }
 
+/* Sequences of different lengths begin at 0, are B at most, and no step has more than the one
+ * before. */
+static void test_bad_starts(void) {
+    enum { T = 3, B = 2, I = 2, H = 3 };
+    static const ptrdiff_t starts[][T + 1] = {{0, 2, 3, 3}, {1, 2, 3, 3}, {-1, 1, 2, 2},
+                                              {0, 3, 4, 4}, {0, 1, 3, 3}, {0, 2, 3, 5},
+                                              {0, 2, 1, 1}, {0, 2, 2, 1}, {0, -1, -1, -1}};
+    const fl_config config = {I, H, 1, 1, 1, FL_FLOAT32};
+    static const float numbers[4 * H * (I + H + 2)] = {0};
+    fl_model *model;
+    CHECK(fl_model_create(&config, NULL, numbers, &model) == FL_OK);
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++) {
+        const fl_status expected = i == 0 ? FL_OK : FL_ERROR_ARGUMENT;
+        float y[5 * H], h[B * H], c[B * H], tape[5 * 5 * H], dx[5 * I];
+        size_t bytes = 7;
+        h[0] = dx[0] = 7;
+        CHECK(fl_forward(model, T, B, starts[i], numbers, 0, I, NULL, NULL, y, 0, H, h, c, NULL) ==
+              expected);
+        CHECK(fl_tape_bytes(model, T, B, starts[i], &bytes) == expected);
+        CHECK((bytes == 7) == (i > 0) && (h[0] == 7) == (i > 0));
+        CHECK(fl_record(model, T, B, starts[i], numbers, 0, I, NULL, NULL, NULL, y, 0, H, h, c,
+                        tape, NULL) == expected);
+        CHECK((h[0] == 7) == (i > 0));
+        CHECK(fl_backward(model, numbers, T, B, starts[i], numbers, 0, I, NULL, NULL, NULL, tape,
+                          NULL, 0, 0, NULL, NULL, 0, dx, 0, I, NULL, NULL, NULL, NULL) == expected);
+        CHECK((dx[0] == 7) == (i > 0));
+    }
+    fl_model_destroy(model);
+}
+
 static void test_isas(void) {
     const int count = fl_isa_count();
     CHECK(count >= 1);
@@ -460,6 +490,7 @@ int main(int count, char **arguments) {
     (void)arguments;
     test_isas();
     test_errors();
+    test_bad_starts();
     test_results();
     test_strides();
     test_reverse();
