@@ -62,6 +62,21 @@ ROWS = covering(OPTIONS)
 # One more kind, the LSTM from the last step to the first, beside all that an LSTM is beside.
 ROWS += [row | {"kind": "reverse"} for row in ROWS if row["kind"] == "LSTM"]
 
+# Each option by itself: beside others, these may be why it is looked at.
+USUAL: dict[str, Any] = NO_DROPPING | {
+    "units": (17, 0), "num_layers": 1, "bias": True, "peepholes": False, "coupled_gates": False,
+    "layer_norm": False, "gate_activation": "sigmoid", "cell_activation": "tanh",
+    "output_activation": "tanh", "clip": None, "cell_clip": None, "zoneout_h": 0.0,
+    "zoneout_c": 0.0, "kind": "LSTM", "batch_first": False, "return_sequences": True,
+    "layout": "batch", "T": 5, "B": 5,
+}  # fmt: skip
+ALONE = {
+    f"{name}={value}": USUAL | {name: value}
+    for name in [*CELL_OPTIONS, *NO_DROPPING]
+    for value in OPTIONS[name]
+    if value != USUAL[name]
+}
+
 
 def make_layer(row: Mapping[str, Any], seed: int = 0, **options: Any) -> LSTM | BiLSTM:
     """A layer of a row's options, with weights that keep unbounded activations near 1."""
@@ -314,7 +329,7 @@ def test_rows_hold_every_pair() -> None:
         assert len(found) == len(options[a]) * len(options[b])
 
 
-@pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
+@pytest.mark.parametrize("row", [*ROWS, *ALONE.values()], ids=[*map(str, range(len(ROWS))), *ALONE])
 def test_agrees_with_pytorchs_operations(row: dict[str, Any], dtype: type) -> None:
     expected: list[dict[str, np.ndarray]] = []
     for isa in _core.available_isas():
