@@ -312,6 +312,7 @@ static void test_empty_and_errors(void) {
     CHECK(BACKWARD(model, parameters, 1, x, NULL) == FL_ERROR_ARGUMENT);
     CHECK(BACKWARD(model, parameters, 1, x, tape) == FL_OK);
     for (size_t j = 0; j < p.counts[PARAMETERS]; j++) CHECK(gradient[j] == 0); /* of nothing */
+    CHECK(BACKWARD(model, parameters, 0, NULL, NULL) == FL_OK); /* no steps, no tape */
 #undef BACKWARD
     fl_model_destroy(model);
     problem_free(&p);
