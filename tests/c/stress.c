@@ -267,7 +267,7 @@ static void *call_often(void *seed) {
 
 int main(int count, char **arguments) {
     const long seconds = count > 1 ? atol(arguments[1]) : 2;
-    if (count > 2) processors = atoi(arguments[2]);
+    processors = count > 2 ? atoi(arguments[2]) : 5;
     if (seconds < 1 || processors < 1 || processors > 64) {
         fprintf(stderr, "usage: %s [SECONDS [PROCESSORS]]\n", arguments[0]);
         return 2;

@@ -262,6 +262,7 @@ static void test_no_threads(fl_config config, ptrdiff_t T, ptrdiff_t B, int is_l
 }
 
 int main(void) {
+    processors = 5;
     /* First: a pool that has its threads makes no more. */
     test_no_threads((fl_config){7, 33, 2, 2, 1, FL_FLOAT32}, 5, 3, 0);
     test_no_threads((fl_config){70, 129, 1, 2, 1, FL_FLOAT32}, 60, 8, 1);

@@ -6,17 +6,14 @@
 #define _GNU_SOURCE
 #endif
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#endif
 
 #include "check.h"
 #include "fastlstm.h"
+#include "processors.h"
 
 typedef struct problem {
     fl_model *model;
@@ -121,34 +118,22 @@ static void *call_often(void *context) {
     return NULL;
 }
 
-#if defined(__linux__)
-static int pretended; /* processors, 0 for those there are */
-
-/* In place of the C library's, so that a pool of more threads runs on every machine. */
-int sched_getaffinity(pid_t pid, size_t bytes, cpu_set_t *allowed) {
-    CPU_ZERO_S(bytes, allowed);
-    if (pretended == 0) return syscall(SYS_sched_getaffinity, pid, bytes, allowed) < 0 ? -1 : 0;
-    for (int i = 0; i < pretended; i++) CPU_SET_S(i, bytes, allowed);
-    return 0;
-}
-
 /* Calls of few threads that wake a pool of many: those that are not wanted keep out of it. */
 static void test_part_of_the_pool(void) {
     problem p = make_problem(30, 41, 9, 67, 1, 1);
     CHECK(fl_set_num_threads(1) == FL_OK);
     result expected = run(&p);
-    pretended = 6;
+    processors = 6;
     for (int i = 0; i < 24; i++) {
         CHECK(fl_set_num_threads(i % 3 == 0 ? 6 : 1 + i % 3) == FL_OK);
         result got = run(&p);
         CHECK(same(&p, &expected, &got));
         free_result(&got);
     }
-    pretended = 0;
+    processors = 0;
     free_result(&expected);
     free_problem(&p);
 }
-#endif
 
 static void test_many_callers(void) {
     problem p = make_problem(60, 8, 20, 67, 2, 2);
@@ -350,9 +335,7 @@ int main(void) {
     CHECK(fl_set_num_threads(0) == FL_ERROR_ARGUMENT);
     CHECK(fl_set_num_threads(65) == FL_ERROR_ARGUMENT);
     test_bits();
-#if defined(__linux__)
     test_part_of_the_pool();
-#endif
     test_many_callers();
     test_fork();
     test_cancelled();
