@@ -81,7 +81,8 @@ ptrdiff_t fl_slice(double work, ptrdiff_t lanes) {
     /* Multiply-adds, 20 to 30 ms with AVX-512. Shorter slices of large layers would read the
      * weights too often: with a quarter of these, H=2048 took 1.3 (B=64) to 1.6 (B=128) times as
      * long. */
-    const ptrdiff_t most = lanes << 27, least = lanes << 3;
+    const ptrdiff_t most = lanes > 1 ? lanes << 27 : 1 << 24; /* fma() is slow */
+    const ptrdiff_t least = lanes > 1 ? lanes << 3 : 1;
     const double items = (double)most / work;
     return items > (double)most ? most : items > (double)least ? (ptrdiff_t)items : least;
 }
