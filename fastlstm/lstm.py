@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm.arguments import (
     RealArray,
+    as_array,
     as_batch,
     as_finite,
     as_flag,
@@ -788,9 +789,11 @@ class _Source:
 
 def _as_generator(name: str, seed: Any) -> np.random.Generator:
     # NumPy takes True for 1, and nothing for a seed of its own.
-    is_array = isinstance(seed, list | tuple | np.ndarray)
-    is_nothing = is_array and np.size(seed) == 0
-    is_flag = isinstance(seed, bool | np.bool_) or (is_array and np.asarray(seed).dtype == np.bool_)
+    numbers = as_array(name, seed) if isinstance(seed, list | tuple | np.ndarray) else None
+    is_nothing = numbers is not None and numbers.size == 0
+    is_flag = isinstance(seed, bool | np.bool_) or (
+        numbers is not None and numbers.dtype == np.bool_
+    )
     if is_nothing or is_flag:
         raise TypeError(f"{name}: got {shown(seed)}, expected an integer or a generator")
     try:

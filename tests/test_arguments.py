@@ -100,6 +100,7 @@ def test_parameters_that_do_not_fit() -> None:
         ({"clip": np.timedelta64(1, "D")}, TypeError),
         ({"seed": [True]}, TypeError),
         ({"seed": [[]]}, TypeError),
+        ({"seed": [[1], [1, 2]]}, ValueError),
         ({"forget_bias": True}, TypeError),
         ({"forget_bias": np.nan}, ValueError),
         ({"forget_bias": 1e300}, ValueError),
