@@ -63,7 +63,7 @@ class BuildExt(build_ext):
 extension = Extension(
     "fastlstm._core",
     sources=["fastlstm/_core.pyx", *sorted(glob.glob("src_c/*.c"))],
-    depends=sorted(glob.glob("src_c/*.h")),
+    depends=[*sorted(glob.glob("src_c/*.h")), *sorted(glob.glob("fastlstm/*.pxi"))],
     include_dirs=["src_c"],
     libraries=[] if platform.system() == "Windows" else ["m"],
     # The generated module needs none of NumPy's C API: arrays arrive by the buffer protocol.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 
 from .grid import Cell
 
@@ -30,7 +30,7 @@ class Problem:
     parameters : dict
         PyTorch's names and shapes: weight_ih_l0 (4H, I), weight_hh_l0 (4H, H), bias_ih_l0 and
         bias_hh_l0 (4H,), then ``_reverse`` and the layers above; gates i, f, g, o. Those of
-        variants as in :func:`fastlstm.parameters.parameter_shapes`.
+        variants as in :func:`fastlstm._parameters.parameter_shapes`.
     """
 
     cell: Cell

@@ -3,7 +3,7 @@ from typing import Any, Literal, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.parameters import Architecture
+from fastlstm._parameters import Architecture
 from fastlstm.variants import Cell, Masks
 
 _Array = npt.NDArray[np.floating[Any]]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from fastlstm import train_cli, weights_cli
-from fastlstm.files import (
+from fastlstm._files import (
     Array,
     Block,
     UserError,

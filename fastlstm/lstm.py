@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm.arguments import (
+from fastlstm._arguments import (
     RealArray,
     as_array,
     as_batch,
@@ -27,10 +27,10 @@ from fastlstm.arguments import (
     shown,
     with_contiguous_rows,
 )
-from fastlstm.dropout import NOTHING_DRAWN, Drawn, draw, is_random
-from fastlstm.merge import Merged, as_merge_mode, merge, merged_shape
-from fastlstm.parameters import MAX_LAYERS, Architecture, initialise, join, parameter_count, split
-from fastlstm.ragged import Ragged, as_ragged
+from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
+from fastlstm._merge import Merged, as_merge_mode, merge, merged_shape
+from fastlstm._parameters import MAX_LAYERS, Architecture, initialise, join, parameter_count, split
+from fastlstm._ragged import Ragged, as_ragged
 from fastlstm.stream import Stream
 from fastlstm.tape import Inputs, Recording, Tape
 from fastlstm.variants import as_cell, as_rates

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm.arguments import DTYPES, RealArray, as_finite, as_flag, shown
+from fastlstm._arguments import DTYPES, RealArray, as_finite, as_flag, shown
 
 __all__ = ["SGD", "Adam", "AdamW", "clip_grad_norm"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm.arguments import (
+from fastlstm._arguments import (
     RealArray,
     as_array,
     as_native,

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm.arguments import RealArray, as_flag, as_native, as_state, check_out, shown
-from fastlstm.arguments import with_contiguous_rows as as_rows
-from fastlstm.dropout import Drawn
-from fastlstm.merge import Merged, as_gradient, gradient_of_both
-from fastlstm.ragged import Ragged
+from fastlstm._arguments import RealArray, as_flag, as_native, as_state, check_out, shown
+from fastlstm._arguments import with_contiguous_rows as as_rows
+from fastlstm._masks import Drawn
+from fastlstm._merge import Merged, as_gradient, gradient_of_both
+from fastlstm._ragged import Ragged
 
 
 class Gradients(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastlstm import _core
-from fastlstm.arguments import as_size
+from fastlstm._arguments import as_size
 
 __all__ = ["get_num_threads", "num_threads", "register_threadpoolctl", "set_num_threads"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlstm.files import Array, UserError, new_file
+from fastlstm._files import Array, UserError, new_file
 
 if TYPE_CHECKING:
     from fastlstm.training import Scaling, Score, Sequences, Trainer

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_finite, as_flag, shown
+from fastlstm._arguments import RealArray, as_finite, as_flag, shown
 
 #: Activations by name, in the order of the C core's ``fl_activation``. ``hard_sigmoid`` is that of
 #: ONNX and Keras 2, clip(0.2 x + 0.5, 0, 1).

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastlstm.files import UserError, new_file, printable
+from fastlstm._files import UserError, new_file, printable
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM

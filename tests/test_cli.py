@@ -19,7 +19,7 @@ import pytest
 import fastlstm
 from conftest import built, require
 from fastlstm import _core, cli, reference, weights
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 
 Arrays = dict[str, np.ndarray]
 HEAD: Arrays = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, _core
-from fastlstm.parameters import Architecture
+from fastlstm._parameters import Architecture
 from fastlstm.variants import Cell
 
 

@@ -13,7 +13,7 @@ from test_variants import Case
 
 from conftest import assert_same_bits, layer_class, results
 from fastlstm import LSTM, BiLSTM
-from fastlstm.dropout import Drawn, draw
+from fastlstm._masks import Drawn, draw
 from fastlstm.variants import Masks
 
 KERAS = Path(__file__).parent / "golden" / "variants" / "keras_recurrent_dropout.npz"

@@ -11,7 +11,7 @@ import pytest
 import fastlstm
 from conftest import require
 from fastlstm import LSTM, BiLSTM, Gradients, reference
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 
 # (B, I, H, T): around the tiles, more sequences than threads, chunks of several blocks of sums.
 SIZES = [(1, 2, 3, 4), (5, 3, 7, 6), (13, 5, 17, 9), (40, 2, 33, 5), (3, 4, 66, 100)]

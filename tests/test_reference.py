@@ -14,7 +14,7 @@ import pytest
 
 from conftest import require
 from fastlstm import reference
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -13,7 +13,7 @@ from variant_cases import CHOICES, Problem, covering, name_of, problem
 
 from conftest import require
 from fastlstm import reference
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 from fastlstm.variants import NORM_EPSILON, Cell, Masks
 
 GOLDEN = Path(__file__).parent / "golden" / "variants"

@@ -15,8 +15,8 @@ from variant_cases import covering
 
 from conftest import assert_same_bits, layer_class, random_state, require, results
 from fastlstm import LSTM, BiLSTM, Tape, _core, reference
-from fastlstm.dropout import Drawn, draw
-from fastlstm.parameters import split
+from fastlstm._masks import Drawn, draw
+from fastlstm._parameters import split
 from fastlstm.variants import ACTIVATIONS, NO_MASKS, Masks
 
 # Largest difference from the oracle, which takes float64, relative to the largest entry.

@@ -20,7 +20,7 @@ import pytest
 import fastlstm
 from conftest import assert_same_bits, require
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 from fastlstm.weights.npz import read_npz
 from fastlstm.weights.safetensors import read_safetensors
 

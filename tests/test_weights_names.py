@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, BiLSTM
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 from fastlstm.weights.contents import Contents, Found, Other
 from fastlstm.weights.names import MOST_OTHERS, find_layers
 

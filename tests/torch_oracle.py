@@ -47,7 +47,7 @@ def run(
     x : tensor or array (T, B, I)
     state : None or pair of tensors or arrays, (L*D, B, P) and (L*D, B, H)
     parameters : mapping of str to tensor or array
-        Names and shapes of `fastlstm.parameters.parameter_shapes`.
+        Names and shapes of `fastlstm._parameters.parameter_shapes`.
     cell, masks
         As `fastlstm.reference.forward` has them.
     num_layers, num_directions : int

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.parameters import Architecture, parameter_shapes
+from fastlstm._parameters import Architecture, parameter_shapes
 from fastlstm.variants import ACTIVATIONS, Cell, Masks
 
 #: Everything that can be chosen, and the choices. A rate of zoneout of "mask" stands for masks.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 
 
 def sigmoid(x: RealArray) -> RealArray:

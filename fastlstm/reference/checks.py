@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastlstm.arguments import (
+from fastlstm._arguments import (
     RealArray,
     as_array,
     as_flag,
@@ -18,7 +18,7 @@ from fastlstm.arguments import (
     as_state,
     shown,
 )
-from fastlstm.parameters import MAX_LAYERS, Architecture, join, split
+from fastlstm._parameters import MAX_LAYERS, Architecture, join, split
 from fastlstm.variants import Cell, Masks, as_cell
 
 Flags: TypeAlias = NDArray[np.bool_]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 from fastlstm.reference.variant import Weights, variant_cell, variant_cell_backward
 from fastlstm.variants import NO_MASKS, Cell, Masks
 

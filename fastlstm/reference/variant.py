@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 from fastlstm.reference.cell import sigmoid
 from fastlstm.variants import NO_MASKS, NORM_EPSILON, Cell, Masks
 

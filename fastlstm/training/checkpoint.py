@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.files import whole_file
+from fastlstm._files import whole_file
 from fastlstm.weights.npz import read_npz, write_npz
 
 

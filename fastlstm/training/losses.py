@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 
 Float64 = NDArray[np.float64]
 LossName: TypeAlias = Literal["mse", "cross_entropy"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm.arguments import RealArray, as_flag, as_real_array, as_size
+from fastlstm._arguments import RealArray, as_flag, as_real_array, as_size
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted

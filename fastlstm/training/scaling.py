@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.arguments import RealArray
+from fastlstm._arguments import RealArray
 from fastlstm.training.sequences import Sequences
 
 Float64 = NDArray[np.float64]

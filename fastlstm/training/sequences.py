@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm import arguments
-from fastlstm.arguments import as_finite
+from fastlstm import _arguments
+from fastlstm._arguments import as_finite
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = NDArray[np.int64]
@@ -171,7 +171,7 @@ def as_array(name: str, value: npt.ArrayLike, kinds: str, expected: str) -> Arra
     """Return value as an array whose dtype is of one of the kinds; TypeError if it is not."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, expected one without a mask (see weights)")
-    array: Array = arguments.as_array(name, value)
+    array: Array = _arguments.as_array(name, value)
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: got values of dtype {array.dtype}, expected {expected}")
     return array

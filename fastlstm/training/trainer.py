@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._arguments import RealArray, as_path, as_size
+from fastlstm._files import replaceable
 from fastlstm._version import __version__
-from fastlstm.arguments import RealArray, as_path, as_size
-from fastlstm.files import replaceable
 from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint
 from fastlstm.training.losses import Score

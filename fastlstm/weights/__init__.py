@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from fastlstm.arguments import as_path
+from fastlstm._arguments import as_path
 from fastlstm.weights.contents import (
     Contents,
     Found,
@@ -182,7 +182,7 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    from fastlstm.files import whole_file
+    from fastlstm._files import whole_file
     from fastlstm.lstm import LSTM, BiLSTM
 
     if not isinstance(layer, LSTM | BiLSTM):

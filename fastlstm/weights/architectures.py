@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fastlstm._parameters import MAX_LAYERS, Architecture
 from fastlstm.lstm import LSTM, BiLSTM
-from fastlstm.parameters import MAX_LAYERS, Architecture
 from fastlstm.weights.contents import Arrays
 
 #: Of an LSTM; a stray weight_ih_l999999999 is a name like any other.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm.arguments import as_precision, as_real_array, shown
+from fastlstm._arguments import as_precision, as_real_array, shown
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.arguments import RealArray, as_finite, as_flag, as_precision, as_real_array, shown
+from fastlstm._arguments import RealArray, as_finite, as_flag, as_precision, as_real_array, shown
 from fastlstm.weights.gates import COUPLED_ORDER, LAYOUTS, ORDER, as_order, to_rows
 
 if TYPE_CHECKING:

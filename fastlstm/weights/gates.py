@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastlstm.arguments import shown
+from fastlstm._arguments import shown
 
 #: This package's order, which is PyTorch's; without f where the gates are coupled.
 ORDER, COUPLED_ORDER = "ifgo", "igo"

@@ -1,7 +1,7 @@
 """LSTMs among arrays with names, as state dicts of PyTorch, ``.npz`` and ``.safetensors`` hold.
 
 The names are those of ``torch.nn.LSTM`` behind a prefix, ``encoder.rnn.weight_ih_l0``, those of
-``torch.nn.LSTMCell``, ``cell.weight_ih``, and this package's further ones (`fastlstm.parameters`).
+``torch.nn.LSTMCell``, ``cell.weight_ih``, and this package's further ones (`fastlstm._parameters`).
 A GRU and a plain RNN have the same names: the number of rows tells them apart.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.parameters import parameter_shapes
+from fastlstm._parameters import parameter_shapes
 from fastlstm.weights.architectures import PARAMETER, declared, described, inferred, listed
 from fastlstm.weights.contents import Arrays, Found, Head, Other, Refused
 from fastlstm.weights.stacks import find_stacks, owners_of

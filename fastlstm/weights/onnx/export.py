@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._merge import MERGE_MODES
 from fastlstm._version import __version__
-from fastlstm.merge import MERGE_MODES
 from fastlstm.weights.contents import Found, Head, checked_head, checked_state
 from fastlstm.weights.gates import COUPLED_ORDER, ORDER, as_order
 from fastlstm.weights.onnx.constants import Constants, NotConstantError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.merge import merge
+from fastlstm._merge import merge
 from fastlstm.weights.contents import Found
 from fastlstm.weights.onnx import locate
 from fastlstm.weights.onnx.graph import Proto, Scope, Site, text

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_real_array, shown
+from fastlstm._arguments import RealArray, as_real_array, shown
 
 #: What a call returns as y: one array, or one for each direction.
 Merged: TypeAlias = RealArray | tuple[RealArray, RealArray]

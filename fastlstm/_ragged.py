@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.arguments import RealArray, as_array
+from fastlstm._arguments import RealArray, as_array
 
 Rows = npt.NDArray[np.intp]
 

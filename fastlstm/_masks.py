@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm.arguments import RealArray
-from fastlstm.parameters import Architecture, parameter_count, split
-from fastlstm.ragged import Ragged
+from fastlstm._arguments import RealArray
+from fastlstm._parameters import Architecture, parameter_count, split
+from fastlstm._ragged import Ragged
 from fastlstm.variants import Cell, Masks, Rates
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.arguments import RealArray, as_real_array, shown
+from fastlstm._arguments import RealArray, as_real_array, shown
 
 #: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
 MAX_LAYERS = 1000

@@ -1,0 +1,90 @@
+# Arrays as the C core takes them, checked and held for the length of a call.
+
+
+cdef class _Buffer:
+    """A buffer of reals held for the length of a call.
+
+    Parameters
+    ----------
+    array : object with the buffer protocol
+    is_double : bool
+        The precision it must have: native float64 or float32.
+    shape : tuple of int
+        The shape it must have.
+    writable : bool
+    """
+
+    cdef Py_buffer view
+    cdef bint held
+
+    def __cinit__(self, object array, bint is_double, tuple shape, bint writable):
+        cdef int flags = PyBUF_STRIDES | PyBUF_FORMAT
+        if writable:
+            flags |= PyBUF_WRITABLE
+        PyObject_GetBuffer(array, &self.view, flags)
+        self.held = True
+        cdef const char *wanted = b"d" if is_double else b"f"
+        if strcmp(self.view.format, wanted) != 0 or self.view.itemsize != (8 if is_double else 4):
+            raise ValueError(f"buffer of format {self.view.format.decode()!r}")
+        if self.view.ndim != len(shape):
+            raise ValueError(f"buffer of {self.view.ndim} dimensions, expected {len(shape)}")
+        cdef int i
+        for i in range(self.view.ndim):
+            if self.view.shape[i] != shape[i]:
+                raise ValueError(f"buffer of size {self.view.shape[i]} in dimension {i}, "
+                                 f"expected {shape[i]}")
+        if self.view.len > 0 and <size_t> self.view.buf % <size_t> self.view.itemsize != 0:
+            raise ValueError("buffer is not aligned")
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+    cdef ptrdiff_t stride(self, int axis) except? -1:
+        """Elements from one index of an axis to the next. An axis of size 1 has none: 0."""
+        if self.view.shape[axis] <= 1:
+            return 0
+        if self.view.strides[axis] % self.view.itemsize != 0:
+            raise ValueError(f"stride of dimension {axis} is no multiple of the item size")
+        return self.view.strides[axis] // self.view.itemsize
+
+    cdef int require_contiguous(self, int first_axis) except -1:
+        """Check that the axes from first_axis on are laid out in C order without gaps."""
+        cdef ptrdiff_t expected = self.view.itemsize
+        cdef int axis
+        for axis in range(self.view.ndim - 1, first_axis - 1, -1):
+            if self.view.shape[axis] > 1 and self.view.strides[axis] != expected:
+                raise ValueError(f"dimension {axis} is not contiguous")
+            expected *= self.view.shape[axis]
+        return 0
+
+
+cdef class _Starts:
+    """starts (T + 1,) of packed rows, or none. shape: that of x, to be (1, starts[T], I), or None."""
+
+    cdef Py_buffer view
+    cdef const ptrdiff_t *data
+    cdef ptrdiff_t steps
+
+    def __cinit__(self, object starts, object shape):
+        self.data = NULL
+        if starts is None:
+            return
+        PyObject_GetBuffer(starts, &self.view, PyBUF_FORMAT | PyBUF_ND)
+        self.data = <const ptrdiff_t *> self.view.buf
+        is_integer = self.view.format[0] in b"lq" and self.view.format[1] == 0
+        if not is_integer or self.view.itemsize != sizeof(ptrdiff_t):
+            raise ValueError(f"starts of format {self.view.format.decode()!r}")
+        if self.view.ndim != 1 or self.view.shape[0] < 1:
+            raise ValueError("starts has another shape than (T + 1,)")
+        self.steps = self.view.shape[0] - 1
+        if shape is not None and (shape[0] != 1 or shape[1] != self.data[self.steps]):
+            raise ValueError(f"packed x of shape {shape}, expected (1, {self.data[self.steps]}, I)")
+
+    def __dealloc__(self):
+        if self.data != NULL:
+            PyBuffer_Release(&self.view)
+
+
+cdef void *_data(_Buffer buffer) noexcept:
+    return NULL if buffer is None else buffer.view.buf

@@ -1,0 +1,99 @@
+# The C API as Cython sees it; fastlstm.h says what each means.
+
+from libc.stddef cimport size_t
+
+
+cdef extern from "fastlstm.h" nogil:
+    ctypedef enum fl_status:
+        FL_OK
+        FL_ERROR_ARGUMENT
+        FL_ERROR_OVERFLOW
+        FL_ERROR_MEMORY
+        FL_ERROR_ISA
+        FL_ERROR_CANCELLED
+
+    ctypedef enum fl_dtype:
+        FL_FLOAT32
+        FL_FLOAT64
+
+    ctypedef enum fl_activation:
+        FL_USUAL
+
+    ctypedef struct fl_config:
+        ptrdiff_t input_size
+        ptrdiff_t hidden_size
+        ptrdiff_t num_layers
+        ptrdiff_t num_directions
+        int has_bias
+        fl_dtype dtype
+        ptrdiff_t proj_size
+        int has_peepholes
+        int coupled_gates
+        fl_activation gate_activation
+        fl_activation cell_activation
+        fl_activation output_activation
+        double clip
+        double cell_clip
+        double zoneout_h
+        double zoneout_c
+        int layer_norm
+        int reverse
+
+    ctypedef struct fl_masks:
+        const void *recurrent
+        const void *between
+        const void *zoneout_h
+        const void *zoneout_c
+
+    ctypedef struct fl_watch:
+        int (*is_cancelled)(void *) noexcept nogil
+        void *context
+
+    ctypedef struct fl_model:
+        pass
+
+    const char *fl_status_message(fl_status)
+    int fl_isa_count()
+    const char *fl_isa_name(int)
+    const char *fl_isa_default()
+    size_t fl_cache_size(int)
+    const char *fl_compiler()
+    int fl_get_num_threads()
+    fl_status fl_set_num_threads(int)
+    fl_status fl_parameter_count(const fl_config *, size_t *)
+    fl_status fl_model_create(const fl_config *, const char *, const void *, fl_model **)
+    void fl_model_destroy(fl_model *)
+    const char *fl_model_isa(const fl_model *)
+    size_t fl_model_bytes(const fl_model *)
+    fl_status fl_forward(
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, const fl_watch *)
+
+    fl_status fl_tape_bytes(
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, size_t *)
+    fl_status fl_record(
+        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
+        const void *, const fl_masks *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *,
+        const fl_watch *)
+    fl_status fl_backward(
+        const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *,
+        ptrdiff_t, ptrdiff_t, const void *, const void *, const fl_masks *, const void *,
+        const void *, ptrdiff_t, ptrdiff_t, const void *, const void *, int, void *, ptrdiff_t,
+        ptrdiff_t, void *, void *, void *, const fl_watch *)
+
+    ctypedef struct fl_stream:
+        pass
+
+    fl_status fl_stream_create(const fl_model *, ptrdiff_t, fl_stream **)
+    void fl_stream_destroy(fl_stream *)
+    void fl_stream_step(fl_stream *, const void *, void *)
+    fl_status fl_stream_push(
+        fl_stream *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, ptrdiff_t, ptrdiff_t,
+        const fl_watch *)
+    void fl_stream_reset(fl_stream *, const unsigned char *)
+    void fl_stream_get_state(const fl_stream *, void *, void *)
+    void fl_stream_set_state(fl_stream *, const void *, const void *)
+    fl_status fl_sigmoid(const char *, fl_dtype, ptrdiff_t, const void *, void *)
+    fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
+    double fl_limit_fma(const char *, fl_dtype, ptrdiff_t)
+    double fl_limit_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)

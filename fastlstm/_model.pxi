@@ -1,0 +1,291 @@
+# A model: parameters packed for one instruction set, and the calls of a layer.
+
+
+cdef fl_activation _activation(str name) except *:
+    """The C core's number of an activation; they follow FL_USUAL, which the core has besides."""
+    cdef int index = ACTIVATIONS.index(name)
+    return <fl_activation> (index + 1)
+
+
+cdef class _Masks:
+    """Masks of a call, checked, or none. steps: the two axes of time and batch, or of packed rows."""
+
+    cdef _Buffer recurrent, between, zoneout_h, zoneout_c
+    cdef fl_masks masks
+
+    def __cinit__(self, Model model, object masks, ptrdiff_t B, tuple steps):
+        LD, P = model.num_layers * model.num_directions, model.output_size
+        recurrent, between, zoneout_h, zoneout_c = masks
+        self.recurrent = model.contiguous(recurrent, (LD, B, P), False)
+        above = (model.num_layers - 1, *steps, model.num_directions * P)
+        self.between = model.contiguous(between, above, False)
+        self.zoneout_h = model.contiguous(zoneout_h, (LD, *steps, P), False)
+        self.zoneout_c = model.contiguous(zoneout_c, (LD, *steps, model.hidden_size), False)
+        self.masks = fl_masks(
+            _data(self.recurrent), _data(self.between), _data(self.zoneout_h),
+            _data(self.zoneout_c))
+
+
+cdef class Model:
+    """Parameters of a stack of layers, packed for one instruction set. Immutable.
+
+    Parameters
+    ----------
+    sizes : fastlstm._parameters.Architecture
+    cell : fastlstm.variants.Cell
+    parameters : ndarray (N,), float32 or float64, contiguous
+        All parameters in the order of PyTorch's ``state_dict``; its dtype is the model's.
+    isa : str or None
+        Instruction set; None for :func:`default_isa`.
+    reverse : bool
+        Whether the one direction runs from the last step to the first.
+    """
+
+    cdef fl_model *model
+    cdef readonly ptrdiff_t input_size, hidden_size, num_layers, num_directions, output_size
+    cdef readonly bint is_double
+    cdef readonly tuple is_reverse  # of each direction, whether it goes back in time
+    cdef readonly size_t parameter_count
+    cdef double row_flops  # of one step of one sequence
+
+    def __cinit__(
+        self, object sizes, object cell, object parameters, object isa, object reverse=False
+    ):
+        cdef bytes isa_name = _isa_bytes(isa)
+        cdef fl_config config
+        cdef size_t count
+        cdef fl_status status
+        self.is_double = parameters.dtype == "float64"
+        self.input_size = config.input_size = sizes.input_size
+        self.hidden_size = config.hidden_size = sizes.hidden_size
+        self.num_layers = config.num_layers = sizes.num_layers
+        self.num_directions = config.num_directions = sizes.num_directions
+        self.output_size = sizes.output_size
+        config.has_bias = sizes.bias
+        config.dtype = FL_FLOAT64 if self.is_double else FL_FLOAT32
+        config.proj_size = sizes.proj_size
+        config.has_peepholes = sizes.peepholes
+        config.coupled_gates = sizes.coupled_gates
+        config.gate_activation = _activation(cell.gate_activation)
+        config.cell_activation = _activation(cell.cell_activation)
+        config.output_activation = _activation(cell.output_activation)
+        config.clip = cell.clip or 0
+        config.cell_clip = cell.cell_clip or 0
+        config.zoneout_h = cell.zoneout_h
+        config.zoneout_c = cell.zoneout_c
+        config.layer_norm = sizes.layer_norm
+        config.reverse = reverse
+        self.is_reverse = (False, True) if sizes.num_directions == 2 else (bool(reverse),)
+        cdef double above = (self.num_layers - 1.0) * (self.num_directions + 1) * self.output_size
+        self.row_flops = 8.0 * self.hidden_size * self.num_directions * (
+            <double> self.input_size + self.output_size + above)
+        _raise_status(fl_parameter_count(&config, &count))
+        self.parameter_count = count
+        cdef _Buffer vector = _Buffer(parameters, self.is_double, (count,), False)
+        vector.require_contiguous(0)
+        cdef const char *name = isa_name
+        with nogil:
+            status = fl_model_create(&config, name, vector.view.buf, &self.model)
+        _raise_status(status)
+
+    def __dealloc__(self):
+        fl_model_destroy(self.model)
+
+    @property
+    def isa(self):
+        """Name of the instruction set."""
+        return fl_model_isa(self.model).decode()
+
+    @property
+    def nbytes(self):
+        """Bytes of the packed parameters."""
+        return fl_model_bytes(self.model)
+
+    def forward(
+        self, x, h_0, c_0, y, h_n, c_n, bint batch_first=False, tape=None, starts=None,
+        masks=None,
+    ):
+        """Run the stack over a batch of sequences.
+
+        Parameters
+        ----------
+        x : ndarray (T, B, I), or (B, T, I) with batch_first
+            The last axis contiguous, the others of any stride.
+        h_0, c_0 : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None for zeros
+        y : ndarray (T, B, D*P), or (B, T, D*P) with batch_first, contiguous; or None
+            Written, unless only the final states are wanted.
+        h_n, c_n : ndarray (L*D, B, P), (L*D, B, H), contiguous
+            Written.
+        tape : ndarray (N,), contiguous, or None
+            Written for :meth:`backward`; N is given by :meth:`tape_size`.
+        starts : ndarray (T + 1,) of intp, contiguous, or None
+            For packed rows: x is (1, starts[T], I), y likewise, and B is that of h_n. See
+            ``fastlstm.h``; checked there.
+        masks : fastlstm.variants.Masks or None
+            Contiguous, the axes of time and batch in that order, or (1, starts[T]). Only with a
+            tape.
+        """
+        cdef int time_axis = 1 if batch_first else 0
+        cdef int batch_axis = 1 - time_axis
+        x_shape = x.shape
+        if len(x_shape) != 3:
+            raise ValueError(f"x has {len(x_shape)} dimensions, expected 3")
+        cdef ptrdiff_t T = x_shape[time_axis], B = x_shape[batch_axis]
+        cdef _Starts starts_ = _Starts(starts, x_shape)
+        cdef const ptrdiff_t *starts_data = starts_.data
+        if starts is not None:
+            T, B = starts_.steps, h_n.shape[1]
+        h_shape = (self.num_layers * self.num_directions, B, self.output_size)
+        c_shape = (self.num_layers * self.num_directions, B, self.hidden_size)
+        outer = (x_shape[0], x_shape[1])
+
+        cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)
+        x_.require_contiguous(2)
+        cdef _Buffer y_ = self.contiguous(
+            y, (*outer, self.num_directions * self.output_size), True)
+        cdef _Buffer h_n_ = _Buffer(h_n, self.is_double, h_shape, True)
+        cdef _Buffer c_n_ = _Buffer(c_n, self.is_double, c_shape, True)
+        h_n_.require_contiguous(0)
+        c_n_.require_contiguous(0)
+        cdef _Buffer h_0_ = self.contiguous(h_0, h_shape, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, c_shape, False)
+        cdef const void *h_0_data = _data(h_0_)
+        cdef const void *c_0_data = _data(c_0_)
+        cdef _Buffer tape_ = None
+        if tape is not None:
+            tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), True)
+
+        cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
+        cdef ptrdiff_t y_t = 0, y_b = 0
+        if y_ is not None:
+            y_t, y_b = y_.stride(time_axis), y_.stride(batch_axis)
+        cdef void *y_data = _data(y_)
+        cdef void *tape_data = _data(tape_)
+        cdef bint recording = tape is not None
+        cdef _Masks masks_ = None
+        cdef const fl_masks *masks_data = NULL
+        if masks is not None:
+            if not recording:
+                raise ValueError("masks without a tape")
+            masks_ = _Masks(self, masks, B, outer if starts is not None else (T, B))
+            masks_data = &masks_.masks
+        cdef fl_status status
+        cdef fl_watch own_watch
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &looks)
+        with nogil:
+            if recording:
+                status = fl_record(
+                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
+                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data, watch)
+            else:
+                status = fl_forward(
+                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
+                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, watch)
+        _raise_status(status)
+
+    def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
+        """Return how many numbers a tape has: L*D*T*B or L*D*starts[T] times a record's size."""
+        cdef size_t size
+        cdef _Starts starts_ = _Starts(starts, None)
+        if starts is not None:
+            T = starts_.steps
+        _raise_status(fl_tape_bytes(self.model, T, B, starts_.data, &size))
+        return size // (8 if self.is_double else 4)
+
+    def backward(
+        self, parameters, x, h_0, c_0, tape, dy, dh_n, dc_n, dx, dh_0, dc_0, dparameters,
+        bint accumulate, bint batch_first=False, starts=None, ptrdiff_t batch_size=0, masks=None,
+    ):
+        """Backpropagate through a recorded call of :meth:`forward`.
+
+        Parameters
+        ----------
+        parameters : ndarray (N,), contiguous
+            What the model was made of.
+        x, h_0, c_0, tape, masks
+            Those of :meth:`forward`.
+        dy : ndarray of the shape of y, or None for zeros
+            The last axis contiguous, the others of any stride.
+        dh_n, dc_n : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None for zeros
+        dx : ndarray of the shape of x, contiguous, or None
+        dh_0, dc_0 : ndarray (L*D, B, P), (L*D, B, H), contiguous, or None
+        dparameters : ndarray (N,), contiguous, or None
+            Written; None where it is not wanted.
+        accumulate : bool
+            Whether to add to what they hold.
+        starts : ndarray (T + 1,), or None
+            As for :meth:`forward`, with B in batch_size.
+        """
+        cdef int time_axis = 1 if batch_first else 0
+        cdef int batch_axis = 1 - time_axis
+        x_shape = x.shape
+        if len(x_shape) != 3:
+            raise ValueError(f"x has {len(x_shape)} dimensions, expected 3")
+        cdef ptrdiff_t T = x_shape[time_axis], B = x_shape[batch_axis]
+        cdef _Starts starts_ = _Starts(starts, x_shape)
+        cdef const ptrdiff_t *starts_data = starts_.data
+        if starts is not None:
+            T, B = starts_.steps, batch_size
+        h_shape = (self.num_layers * self.num_directions, B, self.output_size)
+        c_shape = (self.num_layers * self.num_directions, B, self.hidden_size)
+        outer = (x_shape[0], x_shape[1])
+        vector = (self.parameter_count,)
+
+        cdef _Buffer x_ = _Buffer(x, self.is_double, (*outer, self.input_size), False)
+        x_.require_contiguous(2)
+        cdef _Buffer parameters_ = self.contiguous(parameters, vector, False)
+        cdef _Buffer tape_ = self.contiguous(tape, (self.tape_size(T, B, starts),), False)
+        if parameters_ is None or tape_ is None:
+            raise TypeError("parameters and tape must be arrays")
+        cdef _Buffer h_0_ = self.contiguous(h_0, h_shape, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, c_shape, False)
+        cdef _Buffer dh_n_ = self.contiguous(dh_n, h_shape, False)
+        cdef _Buffer dc_n_ = self.contiguous(dc_n, c_shape, False)
+        cdef _Buffer dh_0_ = self.contiguous(dh_0, h_shape, True)
+        cdef _Buffer dc_0_ = self.contiguous(dc_0, c_shape, True)
+        cdef _Masks masks_ = None
+        cdef const fl_masks *masks_data = NULL
+        if masks is not None:
+            masks_ = _Masks(self, masks, B, outer if starts is not None else (T, B))
+            masks_data = &masks_.masks
+        cdef _Buffer dparameters_ = self.contiguous(dparameters, vector, True)
+        cdef _Buffer dx_ = self.contiguous(dx, (*outer, self.input_size), True)
+        cdef _Buffer dy_ = None
+        cdef ptrdiff_t dy_t = 0, dy_b = 0, dx_t = 0, dx_b = 0
+        if dy is not None:
+            dy_ = _Buffer(
+                dy, self.is_double, (*outer, self.num_directions * self.output_size), False)
+            dy_.require_contiguous(2)
+            dy_t, dy_b = dy_.stride(time_axis), dy_.stride(batch_axis)
+        if dx_ is not None:
+            dx_t, dx_b = dx_.stride(time_axis), dx_.stride(batch_axis)
+        cdef ptrdiff_t x_t = x_.stride(time_axis), x_b = x_.stride(batch_axis)
+        cdef const void *h_0_data = _data(h_0_)
+        cdef const void *c_0_data = _data(c_0_)
+        cdef const void *dy_data = _data(dy_)
+        cdef const void *dh_n_data = _data(dh_n_)
+        cdef const void *dc_n_data = _data(dc_n_)
+        cdef void *dx_data = _data(dx_)
+        cdef void *dh_0_data = _data(dh_0_)
+        cdef void *dc_0_data = _data(dc_0_)
+        cdef void *dparameters_data = _data(dparameters_)
+        cdef fl_status status
+        cdef fl_watch own_watch
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &looks)
+        with nogil:
+            status = fl_backward(
+                self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
+                h_0_data, c_0_data, masks_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data,
+                dc_n_data, accumulate, dx_data, dx_t, dx_b, dh_0_data, dc_0_data,
+                dparameters_data, watch)
+        _raise_status(status)
+
+    cdef _Buffer contiguous(self, object array, tuple shape, bint writable):
+        """The buffer of an array that must have this shape and no gaps; None for None."""
+        if array is None:
+            return None
+        cdef _Buffer buffer = _Buffer(array, self.is_double, shape, writable)
+        buffer.require_contiguous(0)
+        return buffer
