@@ -168,8 +168,8 @@ def backward(
     (dh_0, dc_0) : pair of arrays, (L*D, B, P) and (L*D, B, H)
         Also where `state` is None: the gradients at zero.
     dparameters : dict of str to array
-        Names, shapes and order of `fastlstm._parameters.parameter_shapes`. The two biases only enter
-        as their sum b, so both have the gradient by b.
+        Names, shapes and order of `fastlstm._parameters.parameter_shapes`. The two biases only
+        enter as their sum b, so both have the gradient by b.
 
     Raises
     ------
