@@ -178,18 +178,3 @@ size_t fl_cache_size(int level) {
 #endif
     return cache_size_of_system(level);
 }
-
-#define FL_TEXT_(x) #x
-#define FL_TEXT(x) FL_TEXT_(x)
-
-const char *fl_compiler(void) {
-#if defined(__clang__)
-    return "Clang " __clang_version__;
-#elif defined(__GNUC__)
-    return "GCC " __VERSION__;
-#elif defined(_MSC_VER)
-    return "MSVC " FL_TEXT(_MSC_FULL_VER);
-#else
-    return "unknown";
-#endif
-}
