@@ -1,6 +1,6 @@
 /* Single kernels by themselves: activations element by element, and the limits of the hardware. */
 #include "fastlstm.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "platform.h"
 
 /* Activations of a table, in the floating-point environment of the kernels. */

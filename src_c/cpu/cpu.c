@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "fastlstm.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "platform.h"
 #include "threads.h"
 
