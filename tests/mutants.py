@@ -41,7 +41,7 @@ C_FLAGS = [*(ROOT / "src_c/flags_unix.txt").read_text().split(), "-O2", "-fPIC",
 WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 
 # Test programs, and files of tests/ for each file that is mutated: cheap and telling ones first.
-PROGRAMS = "capi machine sizes backward stream variants threads faults"
+PROGRAMS = "capi features machine sizes backward stream variants threads faults"
 FORWARD = "layer exactness stream threads ragged tape interrupt"
 BACKWARD = "ragged tape gradients interrupt"
 C_TESTS = {

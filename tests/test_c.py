@@ -105,6 +105,10 @@ def test_c_sizes(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_sizes", objects, tmp_path)))
 
 
+def test_c_features(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_features", objects, tmp_path)))
+
+
 def test_c_machine(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_machine", objects, tmp_path)))
 
