@@ -155,3 +155,13 @@ cdef extern from "probes.h" nogil:
     fl_status fl_probe_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
     double fl_probe_fma(const char *, fl_dtype, ptrdiff_t)
     double fl_probe_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
+
+
+cdef extern from "cpu/features.h" nogil:
+    enum:
+        FL_FEATURES
+
+    ctypedef unsigned int fl_features
+
+    fl_features fl_features_detect()
+    const char *fl_features_name(int)

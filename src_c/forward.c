@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "fastlstm.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "memory.h"
 #include "model.h"
 #include "platform.h"

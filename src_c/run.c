@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "run.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "memory.h"
 #include "platform.h"
 

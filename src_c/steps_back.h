@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "fastlstm.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "model.h"
 #include "rows.h"
 #include "run.h"
