@@ -17,9 +17,9 @@ from fastlstm._arguments import RealArray, as_finite, as_flag, as_precision, as_
 from fastlstm.weights.gates import COUPLED_ORDER, LAYOUTS, ORDER, as_order, to_rows
 
 if TYPE_CHECKING:
-    from fastlstm.lstm import _Recurrent
+    from fastlstm.lstm import LSTMBase
 
-    LayerT = TypeVar("LayerT", bound=_Recurrent)
+    LayerT = TypeVar("LayerT", bound=LSTMBase)
 
 #: One array, or one for each gate by its letter.
 Part: TypeAlias = npt.ArrayLike | Mapping[str, npt.ArrayLike]

@@ -18,7 +18,8 @@ import pytest
 
 import fastlstm
 from fastlstm import _core, cli, reference, weights
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from support.layers import built
 from support.optional import require
 
@@ -32,7 +33,7 @@ HEAD: Arrays = {
 def parameters(layers: int = 1, directions: int = 1, dtype: Any = np.float32) -> Arrays:
     """An LSTM with I = 3 and H = 5."""
     rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Architecture(3, 5, layers, directions, True)))
+    shapes = dict(parameter_shapes(Spec(3, 5, layers, directions)))
     return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
 
 
