@@ -14,8 +14,8 @@ import pytest
 
 from conftest import assert_same_bits, layer_class, random_state, require, results
 from fastlstm import LSTM, BiLSTM
-from fastlstm.weights.conventions import CONVENTIONS
-from fastlstm.weights.gates import LAYOUTS
+from fastlstm._conventions import CONVENTIONS
+from fastlstm._gates import LAYOUTS
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports Keras
 

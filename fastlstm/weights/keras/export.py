@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._gates import ORDER, from_rows
 from fastlstm.weights.contents import Arrays, Head
-from fastlstm.weights.gates import ORDER, from_rows
 from fastlstm.weights.keras.options import ACTIVATIONS, MERGE_MODES
 
 if TYPE_CHECKING:

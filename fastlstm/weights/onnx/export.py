@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._gates import COUPLED_ORDER, ORDER, as_order
 from fastlstm._merge import MERGE_MODES
 from fastlstm._version import __version__
 from fastlstm.weights.contents import Found, Head, checked_head, checked_state
-from fastlstm.weights.gates import COUPLED_ORDER, ORDER, as_order
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.graph import Proto, text
 from fastlstm.weights.onnx.node import GATES
