@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from conftest import random_state, require, results
 from fastlstm import LSTM, BiLSTM
 from fastlstm.weights import onnx as reader
-from fastlstm.weights.contents import Contents, Found, Head
+from fastlstm.weights.contents import Contents, Found, Head, Trained
 from fastlstm.weights.originals import onnx as original
 
 onnx = require("onnx")  # the tests that import this module have it from here
@@ -210,7 +210,7 @@ def two_layers(
 
 
 def write(path: Path, layer: Any, head: Any = None, state: Any = None) -> bytes:
-    reader.write(layer, path, head=head, state=state)
+    reader.write(Trained(layer, head, state), path)
     return path.read_bytes()
 
 
