@@ -170,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     train_cli.add_parser(commands)
     weights_cli.add_parsers(commands)
 
-    info = commands.add_parser("info", help="version, instruction sets, caches, compiler")
+    info = commands.add_parser(
+        "info", help="version, instruction sets, processor, caches, compiler"
+    )
     info.set_defaults(command=_info)
     info.add_argument("--json", action="store_true", help="as JSON")
 
@@ -416,6 +418,7 @@ def _info(args: argparse.Namespace) -> None:
         "version": __version__,
         "isa": isa,
         "isas": list(_core.available_isas()),
+        "features": list(_core.cpu_features()),
         "threads": _core.get_num_threads(),
         "cache sizes": dict(_core.cache_sizes()),
         "compiler": _core.compiler(),
@@ -424,6 +427,7 @@ def _info(args: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
         return
     facts["isas"] = ", ".join(facts["isas"])
+    facts["features"] = ", ".join(facts["features"]) or "none"
     caches = [f"{level} {size // 1024} KiB" for level, size in facts["cache sizes"].items()]
     facts["cache sizes"] = ", ".join(caches) or "unknown"
     for key, value in facts.items():

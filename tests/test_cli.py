@@ -19,7 +19,8 @@ import pytest
 import fastlstm
 from conftest import built, require
 from fastlstm import _core, cli, reference, weights
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 
 Arrays = dict[str, np.ndarray]
 HEAD: Arrays = {
@@ -31,7 +32,7 @@ HEAD: Arrays = {
 def parameters(layers: int = 1, directions: int = 1, dtype: Any = np.float32) -> Arrays:
     """An LSTM with I = 3 and H = 5."""
     rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Architecture(3, 5, layers, directions, True)))
+    shapes = dict(parameter_shapes(Spec(3, 5, layers, directions)))
     return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
 
 
@@ -637,14 +638,18 @@ def test_progress_without_tqdm(
 # info, bench, --version
 
 
+INFO = ("version", "isa", "isas", "features", "threads", "cache sizes", "compiler")
+
+
 def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert list(facts) == ["version", "isa", "isas", "threads", "cache sizes", "compiler"]
+    assert list(facts) == list(INFO)
     assert facts["version"] == fastlstm.__version__
     assert facts["isa"] == _core.default_isa()
     assert facts["isas"] == list(_core.available_isas())
     assert facts["isa"] in facts["isas"]
+    assert facts["features"] == list(_core.cpu_features())
     assert facts["threads"] == fastlstm.get_num_threads()
     assert facts["cache sizes"] == _core.cache_sizes()
     assert facts["compiler"] == _core.compiler() != ""
@@ -653,8 +658,9 @@ def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info"]) == 0
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == ["version", "isa", "isas", "threads", "cache sizes", "compiler"]
+    assert list(lines) == list(INFO)
     assert lines["isa"].strip() == _core.default_isa()
+    assert lines["features"].strip() == (", ".join(_core.cpu_features()) or "none")
     for level, size in _core.cache_sizes().items():
         assert f"{level} {size // 1024} KiB" in lines["cache sizes"]
 

@@ -13,7 +13,8 @@ from variant_cases import CHOICES, Problem, covering, name_of, problem
 
 from conftest import require
 from fastlstm import reference
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from fastlstm.variants import NORM_EPSILON, Cell, Masks
 
 GOLDEN = Path(__file__).parent / "golden" / "variants"
@@ -146,7 +147,7 @@ def onnx_runtime(given: Problem, attributes: dict[str, Any]) -> dict[str, np.nda
             parts = []
             for name in names:
                 gates = np.split(given.parameters[name + end], sizes.gates)
-                if sizes.coupled_gates:
+                if cell.coupled_gates:
                     gates.insert(1, np.ones_like(gates[0]))
                 i, f, g, o = gates
                 parts.append(np.concatenate([i, o, f, g]))
@@ -157,7 +158,7 @@ def onnx_runtime(given: Problem, attributes: dict[str, Any]) -> dict[str, np.nda
     feeds |= {"h_0": given.state[0], "c_0": given.state[1]}
     if sizes.bias:
         feeds["B"] = stacked("bias_ih", "bias_hh")
-    if sizes.peepholes:
+    if cell.peepholes:
         ones = np.ones(H)
         feeds["P"] = np.stack(
             [
@@ -286,7 +287,7 @@ def test_what_onnx_runtime_clips() -> None:
     activation of c_t is one; ONNX Runtime 1.32 and OpenVINO 2026.4 leave it out, and so do we. One
     unit, all sums 0, c_0 = 4, so that every gate is 1/2 and c_1 is 2; the peephole of o is 1.
     """
-    sizes = Architecture(1, 1, 1, 1, False, peepholes=True)
+    sizes = Spec(1, 1, bias=False, cell=Cell(peepholes=True))
     zeros = {name: np.zeros(shape) for name, shape in parameter_shapes(sizes)}
     given = problem({"peepholes": True, "bias": False, "sizes": (1, 1, 1, 1), "clip": 0.5})
     given = given._replace(
@@ -465,7 +466,7 @@ def test_options_of_no_effect_change_nothing() -> None:
     assert_close(forward(given._replace(cell=rates, masks=masks)), expected, 0)
     peepholes = {
         name: np.zeros(shape)
-        for name, shape in parameter_shapes(given.sizes._replace(peepholes=True))
+        for name, shape in parameter_shapes(given.sizes._replace(cell=Cell(peepholes=True)))
         if "_c" in name
     }
     seeing = given._replace(cell=Cell(peepholes=True), parameters={**given.parameters, **peepholes})

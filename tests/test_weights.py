@@ -20,7 +20,8 @@ import pytest
 import fastlstm
 from conftest import assert_same_bits, require
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from fastlstm.weights.formats import FORMATS, SUFFIXES, WRITTEN, format_for, format_of
 from fastlstm.weights.npz import read_npz
 from fastlstm.weights.safetensors import read_safetensors
@@ -38,7 +39,7 @@ def model(
     dtype: Any = np.float32,
 ) -> Arrays:
     rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Architecture(input_size, hidden_size, layers, directions, bias)))
+    shapes = dict(parameter_shapes(Spec(input_size, hidden_size, layers, directions, bias)))
     return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
 
 

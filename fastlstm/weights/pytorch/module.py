@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 from collections import OrderedDict
 from dataclasses import replace
@@ -195,14 +194,8 @@ def _layer(torch: Any, module: Any) -> LSTM | BiLSTM:
 
 def _check_options(layer: LSTM | BiLSTM, what: str) -> None:
     """Raise ValueError if the layer computes what PyTorch's can't."""
-    usual = {
-        name: parameter.default
-        for name, parameter in inspect.signature(type(layer)).parameters.items()
-    }
     lacking = [
-        f"{name}={value!r}"
-        for name, value in layer.options.items()
-        if name not in TORCH_HAS and value != usual[name]
+        f"{name}={value!r}" for name, value in layer._spec.chosen.items() if name not in TORCH_HAS
     ]
     if lacking:
         raise ValueError(
