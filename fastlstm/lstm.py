@@ -31,7 +31,7 @@ from fastlstm.tape import Inputs, Recording, Tape
 from fastlstm.variants import Cell, Rates
 
 if TYPE_CHECKING:
-    from fastlstm.weights.conventions import Parts
+    from fastlstm._conventions import Parts
 
 #: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
 State: TypeAlias = tuple[RealArray, RealArray]
@@ -675,7 +675,7 @@ class LSTMBase:
         >>> LSTM.from_arrays(kernel, recurrent, bias, convention="keras")
         LSTM(3, 5, dtype=float64)
         """
-        from fastlstm.weights import conventions
+        from fastlstm import _conventions
 
         given = {
             "weight_ih": weight_ih,
@@ -685,9 +685,9 @@ class LSTMBase:
             "weight_hr": weight_hr,
             "peepholes": peepholes,
         }
-        return conventions.build(
-            cls,
+        read = _conventions.read(
             given,
+            cls.num_directions,
             convention=convention,
             order=order,
             layout=layout,
@@ -695,6 +695,9 @@ class LSTMBase:
             dtype=dtype,
             options=options,
         )
+        layer = cls(**read.arguments)
+        layer.load_state_dict(read.parameters)
+        return layer
 
     @property
     def options(self) -> dict[str, Any]:
