@@ -8,10 +8,10 @@ Environment variables (each off unless set to 1):
     FASTLSTM_WERROR     warnings of the C files are errors (CI)
 """
 
-import glob
 import os
 import platform
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -23,17 +23,9 @@ def switch(name: str) -> bool:
     return os.environ.get(f"FASTLSTM_{name}", "0") not in ("", "0")
 
 
-# Fused multiply-adds are explicit in the kernels; a compiler that made its own would change bits.
-UNIX_FLAGS = [
-    "-std=c11",
-    "-O3",
-    "-ffp-contract=off",
-    "-fno-fast-math",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-]
-MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise", "/W3"]
+def words(name: str) -> list[str]:
+    """The words of a list that all builds of the C core share."""
+    return Path("src_c", name).read_text(encoding="ascii").split()
 
 
 class BuildExt(build_ext):
@@ -41,9 +33,9 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type == "msvc":
-            ext.extra_compile_args = list(MSVC_FLAGS)
+            ext.extra_compile_args = words("flags_msvc.txt")
         else:
-            ext.extra_compile_args = list(UNIX_FLAGS)
+            ext.extra_compile_args = words("flags_unix.txt")
             if switch("WERROR"):
                 ext.extra_compile_args.append("-Werror")
             if switch("DEBUG"):
@@ -62,8 +54,11 @@ class BuildExt(build_ext):
 
 extension = Extension(
     "fastlstm._core",
-    sources=["fastlstm/_core.pyx", *sorted(glob.glob("src_c/*.c"))],
-    depends=[*sorted(glob.glob("src_c/*.h")), *sorted(glob.glob("fastlstm/*.pxi"))],
+    sources=["fastlstm/_core.pyx", *(f"src_c/{source}" for source in words("sources.txt"))],
+    depends=[
+        *map(str, sorted(Path("src_c").rglob("*.h"))),
+        *map(str, sorted(Path("fastlstm").glob("*.pxi"))),
+    ],
     include_dirs=["src_c"],
     libraries=[] if platform.system() == "Windows" else ["m"],
     # The generated module needs none of NumPy's C API: arrays arrive by the buffer protocol.

@@ -12,7 +12,6 @@ and JSON), ``picture``, ``markdown`` (the tables of the docs, from JSON).
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -121,7 +120,7 @@ def _run(
     )
     print(report.table(found))
     if args.json:
-        text = json.dumps(report.as_dict(found), indent=2, allow_nan=False) + "\n"
+        text = report.as_json(report.as_dict(found))
         report.write_file(args.json, text.encode(), args.force)
     if args.plot:
         from . import picture

@@ -14,34 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from .peers import OURS, PEERS, REFERENCE
+from .report import SCHEMA
 
 
 def _microseconds(contestant: Any) -> str:
     if contestant is None:
         return "-"
-    value = contestant["seconds"]["median"] * 1e6
+    value = contestant["seconds"][0] * 1e6
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _row(cell: Any, names: Sequence[str], training: bool, variants: bool) -> list[str]:
     found = cell["contestants"]
-    ours, ratio = found[OURS.name], cell["ratio_to_best_peer"]
+    ours, best = found[OURS.name], cell["best_peer"]
     gigabytes = ours["weight_gb_per_s"] if cell["B"] == 1 else None
     row = [cell["name"], *(_microseconds(found.get(name)) for name in names)]
     row.append(f"{ours['gflop_per_s']:.0f}")
     if not training:
         row.append("-" if gigabytes is None else f"{gigabytes:.0f}")
-    row += [f"{100 * cell['share_of_limit']:.0f}%", cell["best_peer"] or "-"]
-    if ratio is None:
+    row += [f"{100 * cell['share_of_limit']:.0f}%", best or "-"]
+    if best is None:
         row.append("-")
     else:
-        text = f"{ratio['median']:.2f}"
-        row.append(f"**{text}**" if ratio["median"] < 1.0 else text)
+        ratio = found[best]["fastlstm_ratio"][0]
+        row.append(f"**{ratio:.2f}**" if ratio < 1.0 else f"{ratio:.2f}")
     if training:
-        row.append(f"{100 * cell['repacking']['median']:.2f}%")
+        row.append(f"{100 * cell['repacking'][0]:.2f}%")
     if variants:
         over = cell["over_vanilla"]
-        row += [cell["vanilla"] or "-", f"{over['median']:.2f}" if over else "-"]
+        row += [cell["vanilla"] or "-", f"{over[0]:.2f}" if over else "-"]
     return row
 
 
@@ -90,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastlstm.bench.markdown", description=__doc__)
     parser.add_argument("file", type=Path, help="written by --json")
     args = parser.parse_args(argv)
-    print(section(json.loads(args.file.read_text())))
+    report = json.loads(args.file.read_text())
+    if report["schema"] != SCHEMA:
+        parser.error(f"{args.file} has schema {report['schema']}, expected {SCHEMA}")
+    print(section(report))
     return 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,8 @@ from .measure import Spread, geometric_mean
 from .peers import OURS, PEERS, REFERENCE, Contestant
 from .problem import tolerance
 
-SCHEMA = 1
+SCHEMA = 2
+_DIGITS = 9  # of a figure in a file: more than any table shows
 _EXTRA = 'pip install "fastlstm[bench]"'
 
 
@@ -248,21 +251,26 @@ def table(report: Report) -> str:
 def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
     cell = result.cell
 
-    def spread(value: Spread | None) -> dict[str, float] | None:
-        return None if value is None else asdict(value)
+    def spread(value: Spread | None) -> list[float] | None:
+        return None if value is None else [value.median, value.q1, value.q3]
 
-    contestants = {
+    contestants: dict[str, dict[str, object]] = {
         name: {
-            "seconds": asdict(entry.time),
+            "seconds": spread(entry.time),
             "rounds": len(entry.samples),
             "inner": entry.inner,
-            "gflop_per_s": cell.flops / entry.time.median / 1e9,
-            "weight_gb_per_s": _weight_gigabytes(cell, entry.time),
             # JSON has neither infinity nor NaN.
             "difference": entry.difference if math.isfinite(entry.difference) else None,
-            "fastlstm_ratio": spread(result.ratio(name)),
         }
         for name, entry in result.entries.items()
+    }
+    for name, figures in contestants.items():
+        if name != OURS.name:
+            figures["fastlstm_ratio"] = spread(result.ratio(name))
+    ours = result.entries[OURS.name].time
+    contestants[OURS.name] |= {
+        "gflop_per_s": cell.flops / ours.median / 1e9,
+        "weight_gb_per_s": _weight_gigabytes(cell, ours),
     }
     return {
         "name": cell.name,
@@ -279,13 +287,14 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
         "over_vanilla": spread(result.over_vanilla),
         "disagreeing": result.disagreeing,
         "best_peer": result.best_peer,
-        "ratio_to_best_peer": spread(result.ratio(result.best_peer)),
-        "ratio_to_reference": spread(result.ratio(REFERENCE.name)),
     }
 
 
 def as_dict(report: Report) -> dict[str, object]:
-    """Put the report in plain containers: seconds, and ratios of their time to fastlstm's."""
+    """Put the report in plain containers: seconds, and ratios of their time to fastlstm's.
+
+    What was measured more than once is ``[median, first quartile, third quartile]``.
+    """
     known = {OURS.name: OURS, REFERENCE.name: REFERENCE, **PEERS}
     measured = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
     return {
@@ -303,6 +312,30 @@ def as_dict(report: Report) -> dict[str, object]:
         "summary": summary(report.results),
         "agreed": report.agreed,
     }
+
+
+def _rounded(value: Any) -> Any:
+    """Round each float in plain containers to the digits that a file has."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def as_json(report: dict[str, object]) -> str:
+    """Write what ``as_dict`` made, one line for each cell, so that versions can be compared."""
+
+    def line(value: object) -> str:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+    entries = []
+    for key, value in _rounded(report).items():
+        text = "[\n" + ",\n".join(map(line, value)) + "\n]" if key == "cells" else line(value)
+        entries.append(f"{line(key)}:{text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def check_target(path: Path, force: bool) -> None:

@@ -97,3 +97,13 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
     double fl_limit_fma(const char *, fl_dtype, ptrdiff_t)
     double fl_limit_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
+
+
+cdef extern from "cpu/features.h" nogil:
+    enum:
+        FL_FEATURES
+
+    ctypedef unsigned int fl_features
+
+    fl_features fl_features_detect()
+    const char *fl_features_name(int)

@@ -20,6 +20,12 @@ def default_isa():
     return name.decode()
 
 
+def cpu_features():
+    """Return the names of what the processor has of all that kernels use or may come to use."""
+    cdef fl_features found = fl_features_detect()
+    return tuple(fl_features_name(i).decode() for i in range(FL_FEATURES) if found >> i & 1)
+
+
 def compiler():
     """Return the name and version of the compiler that built the C core."""
     return fl_compiler().decode()

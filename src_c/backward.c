@@ -20,7 +20,7 @@
 #include <string.h>
 
 #include "backward.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "model.h"
 #include "platform.h"
 #include "threads.h"

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "forward.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "model.h"
 #include "threads.h"
 

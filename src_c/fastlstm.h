@@ -19,7 +19,7 @@
  * Build: C11 with POSIX threads or Windows' own. GCC and Clang need `-ffp-contract=off`, MSVC
  * `/fp:precise`, and no other flag: each kernel file names its instruction set itself.
  *
- *     cc -std=c11 -O3 -ffp-contract=off -I src_c app.c src_c/[a-z]*.c -lm -pthread
+ *     cc -std=c11 -O3 -ffp-contract=off -I. app.c $(cat sources.txt) -lm -pthread
  *
  * Thread safety: a model is immutable once made. Any number of threads may use one at once.
  */

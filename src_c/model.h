@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "fastlstm.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 /* The parameters of one layer in one direction. NULL: the model has none. */
 typedef struct fl_direction {

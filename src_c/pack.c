@@ -190,7 +190,7 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
     if (model == NULL) return FL_ERROR_ARGUMENT;
     *model = NULL;
     if (!config_is_valid(config) || parameters == NULL) return FL_ERROR_ARGUMENT;
-    const fl_kernels *kernels = fl_kernels_find(isa, config->dtype);
+    const fl_kernels *kernels = fl_kernels_find(isa, config->dtype, FL_WEIGHTS_REAL);
     if (kernels == NULL) return FL_ERROR_ISA;
 
     const size_t H = (size_t)config->hidden_size, V = (size_t)kernels->lanes;

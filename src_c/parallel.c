@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "forward.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "model.h"
 #include "platform.h"
 

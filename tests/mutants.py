@@ -37,11 +37,11 @@ from fastlstm import _core
 
 ROOT = Path(__file__).parent.parent
 RULES = {"c": ["c.rules", "c_like.rules"], "python": ["python.rules"]}
-C_FLAGS = ["-std=c11", "-O2", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-Isrc_c"]
+C_FLAGS = [*(ROOT / "src_c/flags_unix.txt").read_text().split(), "-O2", "-fPIC", "-Isrc_c"]
 WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 
 # Test programs, and files of tests/ for each file that is mutated: cheap and telling ones first.
-PROGRAMS = "capi machine sizes backward stream variants threads faults"
+PROGRAMS = "capi features machine sizes backward stream variants threads faults"
 FORWARD = "layer exactness stream threads ragged tape interrupt"
 BACKWARD = "ragged tape gradients interrupt"
 C_TESTS = {
@@ -174,7 +174,7 @@ class CTree(Tree):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         assert self.runs(sys.executable, "-m", "cython", "-3", "fastlstm/_core.pyx", "-o", "core.c")
-        sources = [str(path.relative_to(self.root)) for path in self.root.glob("src_c/*.c")]
+        sources = [f"src_c/{path}" for path in (ROOT / "src_c/sources.txt").read_text().split()]
         self.objects = [f"{source}.o" for source in sources]
         for source in [
             *sources,

@@ -17,14 +17,13 @@ from conftest import missing
 from fastlstm import _core
 
 ROOT = Path(__file__).parent.parent
+SRC_C = ROOT / "src_c"
 FLAGS = [
-    "-std=c11",
+    *(SRC_C / "flags_unix.txt").read_text().split(),
     "-O2",
-    "-ffp-contract=off",
-    "-Wall",
-    "-Wextra",
     "-Wno-missing-field-initializers",
     "-Werror",
+    f"-I{SRC_C}",
 ]
 
 
@@ -45,15 +44,15 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     if os.name == "nt" or not command:
         missing("a C compiler")
     folder = tmp_path_factory.mktemp("objects")
-    sources = sorted((ROOT / "src_c").glob("*.c"))
-    subprocess.run([*command, *FLAGS, "-c", *map(str, sources)], cwd=folder, check=True)
+    sources = [str(SRC_C / source) for source in (SRC_C / "sources.txt").read_text().split()]
+    subprocess.run([*command, *FLAGS, "-c", *sources], cwd=folder, check=True)
     return sorted(folder.glob("*.o"))
 
 
 def build(name: str, objects: list[Path], folder: Path, *flags: str) -> Path:
     program = folder / name
     source = ROOT / "tests" / "c" / f"{name}.c"
-    words = [*FLAGS, "-I", ROOT / "src_c", source, *objects, "-lm", "-pthread"]
+    words = [*FLAGS, source, *objects, "-lm", "-pthread"]
     subprocess.run([*compiler(), *map(str, words), *flags, "-o", str(program)], check=True)
     return program
 
@@ -104,6 +103,10 @@ def test_c_faults(objects: list[Path], tmp_path: Path) -> None:
 
 def test_c_sizes(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_sizes", objects, tmp_path)))
+
+
+def test_c_features(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_features", objects, tmp_path)))
 
 
 def test_c_machine(objects: list[Path], tmp_path: Path) -> None:

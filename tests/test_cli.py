@@ -647,14 +647,18 @@ def test_progress_without_tqdm(
 # info, bench, --version
 
 
+INFO = ("version", "isa", "isas", "features", "threads", "cache sizes", "compiler")
+
+
 def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert list(facts) == ["version", "isa", "isas", "threads", "cache sizes", "compiler"]
+    assert list(facts) == list(INFO)
     assert facts["version"] == fastlstm.__version__
     assert facts["isa"] == _core.default_isa()
     assert facts["isas"] == list(_core.available_isas())
     assert facts["isa"] in facts["isas"]
+    assert facts["features"] == list(_core.cpu_features())
     assert facts["threads"] == fastlstm.get_num_threads()
     assert facts["cache sizes"] == _core.cache_sizes()
     assert facts["compiler"] == _core.compiler() != ""
@@ -663,8 +667,9 @@ def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info"]) == 0
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(lines) == ["version", "isa", "isas", "threads", "cache sizes", "compiler"]
+    assert list(lines) == list(INFO)
     assert lines["isa"].strip() == _core.default_isa()
+    assert lines["features"].strip() == (", ".join(_core.cpu_features()) or "none")
     for level, size in _core.cache_sizes().items():
         assert f"{level} {size // 1024} KiB" in lines["cache sizes"]
 

@@ -64,6 +64,14 @@ def test_build_information() -> None:
     assert all(size >= 1024 for size in sizes.values())
 
 
+def test_features_of_the_processor() -> None:
+    # tests/c/test_features.c compares them with the system's list and tries pretended processors.
+    features = set(_core.cpu_features())
+    needed = {"avx512": {"fma", "avx2", "avx512f"}, "avx2": {"fma", "avx2"}, "neon": {"neon"}}
+    for isa, names in needed.items():
+        assert (isa in _core.available_isas()) == (names <= features)
+
+
 def test_importing_needs_numpy_alone() -> None:
     code = (
         "import sys, numpy; before = set(sys.modules); import fastlstm;"

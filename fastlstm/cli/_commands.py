@@ -40,7 +40,7 @@ COMMANDS = (
     Command("inspect", "what a file of weights holds"),
     Command("convert", "save an LSTM in another format"),
     Command("verify", "compare an LSTM in a file with the framework it comes from"),
-    Command("info", "version, instruction sets, caches, compiler"),
+    Command("info", "version, instruction sets, processor, caches, compiler"),
     Command("bench", "measure speed against the reference and installed peers", takes_all=True),
 )
 

@@ -10,14 +10,16 @@ set -euo pipefail
 folder=$1
 mkdir -p "$folder/objects" "$folder/plain"
 profdata=$(compgen -c llvm-profdata | sort -V | tail -n 1)
-plain=(-std=c11 -O1 -ffp-contract=off -I src_c)
+mapfile -t plain <src_c/flags_unix.txt
+plain+=(-O1 -I src_c)
 flags=("${plain[@]}" -fprofile-instr-generate -fcoverage-mapping -fprofile-update=atomic)
 wrap=-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create
 
-printf '%s\n' src_c/kernels_*.c $(printf '%s\n' src_c/*.c | grep -v kernels_) |
-    xargs -P 2 -I{} sh -c '"$@" -c {} -o "$0/objects/$(basename {} .c).o"' "$folder" clang "${flags[@]}"
-printf '%s\n' src_c/kernels_*.c |
-    xargs -P 2 -I{} sh -c '"$@" -c {} -o "$0/plain/$(basename {} .c).o"' "$folder" clang "${plain[@]}"
+compile() {
+    xargs -P 2 -I{} sh -c '"$@" -c src_c/{} -o "$0/$(basename {} .c).o"' "$@"
+}
+compile "$folder/objects" clang "${flags[@]}" <src_c/sources.txt
+grep ^kernels/ src_c/sources.txt | compile "$folder/plain" clang "${plain[@]}"
 binaries=() objects=()
 for source in tests/c/test_*.c; do
     name=$(basename "$source" .c)

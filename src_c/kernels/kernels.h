@@ -199,8 +199,14 @@ extern const fl_kernels fl_kernels_avx2[2];
 extern const fl_kernels fl_kernels_avx512[2];
 extern const fl_kernels fl_kernels_neon[2];
 
-/* Returns the table of an instruction set by name (NULL: fl_isa_default()), or NULL when there is
- * none of that name on this machine. */
-const fl_kernels *fl_kernels_find(const char *isa, fl_dtype dtype);
+/* How a model's weights are kept. */
+typedef enum fl_weights {
+    FL_WEIGHTS_REAL = 0, /* as reals, in the working precision */
+    FL_WEIGHTS_KINDS     /* how many kinds there are */
+} fl_weights;
+
+/* Returns the table of an instruction set by name (NULL: fl_isa_default()) for a kind of weights,
+ * or NULL when this machine has none such. */
+const fl_kernels *fl_kernels_find(const char *isa, fl_dtype dtype, fl_weights weights);
 
 #endif

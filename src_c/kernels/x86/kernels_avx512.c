@@ -1,5 +1,5 @@
 /* x86-64 with AVX-512F: Intel servers since Skylake-SP (2017), AMD since Zen 4 (2022). */
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "platform.h"
 
 #if FL_X86
@@ -7,7 +7,7 @@ FL_TARGET_BEGIN("avx512f")
 #define FL_ISA avx512
 #define FL_HALF avx2
 #define FL_WIDTH 512
-#define FL_VOCABULARY "simd_x86.h"
-#include "kernels_tpl.h"
+#define FL_VOCABULARY "kernels/x86/simd_x86.h"
+#include "kernels/kernels_tpl.h"
 FL_TARGET_END
 #endif

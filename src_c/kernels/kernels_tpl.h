@@ -9,15 +9,15 @@
 #define FL_STRING(word) FL_STRING_(word)
 
 #define FL_DOUBLE 0
-#include "precision.h"
+#include "kernels/precision.h"
 #include FL_VOCABULARY
-#include "math_tpl.h"
-#include "gemm_tpl.h"
-#include "cell_tpl.h"
-#include "train_tpl.h"
-#include "variant_tpl.h"
-#include "norm_tpl.h"
-#include "limits_tpl.h"
+#include "kernels/math_tpl.h"
+#include "kernels/gemm_tpl.h"
+#include "kernels/cell_tpl.h"
+#include "kernels/train_tpl.h"
+#include "kernels/variant_tpl.h"
+#include "kernels/norm_tpl.h"
+#include "kernels/limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
 #undef FL_DOUBLE
@@ -33,15 +33,15 @@ enum { FL_NAME(lanes) = FL_V };
 #undef FL_FOR_VECTOR_COUNT
 #undef FL_FOR_GATE_RUNS
 #define FL_DOUBLE 1
-#include "precision.h"
+#include "kernels/precision.h"
 #include FL_VOCABULARY
-#include "math_tpl.h"
-#include "gemm_tpl.h"
-#include "cell_tpl.h"
-#include "train_tpl.h"
-#include "variant_tpl.h"
-#include "norm_tpl.h"
-#include "limits_tpl.h"
+#include "kernels/math_tpl.h"
+#include "kernels/gemm_tpl.h"
+#include "kernels/cell_tpl.h"
+#include "kernels/train_tpl.h"
+#include "kernels/variant_tpl.h"
+#include "kernels/norm_tpl.h"
+#include "kernels/limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 
 #ifdef FL_HALF

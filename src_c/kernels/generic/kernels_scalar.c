@@ -1,0 +1,7 @@
+/* Portable kernels: any C11 compiler, any processor. */
+#include "kernels/kernels.h"
+#include "platform.h"
+
+#define FL_ISA scalar
+#define FL_VOCABULARY "kernels/generic/simd_scalar.h"
+#include "kernels/kernels_tpl.h"
