@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import fastlstm
 from fastlstm import _core
 from support.compilers import compiler
 from support.optional import missing
@@ -57,12 +59,32 @@ def test_c_api(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_capi", objects, tmp_path)))
 
 
+def test_c_structs_and_version(objects: list[Path], tmp_path: Path) -> None:
+    output = run(str(build("test_structs", objects, tmp_path)))
+    assert output.startswith(f"version {fastlstm.__version__}\n")
+
+
+def test_c_header_in_cxx(objects: list[Path], tmp_path: Path) -> None:
+    command = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if command is None:
+        missing("a C++ compiler")
+    program = tmp_path / "test_header"
+    flags = ["-std=c++17", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{SRC_C}"]
+    words = [*flags, TESTS / "c" / "test_header.cpp", *objects, "-lm", "-pthread", "-o", program]
+    subprocess.run([command, *map(str, words)], check=True)
+    run(str(program))
+
+
 def test_c_backward(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_backward", objects, tmp_path)))
 
 
 def test_c_variants(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_variants", objects, tmp_path)))
+
+
+def test_c_variant_errors(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_variant_errors", objects, tmp_path)))
 
 
 def test_c_threads(objects: list[Path], tmp_path: Path) -> None:

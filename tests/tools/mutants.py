@@ -41,17 +41,21 @@ C_FLAGS = [*(ROOT / "src_c/flags_unix.txt").read_text().split(), "-O2", "-fPIC",
 WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 
 # Test programs, and files of tests/*/ for each file that is mutated: cheap and telling ones first.
-PROGRAMS = "capi features machine sizes backward stream variants threads faults"
+PROGRAMS = (
+    "structs capi variant_errors features machine sizes backward stream variants threads faults"
+)
 FORWARD = "layer exactness stream threads ragged tape interrupt"
 BACKWARD = "ragged tape gradients interrupt"
 C_TESTS = {
     "src_c/forward.c": FORWARD,
-    "src_c/parallel.c": FORWARD,
+    "src_c/run.c": FORWARD,
+    "src_c/rows.c": FORWARD,
+    "src_c/share.c": FORWARD,
     "src_c/stream.c": "stream exactness interrupt",
-    "src_c/pack.c": "layer arguments variants_exact merge",
+    "src_c/model.c": "layer arguments variants_exact merge",
     "src_c/threads.c": "threads core interrupt processes",
     "src_c/backward.c": BACKWARD,
-    "src_c/backward_steps.c": BACKWARD,
+    "src_c/steps_back.c": BACKWARD,
 }
 REFERENCE = "reference dropout merge reference_variants reference_backward"
 PYTHON_TESTS = {

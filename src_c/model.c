@@ -4,20 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "model.h"
 #include "platform.h"
-
-const char *fl_status_message(fl_status status) {
-    switch (status) {
-        case FL_OK: return "success";
-        case FL_ERROR_ARGUMENT: return "an argument is out of range or a null pointer";
-        case FL_ERROR_OVERFLOW: return "a product of sizes does not fit";
-        case FL_ERROR_MEMORY: return "out of memory";
-        case FL_ERROR_ISA: return "the instruction set is unknown or not available";
-        case FL_ERROR_CANCELLED: return "the call was given up";
-    }
-    return "unknown status";
-}
+#include "structs.h"
 
 static int is_activation(fl_activation kind) { return kind >= FL_USUAL && kind <= FL_IDENTITY; }
 
@@ -25,6 +15,8 @@ static int is_activation(fl_activation kind) { return kind >= FL_USUAL && kind <
 static int is_option(double value, fl_dtype dtype) {
     return value == 0 || value >= (dtype == FL_FLOAT64 ? DBL_MIN : (double)FLT_MIN);
 }
+
+enum { CONFIG_SIZE = FL_FIRST_SIZE(fl_config, reverse) };
 
 static int config_is_valid(const fl_config *config) {
     return config != NULL && config->input_size >= 1 && config->hidden_size >= 1 &&
@@ -41,8 +33,8 @@ static int config_is_valid(const fl_config *config) {
 /* *total += count * rows * columns, checked. */
 static int add_block(size_t count, size_t rows, size_t columns, size_t *total) {
     size_t block;
-    return fl_multiply_sizes(rows, columns, &block) && fl_multiply_sizes(block, count, &block) &&
-           fl_add_sizes(*total, block, total);
+    return fl_size_multiply(rows, columns, &block) && fl_size_multiply(block, count, &block) &&
+           fl_size_add(*total, block, total);
 }
 
 /* Reals of all layers: a matrix with `rows` rows and a column for each input, each hidden state and
@@ -50,26 +42,28 @@ static int add_block(size_t count, size_t rows, size_t columns, size_t *total) {
 static int count_reals(const fl_config *config, size_t rows, size_t biases, size_t others,
                        size_t *count) {
     const size_t D = (size_t)config->num_directions, above = (size_t)config->num_layers - 1;
-    const size_t P = (size_t)fl_output_size(config);
+    const size_t P = (size_t)fl_config_output_size(config);
     size_t columns, directions, bytes;
     *count = 0;
-    return fl_add_sizes((size_t)config->input_size, P, &columns) &&
-           fl_add_sizes(columns, biases, &columns) && add_block(D, rows, columns, count) &&
-           add_block(D, others, 1, count) && fl_multiply_sizes(D, P, &columns) &&
-           fl_add_sizes(columns, P, &columns) && fl_add_sizes(columns, biases, &columns) &&
-           fl_multiply_sizes(D, above, &directions) &&
-           add_block(directions, rows, columns, count) && add_block(directions, others, 1, count) &&
-           fl_multiply_sizes(*count, sizeof(double), &bytes);
+    return fl_size_add((size_t)config->input_size, P, &columns) &&
+           fl_size_add(columns, biases, &columns) && add_block(D, rows, columns, count) &&
+           add_block(D, others, 1, count) && fl_size_multiply(D, P, &columns) &&
+           fl_size_add(columns, P, &columns) && fl_size_add(columns, biases, &columns) &&
+           fl_size_multiply(D, above, &directions) && add_block(directions, rows, columns, count) &&
+           add_block(directions, others, 1, count) &&
+           fl_size_multiply(*count, sizeof(double), &bytes);
 }
 
-fl_status fl_parameter_count(const fl_config *config, size_t *count) {
+fl_status fl_parameter_count(const fl_config *given, size_t *count) {
+    fl_config own;
+    const fl_config *config = fl_struct_read(given, &own, sizeof own, CONFIG_SIZE);
     if (!config_is_valid(config) || count == NULL) return FL_ERROR_ARGUMENT;
     const size_t H = (size_t)config->hidden_size;
     size_t rows, others = 0;
     const int fits =
-        fl_multiply_sizes((size_t)fl_gates(config), H, &rows) &&
+        fl_size_multiply((size_t)fl_config_gates(config), H, &rows) &&
         add_block(1, (size_t)config->proj_size, H, &others) &&
-        add_block(1, (size_t)fl_peepholes(config), H, &others) &&
+        add_block(1, (size_t)fl_config_peepholes(config), H, &others) &&
         (!config->layer_norm || (add_block(2, rows, 1, &others) && add_block(2, H, 1, &others))) &&
         count_reals(config, rows, config->has_bias ? 2 : 0, others, count);
     return fits ? FL_OK : FL_ERROR_OVERFLOW;
@@ -78,25 +72,25 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count) {
 static void pack_weights(const fl_model *model, ptrdiff_t K, const int *blocks, const void *weights,
                          void *packed) {
     const ptrdiff_t H = model->config.hidden_size;
-    const int gates = (int)fl_gates(&model->config);
+    const int gates = (int)fl_config_gates(&model->config);
     model->kernels->pack_weights(gates, 0, model->panels, H, K, blocks, weights, packed);
     if (model->narrow)
-        model->narrow->pack_weights(gates, fl_narrow_panel(model), 1, H, K, blocks, weights,
+        model->narrow->pack_weights(gates, fl_model_narrow_panel(model), 1, H, K, blocks, weights,
                                     packed);
 }
 
 static void pack_bias(const fl_model *model, const void *b_ih, const void *b_hh, void *packed) {
     const ptrdiff_t H = model->config.hidden_size;
-    const int gates = (int)fl_gates(&model->config);
+    const int gates = (int)fl_config_gates(&model->config);
     model->kernels->pack_bias(gates, 0, model->panels, H, b_ih, b_hh, packed);
     if (model->narrow)
-        model->narrow->pack_bias(gates, fl_narrow_panel(model), 1, H, b_ih, b_hh, packed);
+        model->narrow->pack_bias(gates, fl_model_narrow_panel(model), 1, H, b_ih, b_hh, packed);
 }
 
 /* Reals of a packed projection. */
 static int count_projection(const fl_config *config, size_t V, size_t *count) {
     const size_t P = (size_t)config->proj_size;
-    return fl_multiply_sizes((P + V - 1) / V * V, (size_t)config->hidden_size, count);
+    return fl_size_multiply((P + V - 1) / V * V, (size_t)config->hidden_size, count);
 }
 
 /* Packs every direction of every layer, moving through both vectors as it goes. */
@@ -107,7 +101,7 @@ static void pack_all(fl_model *model, const char *parameters) {
     const int *peepholes = config->coupled_gates ? coupled_peepholes : all_peepholes;
     const ptrdiff_t H = config->hidden_size, P = model->output_size, D = config->num_directions;
     const size_t real = model->kernels->real_bytes, V = (size_t)model->kernels->lanes;
-    const ptrdiff_t G = fl_gates(config);
+    const ptrdiff_t G = fl_config_gates(config);
     const size_t rows = (size_t)(G * H) * real;
     const size_t packed_rows = (size_t)model->z_row * real;
     char *packed = model->packed;
@@ -146,11 +140,11 @@ static void pack_all(fl_model *model, const char *parameters) {
         if (config->has_peepholes) {
             pack_weights(model, 1, peepholes, parameters, packed);
             direction->peepholes = packed;
-            parameters += (size_t)(fl_peepholes(config) * H) * real;
+            parameters += (size_t)(fl_config_peepholes(config) * H) * real;
             packed += packed_rows;
         }
         if (config->layer_norm) {
-            const size_t norm = (size_t)fl_norm_size(config) * real;
+            const size_t norm = (size_t)fl_config_norm_size(config) * real;
             memcpy(packed, parameters, norm);
             memset(packed + norm, 0, rows);
             for (int i = 0; b_ih && i < 2; i++)
@@ -173,22 +167,24 @@ static void set_variant(fl_model *model) {
     config->gate_activation = or_usual(config->gate_activation, FL_SIGMOID);
     config->cell_activation = or_usual(config->cell_activation, FL_TANH);
     config->output_activation = or_usual(config->output_activation, FL_TANH);
-    model->output_size = fl_output_size(config);
+    model->output_size = fl_config_output_size(config);
     model->needs_rows = config->proj_size > 0 || config->zoneout_h > 0 || config->layer_norm;
     model->is_variant = model->needs_rows || config->has_peepholes || config->coupled_gates ||
                         config->gate_activation != FL_SIGMOID ||
                         config->cell_activation != FL_TANH ||
                         config->output_activation != FL_TANH || config->clip > 0 ||
                         config->cell_clip > 0 || config->zoneout_c > 0;
-    const ptrdiff_t H = config->hidden_size, gates = fl_gates(config) * H;
+    const ptrdiff_t H = config->hidden_size, gates = fl_config_gates(config) * H;
     model->record_size = 5 * H + (model->is_variant ? model->output_size : 0) +
                          (config->layer_norm ? 2 * gates + H + 3 : 0);
 }
 
-fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
+fl_status fl_model_create(const fl_config *given, const char *isa, const void *parameters,
                           fl_model **model) {
     if (model == NULL) return FL_ERROR_ARGUMENT;
     *model = NULL;
+    fl_config own;
+    const fl_config *config = fl_struct_read(given, &own, sizeof own, CONFIG_SIZE);
     if (!config_is_valid(config) || parameters == NULL) return FL_ERROR_ARGUMENT;
     const fl_kernels *kernels = fl_kernels_find(isa, config->dtype, FL_WEIGHTS_REAL);
     if (kernels == NULL) return FL_ERROR_ISA;
@@ -197,26 +193,27 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
     const int narrow = kernels->half != NULL && H % V != 0 && H % V <= V / 2;
     const size_t panels = narrow ? H / V : (H - 1) / V + 1;
     size_t units, rows, projection, others, reals, directions, bytes;
-    if (!fl_multiply_sizes(panels, V, &units) || !fl_add_sizes(units, narrow ? V / 2 : 0, &units) ||
-        !fl_multiply_sizes(units, (size_t)fl_gates(config), &rows) ||
+    if (!fl_size_multiply(panels, V, &units) || !fl_size_add(units, narrow ? V / 2 : 0, &units) ||
+        !fl_size_multiply(units, (size_t)fl_config_gates(config), &rows) ||
         !count_projection(config, V, &projection) ||
-        !fl_multiply_sizes(rows, config->layer_norm ? 4 : 0, &others) ||
-        !fl_add_sizes(others, projection, &others) ||
+        !fl_size_multiply(rows, config->layer_norm ? 4 : 0, &others) ||
+        !fl_size_add(others, projection, &others) ||
         !count_reals(config, rows, config->has_peepholes ? 2 : 1, others, &reals) ||
-        !fl_multiply_sizes((size_t)config->num_layers, (size_t)config->num_directions,
-                           &directions) ||
-        !fl_multiply_sizes(directions, sizeof(fl_direction), &bytes) ||
-        !fl_add_sizes(bytes, sizeof(fl_model), &bytes))
+        !fl_size_multiply((size_t)config->num_layers, (size_t)config->num_directions,
+                          &directions) ||
+        !fl_size_multiply(directions, sizeof(fl_direction), &bytes) ||
+        !fl_size_add(bytes, sizeof(fl_model), &bytes))
         return FL_ERROR_OVERFLOW;
 
     fl_model *made = calloc(1, bytes);
     if (made == NULL) return FL_ERROR_MEMORY;
-    made->packed = fl_alloc_aligned(reals, kernels->real_bytes);
+    made->packed = fl_memory_alloc(reals, kernels->real_bytes);
     if (made->packed == NULL) {
         free(made);
         return FL_ERROR_MEMORY;
     }
     made->config = *config;
+    made->config.size = sizeof *config;
     made->kernels = kernels;
     made->panels = (ptrdiff_t)panels;
     made->narrow = narrow ? kernels->half : NULL;
@@ -232,7 +229,7 @@ fl_status fl_model_create(const fl_config *config, const char *isa, const void *
 
 void fl_model_destroy(fl_model *model) {
     if (model == NULL) return;
-    fl_free_aligned(model->packed);
+    fl_memory_free(model->packed);
     free(model);
 }
 

@@ -1,5 +1,5 @@
 /* Single kernels by themselves: activations element by element, and the limits of the hardware. */
-#include "fastlstm.h"
+#include "probes.h"
 #include "kernels/kernels.h"
 #include "platform.h"
 
@@ -13,23 +13,23 @@ static fl_status apply(void (*activation)(ptrdiff_t, const void *, void *), ptrd
     return FL_OK;
 }
 
-fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+fl_status fl_probe_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
     return kernels ? apply(kernels->sigmoid, n, x, y) : FL_ERROR_ISA;
 }
 
-fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+fl_status fl_probe_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
     return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
 }
 
-double fl_limit_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {
+double fl_probe_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
     volatile double sink = 0;
     return kernels ? kernels->limit_fma(rounds, &sink) : 0;
 }
 
-double fl_limit_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
+double fl_probe_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
                      ptrdiff_t repeats) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
     volatile double sink = 0;

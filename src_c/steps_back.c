@@ -1,23 +1,25 @@
 /* Steps back in time of one direction of one layer, and what the sums after them need. */
 #include <string.h>
 
-#include "backward.h"
+#include "steps_back.h"
 
-fl_rows fl_mask_above(const fl_back *call, ptrdiff_t l) {
+#include "memory.h"
+
+fl_rows fl_back_mask_above(const fl_back *call, ptrdiff_t l) {
     const int exists = l >= 0 && l < call->model->config.num_layers - 1;
     const fl_stack none = {{0}, 0};
     return fl_stack_at(exists ? call->masks.between : none, l, call->model->kernels->real_bytes);
 }
 
-void fl_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_range sequences,
-                   ptrdiff_t width, char *data, ptrdiff_t stride) {
+void fl_back_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_range sequences,
+                        ptrdiff_t width, char *data, ptrdiff_t stride) {
     const fl_kernels *kernels = call->model->kernels;
     const fl_ragged ragged = {call->starts, sequences.first};
     if (mask.data == NULL) return;
     for (ptrdiff_t t = times.first; t < times.end; t++) {
-        char *row = row_from(call, data, stride, times.first, t, sequences.first);
-        kernels->mask_rows(fl_count_at(ragged, t, sequences.end - sequences.first), width,
-                           fl_row_at(mask, t, sequences.first, kernels->real_bytes), mask.stride_b,
+        char *row = fl_back_row(call, data, stride, times.first, t, sequences.first);
+        kernels->mask_rows(fl_ragged_count(ragged, t, sequences.end - sequences.first), width,
+                           fl_rows_at(mask, t, sequences.first, kernels->real_bytes), mask.stride_b,
                            row, stride, NULL, 0, row, stride);
     }
 }
@@ -28,7 +30,7 @@ static void put_hidden(const fl_back *call, fl_rows tape, ptrdiff_t t, ptrdiff_t
     const fl_kernels *kernels = call->model->kernels;
     const ptrdiff_t H = call->model->config.hidden_size;
     if (count <= 0) return;
-    const char *records = fl_row_at(tape, t, first, kernels->real_bytes);
+    const char *records = fl_rows_at(tape, t, first, kernels->real_bytes);
     if (call->model->is_variant)
         kernels->put_rows(count, call->model->output_size,
                           records + 5 * H * (ptrdiff_t)kernels->real_bytes, tape.stride_b, to,
@@ -38,26 +40,27 @@ static void put_hidden(const fl_back *call, fl_rows tape, ptrdiff_t t, ptrdiff_t
 
 /* The x half of a for the times of a chunk, of sequences rows.first..rows.end-1: the input, or the
  * hidden states of the layer below. */
-void fl_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows) {
+void fl_back_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows) {
     const fl_kernels *kernels = call->model->kernels;
     const size_t real = kernels->real_bytes;
     const ptrdiff_t P = call->model->output_size, D = call->model->config.num_directions;
     const fl_ragged ragged = {call->starts, rows.first};
     for (ptrdiff_t t = times.first; t < times.end; t++) {
-        const ptrdiff_t count = fl_count_at(ragged, t, rows.end - rows.first);
-        const ptrdiff_t row = rows_before(call, t) - rows_before(call, times.first) + rows.first;
+        const ptrdiff_t count = fl_ragged_count(ragged, t, rows.end - rows.first);
+        const ptrdiff_t row =
+            fl_back_rows_before(call, t) - fl_back_rows_before(call, times.first) + rows.first;
         char *to = call->a + row * call->a_stride * (ptrdiff_t)real;
         if (pass->l == 0) {
-            kernels->put_rows(count, pass->I, fl_row_at(call->x, t, rows.first, real),
+            kernels->put_rows(count, pass->I, fl_rows_at(call->x, t, rows.first, real),
                               call->x.stride_b, to, call->a_stride, 0);
             continue;
         }
         for (ptrdiff_t d = 0; d < D; d++)
-            put_hidden(call, tape_of(call, (pass->l - 1) * D + d), t, rows.first, count,
+            put_hidden(call, fl_back_tape(call, (pass->l - 1) * D + d), t, rows.first, count,
                        to + d * P * (ptrdiff_t)real);
     }
-    fl_mask_times(call, fl_mask_above(call, pass->l - 1), times, rows, D * P, call->a,
-                  call->a_stride);
+    fl_back_mask_times(call, fl_back_mask_above(call, pass->l - 1), times, rows, D * P, call->a,
+                       call->a_stride);
 }
 
 /* The hidden states before a time, of `count` sequences from `first` on, where they begin: h_0. */
@@ -83,32 +86,34 @@ static ptrdiff_t count_before(const fl_back *call, const fl_pass *pass, ptrdiff_
                               ptrdiff_t first, ptrdiff_t count) {
     const ptrdiff_t before = time_before(pass, t);
     const fl_ragged ragged = {call->starts, first};
-    return before < 0 || before >= call->T ? 0 : fl_count_at(ragged, before, count);
+    return before < 0 || before >= call->T ? 0 : fl_ragged_count(ragged, before, count);
 }
 
 /* The h half of a for a chunk of a variant, times the mask on it. */
-void fl_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows) {
+void fl_back_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows) {
     const fl_ragged ragged = {call->starts, rows.first};
     char *h = call->a + pass->h_at * (ptrdiff_t)call->model->kernels->real_bytes;
     for (ptrdiff_t t = times.first; t < times.end; t++) {
-        const ptrdiff_t count = fl_count_at(ragged, t, rows.end - rows.first);
+        const ptrdiff_t count = fl_ragged_count(ragged, t, rows.end - rows.first);
         const ptrdiff_t old = count_before(call, pass, t, rows.first, count);
         if (count == 0) continue;
-        char *to = row_from(call, h, call->a_stride, times.first, t, rows.first);
+        char *to = fl_back_row(call, h, call->a_stride, times.first, t, rows.first);
         put_hidden(call, pass->tape, time_before(pass, t), rows.first, old, to);
         fill_first_hidden(call, pass, rows.first + old, count - old,
                           to + old * call->a_stride * (ptrdiff_t)call->model->kernels->real_bytes);
     }
-    fl_mask_times(call, pass->recurrent, times, rows, call->model->output_size, h, call->a_stride);
+    fl_back_mask_times(call, pass->recurrent, times, rows, call->model->output_size, h,
+                       call->a_stride);
 }
 
-/* Points a normalisation at `part` of the records, see forward.c: 0 for W x, 1 for U h, 2 for c~.
+/* Points a normalisation at `part` of the records, see run.c: 0 for W x, 1 for U h, 2 for c~.
  */
 static void norm_part(const fl_back *call, const fl_pass *pass, int part, const char *records,
                       fl_norm *norm) {
     const ptrdiff_t real = (ptrdiff_t)call->model->kernels->real_bytes;
     const ptrdiff_t H = call->model->config.hidden_size;
-    const ptrdiff_t gates = gate_columns(&call->model->config), size = call->model->record_size;
+    const ptrdiff_t gates = fl_config_gate_columns(&call->model->config),
+                    size = call->model->record_size;
     char *first = (char *)(uintptr_t)records;
     norm->scale = pass->norm + part * gates * real;
     norm->shift = part == 2 ? pass->norm + (2 * gates + H) * real : NULL;
@@ -116,8 +121,8 @@ static void norm_part(const fl_back *call, const fl_pass *pass, int part, const 
     norm->factors = first + (size - 3 + part) * real;
 }
 
-/* fl_step_back_usual() of variants, and with a mask on h: whole rows of some sequences. */
-void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+/* fl_back_step_usual() of variants, and with a mask on h: whole rows of some sequences. */
+void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                           fl_range rows) {
     const fl_model *model = call->model;
     const fl_kernels *kernels = model->kernels;
@@ -126,36 +131,36 @@ void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range tim
     const ptrdiff_t H = config->hidden_size, P = model->output_size, columns = 4 * kernels->lanes;
     const ptrdiff_t sequence = rows.first, h_row = P * (ptrdiff_t)real, c_row = H * (ptrdiff_t)real;
     const fl_ragged ragged = {call->starts, sequence};
-    const ptrdiff_t count = fl_count_at(ragged, t, rows.end - sequence);
+    const ptrdiff_t count = fl_ragged_count(ragged, t, rows.end - sequence);
     if (count == 0) return;
     const ptrdiff_t old = count_before(call, pass, t, sequence, count);
-    char *e = row_from(call, call->e, P, times.first, t, sequence);
-    char *cells = row_from(call, call->cells, call->cells_stride, times.first, t, sequence);
+    char *e = fl_back_row(call, call->e, P, times.first, t, sequence);
+    char *cells = fl_back_row(call, call->cells, call->cells_stride, times.first, t, sequence);
     char *dh = call->dh + sequence * h_row, *kept = call->kept + sequence * h_row;
     char *dh_cells = pass->hr ? call->dcells + sequence * c_row : e;
-    char *dG = row_from(call, call->d, call->d_stride, times.first, t, sequence);
-    const char *recurrent = row_or_null(pass->recurrent, 0, sequence, real);
+    char *dG = fl_back_row(call, call->d, call->d_stride, times.first, t, sequence);
+    const char *recurrent = fl_rows_find(pass->recurrent, 0, sequence, real);
     const int zones_out = config->zoneout_h > 0;
 
     kernels->put_rows(count, P, dh, P, e, P, 0);
     if (pass->dy.data)
-        kernels->put_rows(count, P, fl_row_at(pass->dy, t, sequence, real), pass->dy.stride_b, e, P,
-                          1);
+        kernels->put_rows(count, P, fl_rows_at(pass->dy, t, sequence, real), pass->dy.stride_b, e,
+                          P, 1);
     if (zones_out) {
-        const char *m = row_or_null(pass->zoneout_h, t, sequence, real);
+        const char *m = fl_rows_find(pass->zoneout_h, t, sequence, real);
         kernels->mix_rows(count, P, m, P, config->zoneout_h, e, P, NULL, 0, kept, P);
         kernels->mix_rows(count, P, m, P, config->zoneout_h, NULL, 0, e, P, e, P);
     }
     if (pass->hr)
         kernels->multiply(0, (H + columns - 1) / columns, count, P, H, e, P, call->hr, dh_cells, H,
                           0);
-    const char *records = fl_row_at(pass->tape, t, sequence, real);
+    const char *records = fl_rows_at(pass->tape, t, sequence, real);
     fl_norm norm = {.config = config, .rows = count, .normal_stride = model->record_size};
     norm.z_stride = call->d_stride;
     if (config->layer_norm) {
         norm_part(call, pass, 2, records, &norm);
         kernels->norm_cell_backward(&norm, records + 3 * c_row, model->record_size, dh_cells,
-                                    dG + (d_columns(config) - 2 * H) * (ptrdiff_t)real,
+                                    dG + (fl_back_columns(config) - 2 * H) * (ptrdiff_t)real,
                                     call->t + sequence * c_row, call->dc_normal + sequence * c_row);
     }
     for (ptrdiff_t b = 0, end; b < count; b = end) {
@@ -165,14 +170,14 @@ void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range tim
         step.record_stride = model->record_size;
         step.c_stride = H;
         if (b < old) {
-            const char *before = fl_row_at(pass->tape, time_before(pass, t), sequence + b, real);
+            const char *before = fl_rows_at(pass->tape, time_before(pass, t), sequence + b, real);
             step.c_previous = before + 4 * c_row;
             step.c_stride = model->record_size;
         } else if (call->c_0) {
             step.c_previous = call->c_0 + (pass->index * call->B + sequence + b) * c_row;
         }
         step.peepholes = pass->peepholes;
-        step.zoneout_c = row_or_null(pass->zoneout_c, t, sequence + b, real);
+        step.zoneout_c = fl_rows_find(pass->zoneout_c, t, sequence + b, real);
         step.dh = dh_cells + b * c_row;
         step.t = config->layer_norm ? call->t + (sequence + b) * c_row : NULL;
         step.dc_normal = call->dc_normal + (sequence + b) * c_row;
@@ -184,62 +189,67 @@ void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range tim
         kernels->variant_backward(0, H, &step);
     }
     for (int part = 0; config->layer_norm && part < 2; part++) {
-        const ptrdiff_t terms = d_columns(config) - 2 * H - (2 - part) * gate_columns(config);
-        const ptrdiff_t out = part == 0 ? input_column(config) : recurrent_column(config);
+        const ptrdiff_t terms =
+            fl_back_columns(config) - 2 * H - (2 - part) * fl_config_gate_columns(config);
+        const ptrdiff_t out =
+            part == 0 ? fl_back_input_column(config) : fl_back_recurrent_column(config);
         norm_part(call, pass, part, records, &norm);
         kernels->norm_gates_backward(&norm, dG, dG + terms * (ptrdiff_t)real,
                                      dG + out * (ptrdiff_t)real);
     }
-    kernels->multiply(0, (P + columns - 1) / columns, count, gate_columns(config), P,
-                      dG + recurrent_column(config) * (ptrdiff_t)real, call->d_stride, call->u, dh,
-                      P, 0);
+    kernels->multiply(0, (P + columns - 1) / columns, count, fl_config_gate_columns(config), P,
+                      dG + fl_back_recurrent_column(config) * (ptrdiff_t)real, call->d_stride,
+                      call->u, dh, P, 0);
     if (recurrent)
         kernels->mask_rows(count, P, recurrent, P, dh, P, zones_out ? kept : NULL, P, dh, P);
     else if (zones_out) kernels->put_rows(count, P, kept, P, dh, P, 1);
 }
 
 /* One time of a chunk, for some sequences and some panels of units. */
-void fl_step_back_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                         fl_range rows, fl_range panels, int barrier) {
     const fl_kernels *kernels = call->model->kernels;
     const size_t real = kernels->real_bytes;
     const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * kernels->lanes;
     const ptrdiff_t row_of_H = H * (ptrdiff_t)real, a_row = call->a_stride * (ptrdiff_t)real;
-    const fl_range units = {smaller(panels.first * columns, H), smaller(panels.end * columns, H)};
+    const fl_range units = {fl_size_min(panels.first * columns, H),
+                            fl_size_min(panels.end * columns, H)};
     const fl_ragged ragged = {call->starts, rows.first};
-    const ptrdiff_t B = rows.end - rows.first, count = fl_count_at(ragged, t, B);
+    const ptrdiff_t B = rows.end - rows.first, count = fl_ragged_count(ragged, t, B);
     const ptrdiff_t before = time_before(pass, t), after = t + (t - before);
     /* The first so many have a step before t; so many have one after it in this chunk. */
     const int has_before = before >= 0 && before < call->T;
-    const ptrdiff_t with_before = has_before ? smaller(fl_count_at(ragged, before, B), count) : 0;
+    const ptrdiff_t with_before =
+        has_before ? fl_size_min(fl_ragged_count(ragged, before, B), count) : 0;
     const int in_chunk = after >= times.first && after < times.end;
     const ptrdiff_t with_after =
-        pass->dw && in_chunk ? smaller(fl_count_at(ragged, after, B), count) : 0;
-    const ptrdiff_t base = rows.first - rows_before(call, times.first);
+        pass->dw && in_chunk ? fl_size_min(fl_ragged_count(ragged, after, B), count) : 0;
+    const ptrdiff_t base = rows.first - fl_back_rows_before(call, times.first);
     char *dh = call->dh + rows.first * row_of_H, *dc = call->dc + rows.first * row_of_H;
-    char *dG = call->d + (rows_before(call, t) + base) * call->d_stride * (ptrdiff_t)real;
+    char *dG = call->d + (fl_back_rows_before(call, t) + base) * call->d_stride * (ptrdiff_t)real;
     char *h = call->a + pass->h_at * (ptrdiff_t)real; /* the h half of a */
 
     for (ptrdiff_t b = 0, end; b < count; b = end) {
         end = b < with_before ? with_before : count;
-        if (b < with_after) end = smaller(end, with_after);
+        if (b < with_after) end = fl_size_min(end, with_after);
         const ptrdiff_t sequence = rows.first + b;
         const char *c_previous = NULL;
         if (b < with_before)
-            c_previous = fl_row_at(pass->tape, before, sequence, real) + 4 * row_of_H;
+            c_previous = fl_rows_at(pass->tape, before, sequence, real) + 4 * row_of_H;
         else if (call->c_0) c_previous = call->c_0 + (pass->index * call->B + sequence) * row_of_H;
-        char *h_after = b < with_after ? h + (rows_before(call, after) + base + b) * a_row : NULL;
+        char *h_after =
+            b < with_after ? h + (fl_back_rows_before(call, after) + base + b) * a_row : NULL;
         kernels->cell_backward(
-            units.first, units.end, end - b, H, fl_row_at(pass->tape, t, sequence, real),
-            c_previous, b < with_before ? 5 * H : H, row_or_null(pass->dy, t, sequence, real),
+            units.first, units.end, end - b, H, fl_rows_at(pass->tape, t, sequence, real),
+            c_previous, b < with_before ? 5 * H : H, fl_rows_find(pass->dy, t, sequence, real),
             pass->dy.stride_b, dh + b * row_of_H, dc + b * row_of_H,
             dG + b * call->d_stride * (ptrdiff_t)real, call->d_stride, h_after, call->a_stride);
     }
     if (pass->dw && panels.first == 0 &&
         panels.end > 0) { /* the hidden states that no step of the chunk gives */
-        char *to = h + (rows_before(call, t) + base) * a_row;
+        char *to = h + (fl_back_rows_before(call, t) + base) * a_row;
         if (with_before > 0 && (before < times.first || before >= times.end))
-            kernels->hidden(with_before, H, fl_row_at(pass->tape, before, rows.first, real), to,
+            kernels->hidden(with_before, H, fl_rows_at(pass->tape, before, rows.first, real), to,
                             call->a_stride);
         fill_first_hidden(call, pass, rows.first + with_before, count - with_before,
                           to + with_before * a_row);

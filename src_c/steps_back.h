@@ -1,19 +1,19 @@
-/* The backward pass, as its two halves see it: backward.c has the passes and their sums, steps back
- * in time are backward_steps.c's.
+/* Steps back in time of one direction of one layer, and what the sums after them need (backward.c
+ * has those, and the passes over layers and directions).
  */
-#ifndef FL_BACKWARD_H
-#define FL_BACKWARD_H
+#ifndef FL_STEPS_BACK_H
+#define FL_STEPS_BACK_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "forward.h"
+#include "fastlstm.h"
 #include "kernels/kernels.h"
 #include "model.h"
+#include "rows.h"
+#include "run.h"
+#include "share.h"
 #include "threads.h"
-
-/* Who takes the steps of a chunk; the products after them are always shared. */
-typedef enum fl_sharing { BY_ROWS, BY_UNITS, BY_ONE } fl_sharing;
 
 /* One call, as its threads see it. Pointers may be NULL where fastlstm.h says so. */
 typedef struct fl_back {
@@ -27,8 +27,7 @@ typedef struct fl_back {
     int accumulate;
     fl_span masks; /* its masks alone */
 
-    fl_sharing sharing;
-    int threads;
+    fl_plan plan; /* who takes the steps of a chunk; the products after them are for all threads */
     fl_barrier barrier;
     fl_stop *stop; /* or NULL */
 
@@ -58,82 +57,68 @@ typedef struct fl_pass {
     int dx_accumulate, reverse;
 } fl_pass;
 
-/* Times first..end-1, taken from the end back, or of a reverse pass from the first on. */
-typedef struct fl_range {
-    ptrdiff_t first, end;
-} fl_range;
-
-static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-
-static inline char *row_or_null(fl_rows view, ptrdiff_t t, ptrdiff_t b, size_t real) {
-    return view.data ? fl_row_at(view, t, b, real) : NULL;
-}
-
 /* Thread `index`'s part of 0..n-1. */
-static inline fl_range part_of(ptrdiff_t n, const fl_back *call, int index) {
-    return (fl_range){n * index / call->threads, n * (index + 1) / call->threads};
+static inline fl_range fl_back_part(ptrdiff_t n, const fl_back *call, int index) {
+    return (fl_range){n * index / call->plan.threads, n * (index + 1) / call->plan.threads};
 }
 
 /* Rows of the times before t. */
-static inline ptrdiff_t rows_before(const fl_back *call, ptrdiff_t t) {
+static inline ptrdiff_t fl_back_rows_before(const fl_back *call, ptrdiff_t t) {
     return call->starts ? call->starts[t] : t * call->B;
 }
 
 /* Whether the steps of a call are fl_step_back_variant's. */
-static inline int is_variant(const fl_back *call) {
+static inline int fl_back_is_variant(const fl_back *call) {
     return call->model->is_variant || call->masks.recurrent.rows.data != NULL;
 }
 
 /* The records of an index, l*D + d. */
-static inline fl_rows tape_of(const fl_back *call, ptrdiff_t index) {
+static inline fl_rows fl_back_tape(const fl_back *call, ptrdiff_t index) {
     const ptrdiff_t record = call->model->record_size;
-    const ptrdiff_t bytes = record * (ptrdiff_t)call->model->kernels->real_bytes;
-    char *data = (char *)(uintptr_t)call->tape + index * rows_before(call, call->T) * bytes;
-    return (fl_rows){data, call->B * record, record, call->starts, 0};
+    return fl_stack_at(fl_stack_of(call->tape, call->T, call->B, record, call->starts), index,
+                       call->model->kernels->real_bytes);
 }
 
-/* G*H, the columns of dG; and those of d, with the terms of the peepholes. */
-static inline ptrdiff_t gate_columns(const fl_config *config) {
-    return fl_gates(config) * config->hidden_size;
-}
-static inline ptrdiff_t d_columns(const fl_config *config) {
-    return gate_columns(config) + fl_peepholes(config) * config->hidden_size + fl_norm_size(config);
+/* Columns of d: those of dG, and the terms of the peepholes. */
+static inline ptrdiff_t fl_back_columns(const fl_config *config) {
+    return fl_config_gate_columns(config) + fl_config_peepholes(config) * config->hidden_size +
+           fl_config_norm_size(config);
 }
 
 /* Where in a row of d the gradients of W x and U h begin: they are dG, but for layer normalisation,
  * which has them after all else. */
-static inline ptrdiff_t input_column(const fl_config *config) {
-    return config->layer_norm ? d_columns(config) : 0;
+static inline ptrdiff_t fl_back_input_column(const fl_config *config) {
+    return config->layer_norm ? fl_back_columns(config) : 0;
 }
-static inline ptrdiff_t recurrent_column(const fl_config *config) {
-    return config->layer_norm ? d_columns(config) + gate_columns(config) : 0;
+static inline ptrdiff_t fl_back_recurrent_column(const fl_config *config) {
+    return config->layer_norm ? fl_back_columns(config) + fl_config_gate_columns(config) : 0;
 }
 
 /* Row (t, b) of an array of rows that begins with those of time `first`. */
-static inline char *row_from(const fl_back *call, char *data, ptrdiff_t stride, ptrdiff_t first,
-                             ptrdiff_t t, ptrdiff_t b) {
-    const ptrdiff_t row = rows_before(call, t) - rows_before(call, first) + b;
+static inline char *fl_back_row(const fl_back *call, char *data, ptrdiff_t stride, ptrdiff_t first,
+                                ptrdiff_t t, ptrdiff_t b) {
+    const ptrdiff_t row = fl_back_rows_before(call, t) - fl_back_rows_before(call, first) + b;
     return data + row * stride * (ptrdiff_t)call->model->kernels->real_bytes;
 }
 
 /* The mask between a layer and the one above; data NULL for none. */
-fl_rows fl_mask_above(const fl_back *call, ptrdiff_t l);
+fl_rows fl_back_mask_above(const fl_back *call, ptrdiff_t l);
 
 /* An array of rows for some times, of which the first is its own, times a mask. */
-void fl_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_range sequences,
-                   ptrdiff_t width, char *data, ptrdiff_t stride);
+void fl_back_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_range sequences,
+                        ptrdiff_t width, char *data, ptrdiff_t stride);
 
 /* Fills a for a chunk: the input or the hidden states of the layer below, of sequences rows.first
  * to rows.end-1; and for variants the hidden states before each step. */
-void fl_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
-void fl_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
+void fl_back_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
+void fl_back_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
 
-/* One time of a chunk, for some sequences: of the usual cell, for some panels of units, filling the
+/* One time of a chunk, for some sequences (times are taken from the end back, or of a reverse pass
+ * from the first on): of the usual cell, for some panels of units, filling the
  * hidden states before; of a variant, or with a mask on h, for all. */
-void fl_step_back_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                         fl_range rows, fl_range panels, int barrier);
-void fl_step_back_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                           fl_range rows);
 
 #endif
