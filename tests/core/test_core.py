@@ -13,6 +13,13 @@ from fastlstm._parameters import Architecture
 from fastlstm.variants import Cell
 from support.processes import run_python
 
+pytestmark = [
+    pytest.mark.default_isa,
+    pytest.mark.sanitized,
+    pytest.mark.emulated,
+    pytest.mark.wheel,
+]
+
 
 def test_available_isas() -> None:
     names = _core.available_isas()
