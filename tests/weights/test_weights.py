@@ -28,6 +28,8 @@ from support.arrays import assert_same_bits
 from support.optional import require
 from support.paths import GOLDEN, ROOT
 
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
+
 Arrays = dict[str, np.ndarray]
 
 
