@@ -63,22 +63,25 @@ COMPILERS = {
     "tsan": ["gcc", "-O1", "-g", "-fsanitize=thread"],
 }  # fmt: skip
 DEFAULT_ISA_TESTS = [
-    "tests/test_cli.py", "tests/test_core.py", "tests/test_demo.py", "tests/test_dropout.py",
-    "tests/test_layer.py", "tests/test_long_runs.py", "tests/test_ragged.py",
-    "tests/test_stream.py", "tests/test_tape.py", "tests/test_train_cli.py",
-    "tests/test_training.py", "tests/test_variants.py", "tests/test_weights.py",
+    "tests/core/test_core.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
+    "tests/cli/test_train_cli.py", "tests/layer/test_layer.py", "tests/layer/test_ragged.py",
+    "tests/layer/test_dropout.py", "tests/layer/test_variants.py", "tests/stream/test_stream.py",
+    "tests/training/test_tape.py", "tests/training/test_training.py",
+    "tests/weights/test_weights.py", "tests/robustness/test_long_runs.py",
 ]  # fmt: skip
 # Scalar kernels on large layers take minutes, and ran so in C.
 SANITIZED_TESTS = [
-    "tests/test_core.py", "tests/test_arguments.py", "tests/test_layer.py",
-    "tests/test_exactness.py", "tests/test_stream.py", "tests/test_threads.py",
-    "tests/test_long_runs.py", "-k", "not (bits_do_not_depend_on_threads and scalar)",
+    "tests/core/test_core.py", "tests/core/test_exactness.py", "tests/core/test_threads.py",
+    "tests/layer/test_arguments.py", "tests/layer/test_layer.py", "tests/stream/test_stream.py",
+    "tests/robustness/test_long_runs.py",
+    "-k", "not (bits_do_not_depend_on_threads and scalar)",
 ]  # fmt: skip
 WHEEL_TESTS = [
-    "tests/test_c.py", "tests/test_cli.py", "tests/test_core.py", "tests/test_data.py",
-    "tests/test_demo.py", "tests/test_exactness.py", "tests/test_gradients.py",
-    "tests/test_layer.py", "tests/test_reference.py", "tests/test_stream.py",
-    "tests/test_threads.py", "tests/test_train_cli.py", "tests/test_weights.py",
+    "tests/c/test_c.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
+    "tests/cli/test_train_cli.py", "tests/core/test_core.py", "tests/core/test_exactness.py",
+    "tests/core/test_threads.py", "tests/data/test_data.py", "tests/layer/test_layer.py",
+    "tests/reference/test_reference.py", "tests/stream/test_stream.py",
+    "tests/training/test_gradients.py", "tests/weights/test_weights.py",
 ]  # fmt: skip
 # What tests/c/fail_allocations.c stands in for.
 WRAPPED = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
@@ -312,7 +315,7 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Damaged files of weights, found by the code that they reach."""
     log = cache(session) / "fuzz"
-    command = ["python", "tests/fuzz_weights_guided.py", "--seconds", "30"]
+    command = ["python", "tests/tools/fuzz_weights_guided.py", "--seconds", "30"]
     try:
         with log.open("w") as stream:
             shared(session, *command, "--keep", str(cache(session) / "findings"), stderr=stream)
@@ -383,7 +386,8 @@ def emulated(session: nox.Session) -> None:
     # The golden inputs, with what this machine's fastest instruction set makes of them.
     golden = cache(session) / "golden"
     golden.mkdir(exist_ok=True)
-    shared(session, "python", "tests/raw_golden_files.py", str(golden))
+    tests_first = {"PYTHONPATH": str(ROOT / "tests")}
+    shared(session, "python", "tests/tools/raw_golden_files.py", str(golden), env=tests_first)
     files = sorted(golden.iterdir())
     run(session, *nehalem, build_c(session, "test_golden", "gcc"), *files)
     run(session, "qemu-aarch64", build_c(session, "test_golden", "arm64"), *files)
@@ -397,7 +401,7 @@ def emulated_python(session: nox.Session) -> None:
     # real processor.
     printed = run(
         session, "qemu-x86_64", "-cpu", "Nehalem", binaries(session) / "python", "-m", "pytest",
-        "-p", "no:cacheprovider", "tests/test_core.py", "tests/test_layer.py",
+        "-p", "no:cacheprovider", "tests/core/test_core.py", "tests/layer/test_layer.py",
         "-k", "not many_threads and not environment_means_the_fastest", silent=True,
     )  # fmt: skip
     header = "fastlstm: scalar by default, of scalar"
@@ -443,7 +447,7 @@ def sanitizers_python(session: nox.Session) -> None:
             *PYTEST, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
             "--rootdir", str(work), *SANITIZED_TESTS, env=options,
         )  # fmt: skip
-        session.run("python", "tests/leaks.py")
+        session.run("python", "tests/tools/leaks.py")
 
 
 # ---------------------------------------------------------------------------------------------

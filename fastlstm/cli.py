@@ -170,9 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     train_cli.add_parser(commands)
     weights_cli.add_parsers(commands)
 
-    info = commands.add_parser(
-        "info", help="version, instruction sets, processor, caches, compiler"
-    )
+    info = commands.add_parser("info", help="version, instruction sets, caches, compiler")
     info.set_defaults(command=_info)
     info.add_argument("--json", action="store_true", help="as JSON")
 

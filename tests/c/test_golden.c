@@ -1,6 +1,6 @@
 /* The golden data, on every instruction set: the bits that the files hold, wherever it runs.
  *
- *     test_golden FILE...      files of tests/raw_golden_files.py, which says what is in them
+ *     test_golden FILE...      files of tests/tools/raw_golden_files.py, which says what is in them
  */
 #include <stdint.h>
 #include <stdlib.h>
