@@ -31,14 +31,11 @@ cdef class Model:
 
     Parameters
     ----------
-    sizes : fastlstm._parameters.Architecture
-    cell : fastlstm.variants.Cell
+    spec : fastlstm._spec.Spec
     parameters : ndarray (N,), float32 or float64, contiguous
         All parameters in the order of PyTorch's ``state_dict``; its dtype is the model's.
     isa : str or None
         Instruction set; None for :func:`default_isa`.
-    reverse : bool
-        Whether the one direction runs from the last step to the first.
     """
 
     cdef fl_model *model
@@ -48,24 +45,23 @@ cdef class Model:
     cdef readonly size_t parameter_count
     cdef double row_flops  # of one step of one sequence
 
-    def __cinit__(
-        self, object sizes, object cell, object parameters, object isa, object reverse=False
-    ):
+    def __cinit__(self, object spec, object parameters, object isa):
+        cell = spec.cell
         cdef bytes isa_name = _isa_bytes(isa)
         cdef fl_config config
         cdef size_t count
         cdef fl_status status
         self.is_double = parameters.dtype == "float64"
-        self.input_size = config.input_size = sizes.input_size
-        self.hidden_size = config.hidden_size = sizes.hidden_size
-        self.num_layers = config.num_layers = sizes.num_layers
-        self.num_directions = config.num_directions = sizes.num_directions
-        self.output_size = sizes.output_size
-        config.has_bias = sizes.bias
+        self.input_size = config.input_size = spec.input_size
+        self.hidden_size = config.hidden_size = spec.hidden_size
+        self.num_layers = config.num_layers = spec.num_layers
+        self.num_directions = config.num_directions = spec.num_directions
+        self.output_size = spec.output_size
+        config.has_bias = spec.bias
         config.dtype = FL_FLOAT64 if self.is_double else FL_FLOAT32
-        config.proj_size = sizes.proj_size
-        config.has_peepholes = sizes.peepholes
-        config.coupled_gates = sizes.coupled_gates
+        config.proj_size = spec.proj_size
+        config.has_peepholes = cell.peepholes
+        config.coupled_gates = cell.coupled_gates
         config.gate_activation = _activation(cell.gate_activation)
         config.cell_activation = _activation(cell.cell_activation)
         config.output_activation = _activation(cell.output_activation)
@@ -73,9 +69,9 @@ cdef class Model:
         config.cell_clip = cell.cell_clip or 0
         config.zoneout_h = cell.zoneout_h
         config.zoneout_c = cell.zoneout_c
-        config.layer_norm = sizes.layer_norm
-        config.reverse = reverse
-        self.is_reverse = (False, True) if sizes.num_directions == 2 else (bool(reverse),)
+        config.layer_norm = cell.layer_norm
+        config.reverse = spec.reverse
+        self.is_reverse = (False, True) if spec.num_directions == 2 else (bool(spec.reverse),)
         cdef double above = (self.num_layers - 1.0) * (self.num_directions + 1) * self.output_size
         self.row_flops = 8.0 * self.hidden_size * self.num_directions * (
             <double> self.input_size + self.output_size + above)

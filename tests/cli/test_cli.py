@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import pickle
@@ -18,7 +20,10 @@ import pytest
 
 import fastlstm
 from fastlstm import _core, cli, reference, weights
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
+from fastlstm.cli import run
+from fastlstm.cli._commands import COMMANDS, Command
 from support.layers import built
 from support.optional import require
 
@@ -32,7 +37,7 @@ HEAD: Arrays = {
 def parameters(layers: int = 1, directions: int = 1, dtype: Any = np.float32) -> Arrays:
     """An LSTM with I = 3 and H = 5."""
     rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Architecture(3, 5, layers, directions, True)))
+    shapes = dict(parameter_shapes(Spec(3, 5, layers, directions)))
     return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
 
 
@@ -199,7 +204,7 @@ def test_blocks_do_not_change_a_bit(
 def test_default_chunks_bound_the_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for 50 numbers, a layer of 5 units sees 10 steps of one sequence at a time."""
     seen = spy_on_the_layer(monkeypatch)
-    monkeypatch.setattr(cli, "CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr(run, "CHUNK_ELEMENTS", 50)
     save_input(here / "x.npy", 24, 3)
     assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy", "--quiet"]) == 0
     assert seen == [(10, 1, 3), (10, 1, 3), (4, 1, 3)]
@@ -616,9 +621,14 @@ def test_bad_weights_name_file_and_key(here: Path, capsys: pytest.CaptureFixture
 # Progress
 
 
-def test_progress_goes_to_stderr(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_stderr(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     require("tqdm")
     assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy"]) == 0
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy", "--force"]) == 0
     captured = capsys.readouterr()
     assert "140/140" in captured.err
     assert captured.out.startswith("y.npy: shape (20, 7, 5), float32")
@@ -628,6 +638,7 @@ def test_progress_without_tqdm(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     options = ["--chunk", "5"]
     assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy", *options]) == 0
     assert capsys.readouterr().err == "\r25%\r50%\r75%\r100%\n"
@@ -675,6 +686,80 @@ def test_isa_from_the_environment(
     assert cli.main(["info"]) == 2
     assert "z80" in error_line(capsys)
     assert "z80" in refused(capsys, "m.npz", "x.npy", "-o", "y.npy")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command.name, "--help"])
+    assert caught.value.code == 0
+    assert f"{command.name} [" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert re.search(rf"^ +{command.name} +{command.help}$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["info", "run --help", "inspect m.npz", "--version"])
+def test_a_command_imports_no_other(here: Path, command: str) -> None:
+    script = (
+        "import sys\nfrom fastlstm.cli import main\n"
+        f"try: main({command.split()})\nexcept SystemExit: pass\n"
+        "print(*(name for name in sys.modules if name.startswith('fastlstm.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    own = {f"fastlstm.cli.{name}" for name in command.split()}
+    assert imported & {f"fastlstm.cli.{each.name}" for each in COMMANDS} <= own
+    heavy = {"training", "optim", "bench", "demo", "data", "reference"}
+    assert not imported & {f"fastlstm.{name}" for name in heavy}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [
+        *itertools.product(["info", "inspect m.npz", "run", "bench --list"], ["", "1"]),
+        ("--help", ""),  # unbuffered, argparse ignores what it cannot write
+    ],
+)
+def test_nobody_reads_the_output(here: Path, command: str, unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "fastlstm", *command.split()]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    try:
+        done = subprocess.run(
+            line, stdout=writing, stderr=subprocess.PIPE, env=env, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["info", "bench --list"])
+def test_the_output_cannot_be_written(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        line = [sys.executable, "-m", "fastlstm", *command.split()]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"fastlstm: error: .*No space left on device\n", done.stderr)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_bench_is_ended_by_signals_as_the_others_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    bench = importlib.import_module("fastlstm.bench")
+    monkeypatch.setattr(bench, "_run", lambda *_: signal.raise_signal(getattr(signal, name)))
+    monkeypatch.setattr("fastlstm.bench.threads.environment_is_set", lambda _: True)
+    with pytest.raises(SystemExit) as left:
+        sys.exit(cli.main(["bench", "--peers", "", "--cell", "lstm-T1-B1-H16"]))
+    assert left.value.code == code
+    assert capsys.readouterr().err == ("fastlstm: interrupted\n" if code == 130 else "")
 
 
 def test_bench_gets_all_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

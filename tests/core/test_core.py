@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, _core
-from fastlstm._parameters import Architecture
-from fastlstm.variants import Cell
+from fastlstm._spec import Spec
 from support.processes import run_python
 
 
@@ -72,7 +71,7 @@ def test_importing_needs_numpy_alone() -> None:
     assert imported - set(sys.stdlib_module_names) <= {"fastlstm", "numpy"}
 
 
-MODEL = (Architecture(3, 5, 1, 1, True), Cell())
+SPEC = Spec(3, 5)
 
 
 def vector(dtype: type = np.float32) -> np.ndarray:
@@ -85,17 +84,17 @@ def test_model_refuses_other_parameter_vectors() -> None:
         vector().astype(">f4"), vector().astype(">f8"), np.zeros(400, np.float32)[::2],
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=r"buffer|contiguous"):
-            _core.Model(*MODEL, bad, None)
+            _core.Model(SPEC, bad, None)
     for sizes in [(0, 5, 1, 1), (3, 0, 1, 1), (3, 5, 0, 1), (3, 5, 1, 3), (-3, 5, 1, 1)]:
         with pytest.raises(ValueError, match="argument"):
-            _core.Model(Architecture(*sizes, True), Cell(), vector(), None)
+            _core.Model(Spec(*sizes), vector(), None)
     with pytest.raises(OverflowError):
-        _core.Model(Architecture(2**40, 2**40, 1, 1, True), Cell(), vector(), None)
-    assert _core.Model(*MODEL, vector(), None).nbytes >= vector().nbytes
+        _core.Model(Spec(2**40, 2**40), vector(), None)
+    assert _core.Model(SPEC, vector(), None).nbytes >= vector().nbytes
 
 
 def test_forward_refuses_other_buffers() -> None:
-    model = _core.Model(*MODEL, vector(), None)
+    model = _core.Model(SPEC, vector(), None)
     x, y = np.ones((4, 2, 3), np.float32), np.zeros((4, 2, 5), np.float32)
     state = np.zeros((1, 2, 5), np.float32)
     good = {"x": x, "h_0": state, "c_0": state, "y": y, "h_n": state.copy(), "c_n": state.copy()}

@@ -318,7 +318,7 @@ def test_what_the_core_refuses() -> None:
     with pytest.raises(ValueError, match="argument is out of range"):
         _core.StreamBase(layer._weights.model, 1, False, y)
     with pytest.raises(ValueError, match="argument is out of range"):
-        _core.Model(both._architecture, both.cell, both.parameters, None, reverse=True)
+        _core.Model(both._spec._replace(reverse=True), both.parameters, None)
 
 
 def test_the_command_line_reads_whole_sequences(tmp_path: Path) -> None:

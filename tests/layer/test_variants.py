@@ -59,7 +59,7 @@ def of_oracle(case: Case, drawn: Drawn | None, *, train: bool) -> dict[str, np.n
 
     weights = 1.0 if drawn is None or drawn.weights is None else drawn.weights
     arrays = {"x": np.nan_to_num(case.x), "h_0": case.state[0], "c_0": case.state[1]}
-    arrays |= split(layer.parameters * weights, layer._architecture)
+    arrays |= split(layer.parameters * weights, layer._spec)
     leaves = {
         name: torch.tensor(a, dtype=torch.float64, requires_grad=True) for name, a in arrays.items()
     }
@@ -103,7 +103,7 @@ def of_oracle(case: Case, drawn: Drawn | None, *, train: bool) -> dict[str, np.n
         named |= {f"d{name}": a for name, a in zip(leaves, found, strict=True)}
     plain = {name: a.detach().numpy() for name, a in named.items()}
     if train and drawn is not None and drawn.weights is not None:
-        for name, mask in split(drawn.weights, layer._architecture).items():
+        for name, mask in split(drawn.weights, layer._spec).items():
             plain[f"d{name}"] = plain[f"d{name}"] * mask
     return plain
 
@@ -169,14 +169,14 @@ def of_reference(case: Case, drawn: Drawn | None) -> dict[str, np.ndarray]:
     if drawn is not None:
         mask = mask if drawn.weights is None else drawn.weights
         options |= {"masks": drawn.masks}
-    inputs = case.x, case.state, split(layer.parameters * mask, layer._architecture)
+    inputs = case.x, case.state, split(layer.parameters * mask, layer._spec)
     y, (h_n, c_n) = reference.forward(*inputs, **options)
     found = {"y0": y, "h_n": h_n, "c_n": c_n}
     if drawn is None:
         return found
     dx, (dh_0, dc_0), dparameters = reference.backward(*inputs, case.dy[0], case.dstate, **options)
     found |= {"dx": dx, "dh_0": dh_0, "dc_0": dc_0}
-    masks = split(mask, layer._architecture)
+    masks = split(mask, layer._spec)
     return found | {f"d{name}": dparameters[name] * masks[name] for name in masks}
 
 
@@ -341,7 +341,7 @@ def test_copies_keep_every_option(row: dict[str, Any], dtype: type) -> None:
     for made in [*copies, by_dict, by_vector]:
         assert type(made) is type(layer)
         assert repr(made) == repr(layer)
-        assert made.__dict__.keys() == layer.__dict__.keys()
+        assert made._spec == layer._spec
         assert (made.cell, made.rates) == (layer.cell, layer.rates)
         case.layer = made
         for name, array in case.train().items():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastlstm import reference
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from support.golden import golden
 from support.optional import require
 from support.paths import GOLDEN
@@ -41,7 +42,7 @@ def test_golden_files_and_cases_match() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_float64_agrees_with_pytorch(name: str) -> None:
     case, arrays, parameters = golden.load(GOLDEN / f"{name}.npz")
-    sizes = Architecture(case.I, case.H, case.L, case.D, case.bias)
+    sizes = Spec(case.I, case.H, case.L, case.D, case.bias)
     assert list(parameters) == list(dict(parameter_shapes(sizes)))
     y, (h_n, c_n) = reference.forward(
         arrays["x"],
@@ -321,7 +322,7 @@ def test_bad_types_and_counts_name_the_argument() -> None:
 
 def filled(value: float) -> dict[Any, np.ndarray]:
     """Parameters of one layer, I = 2 and H = 3, all the same."""
-    return {n: np.full(s, value) for n, s in parameter_shapes(Architecture(2, 3, 1, 1, True))}
+    return {n: np.full(s, value) for n, s in parameter_shapes(Spec(2, 3))}
 
 
 def test_bad_lengths_and_resets_name_the_argument() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fastlstm import reference
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from fastlstm.variants import NORM_EPSILON, Cell, Masks
 from support.arrays import assert_close, relative_difference
 from support.onnx_runtime import onnx_runtime
@@ -216,7 +217,7 @@ def test_what_onnx_runtime_clips() -> None:
     activation of c_t is one; ONNX Runtime 1.32 and OpenVINO 2026.4 leave it out, and so do we. One
     unit, all sums 0, c_0 = 4, so that every gate is 1/2 and c_1 is 2; the peephole of o is 1.
     """
-    sizes = Architecture(1, 1, 1, 1, False, peepholes=True)
+    sizes = Spec(1, 1, bias=False, cell=Cell(peepholes=True))
     zeros = {name: np.zeros(shape) for name, shape in parameter_shapes(sizes)}
     given = problem({"peepholes": True, "bias": False, "sizes": (1, 1, 1, 1), "clip": 0.5})
     given = given._replace(
@@ -395,7 +396,7 @@ def test_options_of_no_effect_change_nothing() -> None:
     assert_close(forward(given._replace(cell=rates, masks=masks)), expected, 0)
     peepholes = {
         name: np.zeros(shape)
-        for name, shape in parameter_shapes(given.sizes._replace(peepholes=True))
+        for name, shape in parameter_shapes(given.sizes._replace(cell=Cell(peepholes=True)))
         if "_c" in name
     }
     seeing = given._replace(cell=Cell(peepholes=True), parameters={**given.parameters, **peepholes})

@@ -22,5 +22,5 @@ def drawn_for(layer: LSTM | BiLSTM, T: int, B: int, seed: Any = 3) -> Drawn:
     """The masks of a recorded call, (T, B)."""
     rows = [np.arange(T) * B + b for b in range(B)]
     rng = np.random.default_rng(seed)
-    drawn = draw(layer._architecture, layer.cell, layer.rates, rng, rows, T * B, layer.dtype)
+    drawn = draw(layer._spec, rng, rows, T * B)
     return drawn.shaped((T, B))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastlstm import LSTM, BiLSTM
 from fastlstm.weights import onnx as reader
-from fastlstm.weights.contents import Contents, Found, Head
+from fastlstm.weights.contents import Contents, Found, Head, Trained
 from fastlstm.weights.originals import onnx as original
 from support.layers import random_state, results
 from support.optional import require
@@ -211,7 +211,7 @@ def two_layers(
 
 
 def write(path: Path, layer: Any, head: Any = None, state: Any = None) -> bytes:
-    reader.write(layer, path, head=head, state=state)
+    reader.write(Trained(layer, head, state), path)
     return path.read_bytes()
 
 

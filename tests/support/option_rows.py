@@ -207,8 +207,7 @@ class Case:
         """The masks that a recorded call draws, (T, B)."""
         rows = [np.arange(n) * self.B + b for b, n in enumerate(self.lengths)]
         layer, rng = self.layer, np.random.default_rng(seed)
-        sizes = layer._architecture, layer.cell, layer.rates
-        drawn = draw(*sizes, rng, rows, self.T * self.B, layer.dtype)
+        drawn = draw(layer._spec, rng, rows, self.T * self.B)
         return drawn.shaped((self.T, self.B))
 
     def pieces(self) -> list[Piece]:

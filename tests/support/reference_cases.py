@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 
 # What the gradient arrives through: the loss is the sum of dy * y, dh_n * h_n and dc_n * c_n.
 THROUGH = [("dy", "dh_n", "dc_n"), ("dy",), ("dh_n",), ("dc_n",)]
@@ -20,7 +21,7 @@ def random_model(
     seed: int = 7,
 ) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = dict(parameter_shapes(Architecture(I, H, L, D, bias)))
+    shapes = dict(parameter_shapes(Spec(I, H, L, D, bias)))
     return {key: rng.uniform(-0.9, 0.9, shape) for key, shape in shapes.items()}
 
 

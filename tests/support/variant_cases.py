@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 from fastlstm.variants import ACTIVATIONS, Cell, Masks
 
 #: Everything that can be chosen, and the choices. A rate of zoneout of "mask" stands for masks.
@@ -73,7 +74,7 @@ def covering(
 class Problem(NamedTuple):
     """What a layer is given, in float64; initial states are neither zero nor equal."""
 
-    sizes: Architecture
+    sizes: Spec
     x: np.ndarray  # (T, B, I)
     state: tuple[np.ndarray, np.ndarray]  # (L*D, B, P), (L*D, B, H)
     parameters: dict[str, np.ndarray]
@@ -111,17 +112,7 @@ def problem(case: Mapping[str, Any], seed: int = 0) -> Problem:
         if fields[name] == "mask":
             fields[name] = 0.5  # of no effect
     cell = Cell(**fields)
-    sizes = Architecture(
-        I,
-        H,
-        L,
-        D,
-        case["bias"],
-        case["proj_size"],
-        cell.peepholes,
-        cell.coupled_gates,
-        cell.layer_norm,
-    )
+    sizes = Spec(I, H, L, D, case["bias"], proj_size=case["proj_size"], cell=cell)
     P = sizes.output_size
 
     def kept(rate: float, *shape: int) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, BiLSTM
-from fastlstm.weights.conventions import CONVENTIONS
-from fastlstm.weights.gates import LAYOUTS
+from fastlstm._conventions import CONVENTIONS
+from fastlstm._gates import LAYOUTS
 from support.arrays import assert_same_bits
 from support.layers import layer_class, random_state, results
 from support.optional import require

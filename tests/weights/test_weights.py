@@ -19,7 +19,9 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
+from fastlstm.weights.formats import FORMATS, SUFFIXES, WRITTEN, format_for, format_of
 from fastlstm.weights.npz import read_npz
 from fastlstm.weights.safetensors import read_safetensors
 from support.arrays import assert_same_bits
@@ -39,7 +41,7 @@ def model(
     dtype: Any = np.float32,
 ) -> Arrays:
     rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Architecture(input_size, hidden_size, layers, directions, bias)))
+    shapes = dict(parameter_shapes(Spec(input_size, hidden_size, layers, directions, bias)))
     return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
 
 
@@ -502,11 +504,48 @@ def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
     script = (
         "import sys, fastlstm\n"
         "fastlstm.load(sys.argv[1])\n"
+        "from fastlstm.weights.formats import FORMATS\n"
         "others = {'safetensors', 'torch', 'onnx', 'onnxruntime', 'keras', 'h5py', 'google'}\n"
+        "others |= {f'fastlstm.weights.{each.name}' for each in FORMATS if each.name != 'npz'}\n"
+        "assert len(others) > 10, others\n"
         "assert not others & sys.modules.keys(), others & sys.modules.keys()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "m.npz")]
     subprocess.run(command, check=True)
+
+
+# The formats
+
+
+def test_page_lists_the_formats() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text().replace("`", "")
+    rows = [
+        f"| {' '.join(each.suffixes)} | {each.needs} | {each.reads} | {each.writes} |"
+        for each in FORMATS
+    ]
+    assert "\n".join(["| file | needs | reads | writes |", "|---|---|---|---|", *rows, ""]) in page
+
+
+def test_suffixes_and_names_are_of_one_format() -> None:
+    assert len(set(SUFFIXES)) == len(SUFFIXES)
+    assert len({each.name for each in FORMATS}) == len(FORMATS)
+    assert set(SUFFIXES) - set(WRITTEN) == {".jit"}
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_files_are_recognised_under_any_name(suffix: str, tmp_path: Path) -> None:
+    """But ONNX models, whose first byte is not much to go by: under no known suffix."""
+    path = tmp_path / f"m{suffix}"
+    try:
+        fastlstm.save(LSTM(2, 3), path)
+    except ImportError as error:
+        pytest.skip(str(error))
+    chosen = format_for(path)
+    others = ["", ".bak", *(SUFFIXES if chosen.name != "onnx" else ())]
+    for number, other in enumerate(others):
+        renamed = path.rename(tmp_path / f"{number}{other}")
+        assert format_of(renamed) is chosen
+        path = renamed
 
 
 # What lies where a file is saved

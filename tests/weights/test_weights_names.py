@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM, BiLSTM
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
+from fastlstm.variants import Cell
 from fastlstm.weights.contents import Contents, Found, Other
 from fastlstm.weights.names import MOST_OTHERS, find_layers
 
@@ -26,9 +28,8 @@ def lstm(
     dtype: Any = np.float32,
     **options: Any,
 ) -> Arrays:
-    sizes = Architecture(
-        input_size, hidden_size, layers, directions, options.pop("bias", True), **options
-    )
+    of_cell = Cell(**{name: options.pop(name) for name in Cell._fields if name in options})
+    sizes = Spec(input_size, hidden_size, layers, directions, cell=of_cell, **options)
     rng = np.random.default_rng(5)
     dot = prefix and f"{prefix}."
     return {

@@ -20,7 +20,7 @@ import pytest
 import fastlstm
 from fastlstm import LSTM, BiLSTM
 from fastlstm.weights import pytorch
-from fastlstm.weights.contents import Found, Head
+from fastlstm.weights.contents import Found, Head, Trained
 from fastlstm.weights.originals import pytorch as original
 from fastlstm.weights.pytorch import pickles
 from fastlstm.weights.pytorch.module import from_torch, to_torch, write
@@ -495,7 +495,7 @@ def test_torchscript_is_not_written(tmp_path: Path) -> None:
 def test_writing_and_modules_need_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"writing .* pip install torch"):
-        write(LSTM(2, 3), tmp_path / "m.pt", head=None, state=None)
+        write(Trained(LSTM(2, 3)), tmp_path / "m.pt")
     with pytest.raises(ImportError, match="pip install torch"):
         to_torch(LSTM(2, 3))
     with pytest.raises(ImportError, match="pip install torch"):
@@ -654,7 +654,7 @@ def test_what_pytorch_lacks_is_named(tmp_path: Path, layer: LSTM | BiLSTM) -> No
     with pytest.raises(ValueError, match=f"^{name}: PyTorch's LSTM has no such option"):
         to_torch(layer)
     with pytest.raises(ValueError, match=f"^{name}: .* saved for PyTorch"):
-        write(layer, tmp_path / "m.pt", head=None, state=None)
+        write(Trained(layer), tmp_path / "m.pt")
     assert not list(tmp_path.iterdir())
 
 
@@ -681,7 +681,7 @@ def test_written_files_come_back(tmp_path: Path, seed: int) -> None:
         h_0, c_0 = (rng.normal(size=shape).astype(layer.dtype) for shape in shapes)
         state = h_0, c_0
     path = tmp_path / "first.pt"
-    write(layer, path, head=head, state=state)
+    write(Trained(layer, head, state), path)
     contents = pytorch.read(path)
     found = contents.choose()
     assert not contents.others
@@ -698,21 +698,21 @@ def test_written_files_come_back(tmp_path: Path, seed: int) -> None:
     else:
         to_torch(layer).load_state_dict(torch.load(path, weights_only=True))  # strict
     assert_like_pytorch(path, found)
-    write(again, tmp_path / "second-name.pt", head=found.head, state=found.state)
+    write(Trained(again, found.head, found.state), tmp_path / "second-name.pt")
     assert (tmp_path / "second-name.pt").read_bytes() == path.read_bytes()
 
 
 def test_a_file_holds_no_more_than_the_parameters(tmp_path: Path) -> None:
     require("torch")
     layer = LSTM(40, 64, 2)
-    write(layer, tmp_path / "m.pt", head=None, state=None)
+    write(Trained(layer), tmp_path / "m.pt")
     assert (tmp_path / "m.pt").stat().st_size < layer.parameters.nbytes + 6000
 
 
 def test_damaged_options_of_our_own(tmp_path: Path) -> None:
     require("torch")
     path = tmp_path / "m.pt"
-    write(LSTM(2, 3), path, head=None, state=None)
+    write(Trained(LSTM(2, 3)), path)
 
     def damage(members: dict[str, bytes]) -> None:
         data = members["archive/data.pkl"]
@@ -741,7 +741,7 @@ def test_original_says_what_pytorch_lacks(tmp_path: Path) -> None:
     require("torch")
     from fastlstm.weights import npz
 
-    npz.write(LSTM(2, 3, clip=1.0), tmp_path / "m.npz", head=None, state=None)
+    npz.write(Trained(LSTM(2, 3, clip=1.0)), tmp_path / "m.npz")
     found = npz.read(tmp_path / "m.npz").choose()
     with pytest.raises(NotImplementedError, match="PyTorch has no clip"):
         original.run(tmp_path / "m.npz", found, *random_call(found, np.float32))

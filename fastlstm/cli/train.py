@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastlstm._files import Array, UserError, new_file
-
-if TYPE_CHECKING:
-    from fastlstm.training import Scaling, Score, Sequences, Trainer
-
-__all__ = ["add_parser"]
+from fastlstm import LSTM, BiLSTM, optim
+from fastlstm.cli._arrays import Array, open_array
+from fastlstm.cli._messages import UserError, note
+from fastlstm.cli._options import add_force, number
+from fastlstm.cli._outputs import new_file
+from fastlstm.cli._process import termination_interrupts
+from fastlstm.cli._progress import make_bar
+from fastlstm.training import (
+    Network,
+    Scaling,
+    Score,
+    Sequences,
+    Trainer,
+    evaluate,
+    plot_history,
+)
 
 _DESCRIPTION = """\
 Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` applies.
@@ -38,18 +45,13 @@ to the bit, as without the interruption.
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add ``train`` to the subparsers of the command line."""
-    train = commands.add_parser(
-        "train",
-        help="train an LSTM on your arrays",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    train.set_defaults(command=_train)
-    count, positive = _number(int, 1), _number(float, 0, excluded=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the options."""
+    parser.description = _DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    count, positive = number(int, 1), number(float, 0, excluded=True)
 
-    add = train.add_argument_group("data").add_argument
+    add = parser.add_argument_group("data").add_argument
     add("x", type=Path, metavar="X", help="inputs: .npy")
     add("y", type=Path, metavar="Y", help="answers: .npy")
     add("--batch-first", action="store_true", help="X is (B, T, I), and Y and W are likewise")
@@ -63,21 +65,21 @@ def add_parser(commands: Any) -> None:
     )
     add("--normalise", action="store_true", help=text)
 
-    add = train.add_argument_group("network").add_argument
+    add = parser.add_argument_group("network").add_argument
     add("--hidden", type=count, default=64, metavar="H", help="units in a layer (64)")
     add("--layers", type=count, default=1, metavar="L", help="layers on top of each other (1)")
     add("--bidirectional", action="store_true", help="train a BiLSTM")
     add("--dtype", choices=["float32", "float64"], default="float32", help="(float32)")
     text = "of the forget gates at first; 1 helps to learn long memories"
-    add("--forget-bias", type=_number(float), metavar="F", help=text)
+    add("--forget-bias", type=number(float), metavar="F", help=text)
 
-    add = train.add_argument_group("training").add_argument
+    add = parser.add_argument_group("training").add_argument
     add("--epochs", type=count, default=100, metavar="N", help="at most (100)")
     add("--batch-size", type=count, default=32, metavar="N", help="sequences in a step (32)")
     text = "(adam); sgd has a momentum of 0.9"
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help=text)
     add("--lr", type=positive, default=1e-3, help="learning rate (0.001)")
-    add("--weight-decay", type=_number(float, 0), metavar="D", help="(0, adamw 0.01)")
+    add("--weight-decay", type=number(float, 0), metavar="D", help="(0, adamw 0.01)")
     text = "largest norm of a gradient (1; inf for no limit)"
     add("--clip", type=positive, default=1.0, metavar="NORM", help=text)
     text = "of the learning rate (constant); cosine falls to 0 over all epochs"
@@ -85,11 +87,12 @@ def add_parser(commands: Any) -> None:
     text = "stop after N epochs without a better validation loss"
     add("--patience", type=count, metavar="N", help=text)
     text = "of the first weights, the validating sequences and the order of batches (0)"
-    add("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help=text)
+    add("--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help=text)
 
-    add = train.add_argument_group("files and progress").add_argument
+    group = parser.add_argument_group("files and progress")
+    add = group.add_argument
     add("-o", "--output", type=Path, required=True, help="model to write: .npz")
-    add("--force", action="store_true", help="replace files that exist")
+    add_force(group, "files that exist")
     add("--plot", type=Path, metavar="FILE", help="write a picture of the learning curve")
     text = "keep the checkpoint here (beside OUTPUT, and removed when all is done)"
     add("--checkpoint", type=Path, metavar="FILE", help=text)
@@ -101,29 +104,7 @@ def add_parser(commands: Any) -> None:
     add("--quiet", action="store_true", help="no progress")
 
 
-def _number(
-    kind: type[int] | type[float],
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    excluded: bool = False,
-) -> Callable[[str], float]:
-    """Return a parser of options that must be numbers from ``low``, or above it, to ``high``."""
-
-    def parse(text: str) -> float:
-        value = kind(text)  # argparse reports the ValueError
-        if not (value > low or (value == low and not excluded)):
-            bound = "above" if excluded else "at least"
-            raise argparse.ArgumentTypeError(f"must be {bound} {low}, got {text}")
-        if value > high:
-            raise argparse.ArgumentTypeError(f"must be at most {high}, got {text}")
-        return value
-
-    parse.__name__ = "whole number" if kind is int else "number"  # "invalid number value: 'x'"
-    return parse
-
-
-def _train(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Read, train, write, report."""
     if args.output.suffix.lower() != ".npz":
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be .npz")
@@ -158,8 +139,6 @@ def _train(args: argparse.Namespace) -> None:
 
 def _draw(trainer: Trainer, picture: Path, args: argparse.Namespace) -> None:
     """Write the picture of the learning curve."""
-    from fastlstm.training import plot_history
-
     try:
         plot_history(trainer.history, picture)
     except (OSError, MemoryError):
@@ -235,9 +214,7 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
 
 def _read_sequences(paths: list[Path], args: argparse.Namespace) -> Sequences:
     """Open X, Y and perhaps W, and bring them into the form that the API has."""
-    from fastlstm.training import Sequences
-
-    x, y, *weights = map(_open, paths)
+    x, y, *weights = (open_array(path, "arrays", ".npy") for path in paths)
     y = _as_answers(y, paths[1], args.task)
     if args.batch_first:
         x = x.swapaxes(0, 1) if x.ndim == 3 else x
@@ -250,21 +227,6 @@ def _read_sequences(paths: list[Path], args: argparse.Namespace) -> Sequences:
         if not all(np.isfinite(part).all() for part in array):  # in parts: it may be on disk
             raise UserError(f"{path}: holds NaN or infinity, expected finite numbers")
     return sequences
-
-
-def _open(path: Path) -> Array:
-    """Map a ``.npy`` file; Python objects are refused by NumPy."""
-    if path.suffix.lower() != ".npy":
-        raise UserError(f"{path}: unknown suffix, arrays can be .npy")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        # NumPy's header parser raises a dozen types for a damaged file.
-        raise UserError(f"{path}: {error or type(error).__name__}") from error
 
 
 def _as_answers(y: Array, path: Path, task: str | None) -> Array:
@@ -290,9 +252,6 @@ def _make_trainer(
     training: Sequences, validation: Sequences | None, args: argparse.Namespace
 ) -> tuple[Trainer, Scaling | None]:
     """Build all that a run needs from the options."""
-    from fastlstm import LSTM, BiLSTM, optim
-    from fastlstm.training import Network, Scaling, Trainer
-
     parts = [part for part in (training, validation) if part is not None]
     outputs = max(part.outputs for part in parts) if training.classes else training.outputs
     if training.classes and outputs >= 10 * training.y.size + 1000:
@@ -346,31 +305,17 @@ def _fit(
     """Train to the end, or to Ctrl-C or SIGTERM."""
     y_scale = 1.0 if scaling is None else scaling.y_scale
     try:
-        with _termination_interrupts(), _progress(trainer, y_scale, args.quiet) as callback:
+        with termination_interrupts(), _progress(trainer, y_scale, args.quiet) as callback:
             trainer.fit(checkpoint, every=args.checkpoint_every, callback=callback)
     except FloatingPointError as error:
         raise UserError(f"step {trainer.steps + 1}: {error}") from error
     except KeyboardInterrupt:
         if checkpoint.exists():
-            print(
-                f"fastlstm: after step {trainer.steps} of {trainer.total_steps}; the same command "
-                f"with --resume goes on from {checkpoint}",
-                file=sys.stderr,
+            note(
+                f"after step {trainer.steps} of {trainer.total_steps}; the same command "
+                f"with --resume goes on from {checkpoint}"
             )
         raise
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -379,7 +324,10 @@ def _progress(
 ) -> Iterator[Callable[[Score], object] | None]:
     """Show a bar on a terminal, else a line for each epoch, on stderr."""
     epochs = trainer.epochs
-    bar: Any = None if quiet else _make_bar(trainer)
+    # Without the speed, so that the losses find room on 80 columns.
+    form = "{desc}: |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    total, done = trainer.total_steps, trainer.steps
+    bar: Any = None if quiet else make_bar(total, initial=done, bar_format=form)
 
     def line(_: Score) -> None:
         if trainer.position == 0:
@@ -401,20 +349,6 @@ def _progress(
     else:
         with bar:
             yield update
-
-
-def _make_bar(trainer: Trainer) -> Any:
-    """Return a bar that counts steps; None where there is no terminal or no tqdm."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    total, done = trainer.total_steps, trainer.steps
-    if not sys.stderr.isatty():
-        return None
-    # Without the speed, so that the losses find room on 80 columns.
-    form = "{desc}: |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-    return tqdm(total=total, initial=done, bar_format=form)
 
 
 def _last_epoch(trainer: Trainer, y_scale: float) -> str:
@@ -443,8 +377,6 @@ def _report(
     seconds: float,
 ) -> None:
     """Print what the model that was written scores on the arrays as they were given."""
-    from fastlstm.training import evaluate
-
     network = trainer.network
     epochs = f"{len(trainer.history)} epochs"
     if validation is not None:

@@ -1,25 +1,20 @@
 """Layers out of arrays in the order of gates and the layout in which another library keeps them.
 
 What ``LSTM.from_arrays`` and ``BiLSTM.from_arrays`` do, and the table of the libraries. Letters and
-layouts are those of :mod:`fastlstm.weights.gates`; ``docs/weights.md`` shows for each library where
+layouts are those of :mod:`fastlstm._gates`; ``docs/weights.md`` shows for each library where
 its arrays are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import RealArray, as_finite, as_flag, as_precision, as_real_array, shown
-from fastlstm.weights.gates import COUPLED_ORDER, LAYOUTS, ORDER, as_order, to_rows
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import _Recurrent
-
-    LayerT = TypeVar("LayerT", bound=_Recurrent)
+from fastlstm._gates import COUPLED_ORDER, LAYOUTS, NAMES_OF_G, ORDER, as_order, to_rows
 
 #: One array, or one for each gate by its letter.
 Part: TypeAlias = npt.ArrayLike | Mapping[str, npt.ArrayLike]
@@ -36,7 +31,7 @@ class Convention(NamedTuple):
     order : str
         Of the gates, in the library's own letters.
     layout : str
-        Axes of a weight, out of :data:`fastlstm.weights.gates.LAYOUTS`.
+        Axes of a weight, out of :data:`fastlstm._gates.LAYOUTS`.
     forget_bias : float
         What its cell adds to the sum of the forget gate; no array has it.
     """
@@ -68,13 +63,17 @@ _NO_OPTIONS = ("input_size", "hidden_size", "num_layers", "bias", "proj_size", "
 #: Holds every number of the dtypes that weights come in, until the layer's own is known.
 _WIDE = np.dtype(np.float64)
 
-#: g, the cell input, as others call it.
-_NAMES_OF_G = {"c": "g", "j": "g"}
+
+class Read(NamedTuple):
+    """Arguments of a layer, sizes and dtype among them, and its parameters as of ``state_dict``."""
+
+    arguments: dict[str, Any]
+    parameters: dict[str, RealArray]
 
 
-def build(
-    layer_class: type[LayerT],
+def read(
     given: Mapping[str, Parts | None],
+    D: int,
     *,
     convention: str,
     order: str | None,
@@ -82,11 +81,11 @@ def build(
     forget_bias: float | None,
     dtype: npt.DTypeLike | None,
     options: Mapping[str, Any],
-) -> LayerT:
-    """Make a layer. ``LSTM.from_arrays`` tells what the arguments mean and what is raised.
+) -> Read:
+    """Read a layer of D directions. ``LSTM.from_arrays`` tells what else is given and raised.
 
     ``given`` has the arrays by argument: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr and
-    peepholes.
+    peepholes. ``options`` are handed on.
     """
     _check_options(options)
     usual = _as_convention(convention)
@@ -101,27 +100,24 @@ def build(
     if added and coupled:
         raise ValueError(f"forget_bias: got {added}, but coupled gates have no forget gate")
 
-    D = layer_class.num_directions
-    read = [reader.read(parts) for parts in _by_layer(given, D)]
-    sizes = reader.sizes(read[0])
-    arrays: dict[str, RealArray] = {}
-    for k, each in enumerate(read):
+    parts = [reader.read(each) for each in _by_layer(given, D)]
+    sizes = reader.sizes(parts[0])
+    parameters: dict[str, RealArray] = {}
+    for k, each in enumerate(parts):
         suffix = f"_l{k // D}" + ("_reverse" if k % D else "")
         own = sizes if k < D else sizes._replace(I=D * sizes.P)
         for name, array in reader.parameters(each, own, added).items():
-            arrays[name + suffix] = array
-    layer = layer_class(
-        sizes.I,
-        sizes.H,
-        len(read) // D,
-        bias="bias_ih_l0" in arrays,
-        proj_size=sizes.P if "weight_hr" in read[0] else 0,
-        peepholes="peepholes" in read[0],
-        dtype=reader.common_dtype() if dtype is None else as_precision("dtype", dtype),
-        **options,
-    )
-    layer.load_state_dict(arrays)
-    return layer
+            parameters[name + suffix] = array
+    arguments = {
+        "input_size": sizes.I,
+        "hidden_size": sizes.H,
+        "num_layers": len(parts) // D,
+        "bias": "bias_ih_l0" in parameters,
+        "proj_size": sizes.P if "weight_hr" in parts[0] else 0,
+        "peepholes": "peepholes" in parts[0],
+        "dtype": reader.common_dtype() if dtype is None else as_precision("dtype", dtype),
+    }
+    return Read({**arguments, **options}, parameters)
 
 
 class _Named(NamedTuple):
@@ -215,7 +211,7 @@ class _Reader:
         self, name: str, by_gate: Mapping[str, npt.ArrayLike], axes: str, gates: str
     ) -> _Rows:
         """Return an array that came gate by gate: (H, I) or (I, H), or (H,)."""
-        keys = {_NAMES_OF_G.get(key, key): key for key in by_gate}
+        keys = {NAMES_OF_G.get(key, key): key for key in by_gate}
         if not (set(gates) <= set(keys) <= {*gates, "f"} and len(keys) == len(by_gate)):
             got = ", ".join(map(str, by_gate)) or "none"
             raise ValueError(f"{name}: got the gates {got}, expected {', '.join(gates)}")

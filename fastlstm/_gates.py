@@ -19,7 +19,7 @@ ORDER, COUPLED_ORDER = "ifgo", "igo"
 LAYOUTS = ("GHI", "GIH", "HGI", "HIG", "IGH", "IHG")
 
 #: g, the cell input, has other names elsewhere: c (ONNX, Keras), j (TensorFlow 1).
-_NAMES_OF_G = str.maketrans("cj", "gg")
+NAMES_OF_G = {"c": "g", "j": "g"}
 
 
 def as_order(name: str, order: Any) -> str:
@@ -31,7 +31,7 @@ def as_order(name: str, order: Any) -> str:
         If it is not the four gates, or the three of coupled ones, each once.
     """
     if isinstance(order, str):
-        letters = order.translate(_NAMES_OF_G)
+        letters = "".join(NAMES_OF_G.get(gate, gate) for gate in order)
         if sorted(letters) in (sorted(ORDER), sorted(COUPLED_ORDER)):
             return letters
     raise ValueError(
