@@ -487,6 +487,7 @@ def test_limit_of_a_cell_by_hand() -> None:
     assert Limits(LIMITS.flops, ()).seconds(TINY, 1) == pytest.approx(TINY.flops / 1e10)
 
 
+@pytest.mark.slow
 def test_limits_are_measured() -> None:
     limits = measure_limits()
     assert set(limits.flops) == {"float32", "float64"}
@@ -566,6 +567,7 @@ def tiny_grid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     peers.PEERS.update(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_grid")
 def test_exit_code_tells_agreement(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--peers", "right", "--rounds", "2"]) == 0
@@ -574,6 +576,7 @@ def test_exit_code_tells_agreement(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"DISAGREEMENT in {TINY.name}: wrong differs from numpy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_grid")
 def test_training_run_measures_repacking_and_compares_gradients(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -590,6 +593,7 @@ def test_training_run_measures_repacking_and_compares_gradients(
     assert f"DISAGREEMENT in {TRAINING.name}: wrong differs from numpy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_grid")
 def test_variants_are_held_against_vanilla_and_peers_that_have_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

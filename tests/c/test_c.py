@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from fastlstm import _core
 from support.compilers import compiler
 from support.optional import missing
 from support.paths import GOLDEN, ROOT, TESTS
+from support.processes import PROCESSORS
 from tools.raw_golden_files import write_raw_golden_files
 
 SRC_C = ROOT / "src_c"
@@ -35,7 +37,12 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         missing("a C compiler")
     folder = tmp_path_factory.mktemp("objects")
     sources = [str(SRC_C / source) for source in (SRC_C / "sources.txt").read_text().split()]
-    subprocess.run([*command, *FLAGS, "-c", *sources], cwd=folder, check=True)
+
+    def compiled(source: str) -> None:
+        subprocess.run([*command, *FLAGS, "-c", source], cwd=folder, check=True)
+
+    with ThreadPoolExecutor(PROCESSORS) as pool:
+        list(pool.map(compiled, sources))
     return sorted(folder.glob("*.o"))
 
 
@@ -103,6 +110,7 @@ def test_c_golden_results(objects: list[Path], tmp_path: Path) -> None:
     assert output.startswith(f"{len(files)} files on {' '.join(_core.available_isas())}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the linker has no --wrap")
 def test_c_faults(objects: list[Path], tmp_path: Path) -> None:
     wrapped = ",".join(f"--wrap={name}" for name in ("malloc", "calloc", "free", "pthread_create"))

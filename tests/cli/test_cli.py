@@ -27,6 +27,8 @@ from fastlstm.cli._commands import COMMANDS, Command
 from support.layers import built
 from support.optional import require
 
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
+
 Arrays = dict[str, np.ndarray]
 HEAD: Arrays = {
     "head.weight": np.array([[0.5, -1.0, 2.0, 0.25, -0.75], [1.5, 0.1, -0.3, 0.9, 0.2]]),

@@ -16,6 +16,8 @@ from fastlstm.data.models import load_model
 from support.optional import require
 from support.paths import EXAMPLES
 
+pytestmark = pytest.mark.default_isa
+
 
 @pytest.fixture(scope="module")
 def forecast() -> demo.ForecastResult:
@@ -191,6 +193,7 @@ def test_plot_without_matplotlib(
 # training scripts
 
 
+@pytest.mark.slow(name="gapfill")
 @pytest.mark.parametrize("name", ["forecast", "gapfill"])
 def test_training_script(name: str, tmp_path: Path) -> None:
     script = EXAMPLES / f"train_{name}.py"

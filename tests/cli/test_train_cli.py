@@ -19,6 +19,8 @@ from fastlstm.training import Trainer, checkpoint
 from fastlstm.weights.npz import read_npz
 from support.optional import require
 
+pytestmark = pytest.mark.default_isa
+
 Arrays = dict[str, np.ndarray]
 T, B, I, K = 8, 30, 3, 2
 #: Small and quick, a good beginning of every command.

@@ -12,6 +12,13 @@ from fastlstm import LSTM, _core
 from fastlstm._spec import Spec
 from support.processes import run_python
 
+pytestmark = [
+    pytest.mark.default_isa,
+    pytest.mark.sanitized,
+    pytest.mark.emulated,
+    pytest.mark.wheel,
+]
+
 
 def test_available_isas() -> None:
     names = _core.available_isas()

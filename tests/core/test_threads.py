@@ -16,6 +16,8 @@ from support.layers import layer_class, random_state, results
 from support.optional import require
 from support.processes import run_python
 
+pytestmark = [pytest.mark.sanitized, pytest.mark.wheel]
+
 
 @pytest.fixture(autouse=True)
 def restore() -> Iterator[None]:
@@ -33,6 +35,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_bits_do_not_depend_on_threads(

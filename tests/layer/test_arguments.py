@@ -15,6 +15,8 @@ from support.arrays import assert_same_bits
 from support.layers import results
 from support.not_real import NOT_REAL
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture
 def layer() -> LSTM:

@@ -15,6 +15,8 @@ from support.masks import RATES, drawn_for
 from support.option_rows import Case
 from support.paths import GOLDEN
 
+pytestmark = pytest.mark.default_isa
+
 KERAS = GOLDEN / "variants" / "keras_recurrent_dropout.npz"
 
 
@@ -210,6 +212,7 @@ GRADIENTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("row", GRADIENTS, ids=range(len(GRADIENTS)))
 def test_gradients_agree_with_differences(row: dict[str, Any], isa: str) -> None:
     case = Case({"num_layers": 2, "T": 3, "B": 2} | row, np.float64, isa)

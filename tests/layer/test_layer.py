@@ -15,6 +15,13 @@ from fastlstm import LSTM, BiLSTM, reference
 from support.arrays import assert_same_bits
 from support.layers import layer_class, random_state, results
 
+pytestmark = [
+    pytest.mark.default_isa,
+    pytest.mark.sanitized,
+    pytest.mark.emulated,
+    pytest.mark.wheel,
+]
+
 
 def assert_all_same_bits(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
     for a, b in zip(got, expected, strict=True):

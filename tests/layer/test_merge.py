@@ -143,6 +143,7 @@ def test_results_share_no_memory() -> None:
 # Gradients
 
 
+@pytest.mark.slow(isa="scalar")
 @layouts
 @modes
 @pytest.mark.parametrize("return_sequences", [True, False])

@@ -13,6 +13,8 @@ from fastlstm import LSTM, BiLSTM, Gradients, reference
 from fastlstm._arguments import RealArray
 from support.optional import require
 
+pytestmark = pytest.mark.default_isa
+
 # (B, I, H, T): around the tiles, more sequences than threads, chunks of several blocks of sums.
 SIZES = [(1, 2, 3, 4), (5, 3, 7, 6), (13, 5, 17, 9), (40, 2, 33, 5), (3, 4, 66, 100)]
 
@@ -60,6 +62,7 @@ def lengths_of(B: int, T: int, seed: int = 1) -> list[int]:
     return [int(n) for n in lengths]
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("kind", "num_layers"), list(itertools.product([LSTM, BiLSTM], [1, 3])))

@@ -28,6 +28,8 @@ from support.option_rows import (
 )
 from support.optional import require
 
+pytestmark = pytest.mark.default_isa
+
 # Each option by itself: beside others, these may be why it is looked at.
 USUAL: dict[str, Any] = NO_DROPPING | {
     "units": (17, 0), "num_layers": 1, "bias": True, "peepholes": False, "coupled_gates": False,

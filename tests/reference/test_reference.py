@@ -17,6 +17,8 @@ from support.optional import require
 from support.paths import GOLDEN
 from support.reference_cases import random_input, random_model
 
+pytestmark = pytest.mark.wheel
+
 CASES = {case.name: case for case in golden.CASES}
 
 

@@ -81,6 +81,7 @@ def test_layer_agrees_with_finite_differences(T: int, reverse: bool) -> None:
         assert relative_difference(gradient, finite_differences(loss, array)) <= 1e-9
 
 
+@pytest.mark.slow(L=3)
 @pytest.mark.parametrize("through", THROUGH, ids="-".join)
 @pytest.mark.parametrize(
     ("T", "B", "I", "H", "L", "D", "bias"),

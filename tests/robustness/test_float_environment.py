@@ -58,6 +58,7 @@ def test_it_is_left_as_it_was_by_calls_that_raise(name: str) -> None:
     assert environment()[0] == before
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("change", [*ROUNDINGS, *FLUSHES])
 @pytest.mark.parametrize("sizes", [(5, 3, 9), (12, 16, 48), (14, 1, 160)], ids=str)
 def test_it_changes_no_bit(isa: str, dtype: Any, sizes: tuple[int, int, int], change: str) -> None:
@@ -91,6 +92,7 @@ print(len(names), "calls did not trap")
 """
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.skipif(not TRAPS, reason="no traps on this architecture")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nothing_traps(isa: str, dtype: str) -> None:

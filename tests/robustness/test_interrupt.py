@@ -19,20 +19,13 @@ from fastlstm import LSTM, BiLSTM
 from support.arrays import assert_same_bits
 from support.interrupts import CALLS, endless, interrupted, prepared
 from support.layers import results
+from support.processes import PROCESSORS
 
 
 @pytest.fixture(autouse=True, params=[1, 2], ids=["1 thread", "2 threads"])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     with fastlstm.num_threads(request.param):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """A shell's background jobs begin with Ctrl-C ignored: calls without an end would have none."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def assert_soon(call: Callable[[], Any]) -> None:
@@ -45,6 +38,7 @@ def assert_soon(call: Callable[[], Any]) -> None:
     pytest.fail("a call was interrupted after more than 0.1 s each time")
 
 
+@pytest.mark.slow(name="wide")
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(name: str, dtype: Any) -> None:
     layer, x = prepared(name, dtype)
@@ -55,12 +49,13 @@ def test_calls(name: str, dtype: Any) -> None:
         assert_same_bits(got, wanted)
 
 
-@pytest.mark.skipif(os.cpu_count() == 1, reason="scalar kernels take too long beside anything")
+@pytest.mark.skipif(PROCESSORS == 1, reason="scalar kernels take too long beside anything")
 def test_instruction_sets(isa: str) -> None:
     layer = LSTM(16, 40, return_sequences=False, isa=isa, seed=0)
     assert_soon(lambda: layer(endless(layer, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"peepholes": True}], ids=["usual", "variant"])
 def test_record_and_backward(options: dict[str, Any]) -> None:
     # Much work for little memory: a wide input.
@@ -181,7 +176,7 @@ def test_a_handler_that_forks(threads: int) -> None:
             reason = None
         except RuntimeError as error:  # of the child, which has no threads to go on with
             got, reason = results(layer(x)), str(error)
-        has_pool = threads > 1 and (os.cpu_count() or 1) > 1
+        has_pool = threads > 1 and PROCESSORS > 1
         is_child = bool(children) and children[0] == 0
         if all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True)):
             code = 0 if ("forked" in (reason or "")) == (has_pool and is_child) else 2

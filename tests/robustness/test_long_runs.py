@@ -9,6 +9,8 @@ import pytest
 
 from support.paths import ROOT, TESTS
 
+pytestmark = [pytest.mark.default_isa, pytest.mark.sanitized]
+
 
 def run_script(name: str, *options: str) -> str:
     done = subprocess.run(

@@ -20,12 +20,11 @@ import fastlstm
 from fastlstm import LSTM, BiLSTM, _core
 from support.arrays import assert_same_bits
 from support.optional import missing
-from support.processes import IMPORTABLE, SECONDS, code_of_child, work
+from support.processes import IMPORTABLE, PROCESSORS, SECONDS, code_of_child, work
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-has_two_processors = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
 counts_threads = pytest.mark.skipif(
-    not (has_two_processors and sys.platform == "linux"),
+    not (PROCESSORS > 1 and sys.platform == "linux"),
     reason="takes /proc and two processors",
 )
 
@@ -98,7 +97,7 @@ def test_fork_beside_a_call_that_has_the_pool() -> None:
 
     def child() -> bool:
         rebuilds = work() == expected
-        if has_two_processors and sys.platform == "linux":
+        if PROCESSORS > 1 and sys.platform == "linux":
             rebuilds = rebuilds and threads_of_process() == 2
         return rebuilds
 

@@ -21,6 +21,8 @@ from support.arrays import assert_same_bits
 from support.layers import random_state
 from support.not_real import NOT_REAL
 
+pytestmark = [pytest.mark.default_isa, pytest.mark.sanitized, pytest.mark.wheel]
+
 # (I, H, L): one unit, below, at and above the lanes of every instruction set, 1 to 3 layers.
 SHAPES = [(1, 1, 1), (1, 20, 1), (3, 7, 2), (16, 17, 3), (5, 64, 1), (31, 37, 2)]
 
@@ -43,6 +45,7 @@ def untouched(stream: Stream) -> tuple[np.ndarray, np.ndarray]:
     return stream.state
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("batch", [1, 2, 7, 17])
 def test_steps_pushes_and_the_whole_sequence_agree(
     shape: tuple[int, int, int], isa: str, dtype: type, batch: int

@@ -197,7 +197,8 @@ def values_of(shape: tuple[int, ...], dtype: Any, seed: int) -> np.ndarray:
     kind = np.dtype(dtype).kind
     if kind == "f":
         return rng.normal(size=shape).astype(dtype)
-    return rng.integers(0 if kind in "bu" else -2, 2 if kind == "b" else 3, shape).astype(dtype)
+    least = 0 if kind in {"b", "u"} else -2
+    return rng.integers(least, 2 if kind == "b" else 3, shape).astype(dtype)
 
 
 @st.composite

@@ -18,6 +18,11 @@ from support.paths import TESTS
 #: For PYTHONPATH: where a process finds this process' package, and these helpers.
 IMPORTABLE = os.pathsep.join([str(Path(fastlstm.__file__).parents[1]), str(TESTS)])
 
+#: That this process may run on.
+PROCESSORS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+
 FOREVER = 2**40  # steps
 SECONDS = 60  # after which a child counts as hanging
 

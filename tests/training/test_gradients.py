@@ -24,6 +24,8 @@ from support.gradient_cases import (
 from support.optional import require
 from support.reference_cases import THROUGH
 
+pytestmark = pytest.mark.wheel
+
 
 def assert_agrees_with_reference(*sizes: Any, dtype: type, **options: Any) -> None:
     """Check a case on every instruction set; the reference, being slow, computes it once."""
@@ -205,6 +207,7 @@ SHARED = [
 ]
 
 
+@pytest.mark.slow(batch_first=True)
 @pytest.mark.parametrize("sizes", SHARED, ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_bits_do_not_depend_on_threads_or_instruction_set(

@@ -406,6 +406,7 @@ def test_clipping_equals_torch(max_norm: float, size: int, dtype: type) -> None:
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=tolerance, atol=0)
 
 
+@pytest.mark.slow(size=100_000)
 @pytest.mark.parametrize("size", [1, 5, 4096, 4097, 100_000])
 @pytest.mark.parametrize("scale", [0.0, 1e-45, 1e-30, 1.0, 1e20, 1e38])
 def test_norm_is_that_of_exact_arithmetic(size: int, scale: float, dtype: type) -> None:

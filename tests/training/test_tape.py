@@ -36,6 +36,8 @@ from support.layers import random_state, results
 from support.not_real import NOT_REAL
 from support.processes import run_python
 
+pytestmark = pytest.mark.default_isa
+
 NAMES = Gradients._fields
 SUBSETS = [names for n in range(1, 5) for names in itertools.combinations(NAMES, n)]
 

@@ -32,6 +32,8 @@ from support.arrays import assert_same_bits
 from support.layers import layer_class
 from support.optional import require
 
+pytestmark = pytest.mark.default_isa
+
 Made = tuple[np.ndarray, np.ndarray]
 MSE, CE = "mse", "cross_entropy"
 T, B, I, K = 6, 11, 3, 4

@@ -26,7 +26,9 @@ from fastlstm.weights.npz import read_npz
 from fastlstm.weights.safetensors import read_safetensors
 from support.arrays import assert_same_bits
 from support.optional import require
-from support.paths import GOLDEN
+from support.paths import GOLDEN, ROOT
+
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
 
 Arrays = dict[str, np.ndarray]
 
@@ -518,7 +520,7 @@ def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
 
 
 def test_page_lists_the_formats() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "weights.md").read_text().replace("`", "")
+    page = (ROOT / "docs" / "weights.md").read_text().replace("`", "")
     rows = [
         f"| {' '.join(each.suffixes)} | {each.needs} | {each.reads} | {each.writes} |"
         for each in FORMATS
