@@ -330,7 +330,8 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    once = ["capi", "features", "sizes", "machine", "stream", "backward", "variants"]
+    once = ["structs", "variant_errors", "capi", "features", "sizes", "machine", "stream"]
+    once += ["backward", "variants"]
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
     for name in once:
         run(session, build_c(session, f"test_{name}", "asan"), env=options)
