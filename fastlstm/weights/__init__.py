@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fastlstm._arguments import as_path
 from fastlstm._files import whole_file
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.weights.contents import Contents, Found, Head, Other, Refused, Trained
 from fastlstm.weights.formats import format_for, format_of
 
@@ -129,7 +129,7 @@ def build(path: str | os.PathLike[str], found: Found, **options: Any) -> LSTM | 
 
 
 def save(
-    layer: LSTM | BiLSTM,
+    layer: LSTMBase,
     path: str | os.PathLike[str],
     *,
     head: Head | None = None,
@@ -159,7 +159,7 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    if not isinstance(layer, LSTM | BiLSTM):
+    if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     file = as_path(path)
     chosen = format_for(file)

@@ -48,7 +48,7 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
     """
     keras = _import()
     parts = found.parts or (found,)
-    D = 2 if found.bidirectional else 1
+    D = found.num_directions
     y, states = x.swapaxes(0, 1), []
     for number, layer in enumerate(_layers(keras, path, parts, x.dtype.name)):
         rows = range(number * D, (number + 1) * D)
@@ -59,11 +59,11 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
         if lacking := {each.dtype.name for each in results} - {x.dtype.name}:
             raise NotImplementedError(f"Keras computes in {', '.join(sorted(lacking))} here")
         y = outputs[0]
-    if found.options.get("return_sequences", True):
+    if found.option("return_sequences"):
         # Keras gives the steps of a layer that goes backwards as they come, the last one first.
-        step = -1 if found.options.get("reverse", False) else 1
+        step = -1 if found.option("reverse") else 1
         outputs = [output[:, ::step].swapaxes(0, 1) for output in outputs]
-    pair = found.options.get("merge_mode", "concat") is None
+    pair = found.option("merge_mode") is None
     return tuple(outputs) if pair else outputs[0], np.stack(states[::2]), np.stack(states[1::2])
 
 
@@ -133,7 +133,7 @@ def _made(keras: Any, path: Path, found: Found, unnamed: Unnamed, dtype: str) ->
     """Return a layer with arrays that h5py reads."""
     import h5py
 
-    H, bias = found.options["hidden_size"], found.options.get("bias", True)
+    H, bias = found.option("hidden_size"), found.option("bias")
     layer = keras.layers.LSTM(
         H, use_bias=bias, return_sequences=True, return_state=True, dtype=dtype
     )
