@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastlstm.cli._options import Parser
+
 if TYPE_CHECKING:
     from .grid import Cell
     from .peers import Contestant
@@ -32,7 +34,7 @@ Peers are installed with: pip install "fastlstm[bench]"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fastlstm bench",
         description="Compare fastlstm with its NumPy reference and every installed peer.",
         epilog=_EPILOG,
@@ -139,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 if contestants disagreed; 130 if interrupted.
+        0; 1 if contestants disagreed; that of the child process that measures, if it is
+        interrupted or loses its output.
 
     Raises
     ------
@@ -168,11 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{cell.name}  {cell.note}".rstrip() for cell in cells))
         return 0
-    try:
-        if not threads.environment_is_set(count):
-            return threads.run_in_child(argv, count)
-        with threads.pinned(count) as processors:
-            return _run(args, cells, installed, missing, count, processors)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    if not threads.environment_is_set(count):
+        return threads.run_in_child(argv, count)
+    with threads.pinned(count) as processors:
+        return _run(args, cells, installed, missing, count, processors)

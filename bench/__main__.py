@@ -2,7 +2,7 @@
 
 import sys
 
-from . import main
+from fastlstm.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["bench", *sys.argv[1:]]))

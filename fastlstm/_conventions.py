@@ -41,7 +41,7 @@ class Convention(NamedTuple):
     forget_bias: float = 0.0
 
 
-#: By library. Each is compared with the library's own results in ``tests/test_conventions.py``,
+#: By library. Each is compared with the library's own results in ``test_conventions.py``,
 #: TensorFlow 1 with its equations.
 CONVENTIONS = {
     "pytorch": Convention("ifgo", "GHI"),

@@ -52,6 +52,7 @@ cdef class Model:
         cdef size_t count
         cdef fl_status status
         self.is_double = parameters.dtype == "float64"
+        config.size = sizeof(config)
         self.input_size = config.input_size = spec.input_size
         self.hidden_size = config.hidden_size = spec.hidden_size
         self.num_layers = config.num_layers = spec.num_layers
@@ -169,15 +170,19 @@ cdef class Model:
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &looks)
+        cdef fl_forward_call call = fl_forward_call(
+            size=sizeof(fl_forward_call), T=T, B=B, starts=starts_data,
+            x=fl_input(x_.view.buf, x_t, x_b), h_0=h_0_data, c_0=c_0_data,
+            y=fl_output(y_data, y_t, y_b), h_n=h_n_.view.buf, c_n=c_n_.view.buf, watch=watch)
+        cdef fl_record_call record = fl_record_call(
+            size=sizeof(fl_record_call), T=T, B=B, starts=starts_data, x=call.x, h_0=h_0_data,
+            c_0=c_0_data, masks=masks_data, y=call.y, h_n=call.h_n, c_n=call.c_n, tape=tape_data,
+            watch=watch)
         with nogil:
             if recording:
-                status = fl_record(
-                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data, watch)
+                status = fl_record(self.model, &record)
             else:
-                status = fl_forward(
-                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, watch)
+                status = fl_forward(self.model, &call)
         _raise_status(status)
 
     def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
@@ -270,12 +275,15 @@ cdef class Model:
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &looks)
+        cdef fl_backward_call call = fl_backward_call(
+            size=sizeof(fl_backward_call), T=T, B=B, starts=starts_data,
+            x=fl_input(x_.view.buf, x_t, x_b), h_0=h_0_data, c_0=c_0_data, masks=masks_data,
+            parameters=parameters_.view.buf, tape=tape_.view.buf,
+            dy=fl_input(dy_data, dy_t, dy_b), dh_n=dh_n_data, dc_n=dc_n_data,
+            accumulate=accumulate, dx=fl_output(dx_data, dx_t, dx_b), dh_0=dh_0_data,
+            dc_0=dc_0_data, dparameters=dparameters_data, watch=watch)
         with nogil:
-            status = fl_backward(
-                self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
-                h_0_data, c_0_data, masks_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data,
-                dc_n_data, accumulate, dx_data, dx_t, dx_b, dh_0_data, dc_0_data,
-                dparameters_data, watch)
+            status = fl_backward(self.model, &call)
         _raise_status(status)
 
     cdef _Buffer contiguous(self, object array, tuple shape, bint writable):

@@ -18,6 +18,7 @@ from fastlstm.weights.names import find_layers
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 __all__ = ["from_torch", "to_torch", "write"]
 
@@ -126,7 +127,8 @@ def to_torch(layer: LSTMBase) -> torch.nn.LSTM:
         device="meta",  # else it would draw parameters from PyTorch's generator
     ).to_empty(device="cpu")
     module.load_state_dict(_tensors(torch, dict(layer.state_dict())))
-    return module.eval()  # type: ignore[no-any-return]  # torch is Any here
+    evaluated: nn.LSTM = module.eval()
+    return evaluated
 
 
 def write(trained: Trained, path: Path) -> None:

@@ -1,0 +1,41 @@
+"""The command ``convert``: an LSTM saved in another format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fastlstm import weights
+from fastlstm.cli._messages import note
+from fastlstm.cli._options import add_force
+from fastlstm.cli._outputs import new_file
+from fastlstm.cli._weights import build, choose, errors_of_files, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the options."""
+    parser.description = (
+        "Read one LSTM out of IN and write it to OUT, with its options, its head and "
+        "its initial state if it has them. The suffix of OUT tells its format."
+    )
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help="any format that run reads")
+    text = ".npz, .safetensors, .pt, .onnx, .keras or .h5"
+    add("output", type=Path, metavar="OUT", help=text)
+    add("--name", help="of the LSTM in IN, where it holds several")
+    add("--dtype", choices=("float32", "float64"), help="by default that of IN")
+    add_force(parser)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Read one, write it."""
+    found = choose(read(args.input), args.name)
+    layer = build(args.input, found, dtype=args.dtype)
+    with (
+        new_file(args.output, args.force) as partial,
+        errors_of_files(f"{args.output}: "),
+    ):
+        weights.save(layer, partial, head=found.head, state=found.state)
+    for each in found.notes:
+        note(f"note: {each}")
+    print(f"{args.output}: {layer}")

@@ -1,0 +1,398 @@
+"""The command ``train``: from arrays in files to a model in a file, by `fastlstm.training`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastlstm import LSTM, BiLSTM, optim
+from fastlstm.cli._arrays import Array, open_array
+from fastlstm.cli._messages import UserError, note
+from fastlstm.cli._options import add_force, number
+from fastlstm.cli._outputs import new_file
+from fastlstm.cli._process import termination_interrupts
+from fastlstm.cli._progress import make_bar
+from fastlstm.training import (
+    Network,
+    Scaling,
+    Score,
+    Sequences,
+    Trainer,
+    evaluate,
+    plot_history,
+)
+
+_DESCRIPTION = """\
+Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` applies.
+
+X.npy holds sequences (T, B, I): time steps, sequences, inputs. Y.npy holds the answers:
+  floating  regression: (T, B, K) one at each step; (B, K) or (B,) one for each sequence
+  integer   classification, classes from 0 up: (T, B) or (B,)
+The answer for a sequence is made from the last hidden state, of a BiLSTM from that of each
+direction.
+
+OUTPUT holds the weights of the epoch with the least validation loss. A checkpoint is kept until
+then. After Ctrl-C the same command with --resume goes on from it, and ends with the same weights,
+to the bit, as without the interruption.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the options."""
+    parser.description = _DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    count, positive = number(int, 1), number(float, 0, excluded=True)
+
+    add = parser.add_argument_group("data").add_argument
+    add("x", type=Path, metavar="X", help="inputs: .npy")
+    add("y", type=Path, metavar="Y", help="answers: .npy")
+    add("--batch-first", action="store_true", help="X is (B, T, I), and Y and W are likewise")
+    add("--task", choices=["regression", "classification"], help="by default what Y's dtype says")
+    text = "weights of the answers in the loss: .npy, (T, B) or (B,); 0 masks an answer"
+    add("--weights", type=Path, metavar="W", help=text)
+    text = "share of the sequences that validate (0.1; 0 for none), or files: X Y [W]"
+    add("--validation", nargs="+", default=["0.1"], metavar="V", help=text)
+    text = (
+        "standardise X and the Y of a regression; OUTPUT undoes it, it takes and gives raw numbers"
+    )
+    add("--normalise", action="store_true", help=text)
+
+    add = parser.add_argument_group("network").add_argument
+    add("--hidden", type=count, default=64, metavar="H", help="units in a layer (64)")
+    add("--layers", type=count, default=1, metavar="L", help="layers on top of each other (1)")
+    add("--bidirectional", action="store_true", help="train a BiLSTM")
+    add("--dtype", choices=["float32", "float64"], default="float32", help="(float32)")
+    text = "of the forget gates at first; 1 helps to learn long memories"
+    add("--forget-bias", type=number(float), metavar="F", help=text)
+
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=count, default=100, metavar="N", help="at most (100)")
+    add("--batch-size", type=count, default=32, metavar="N", help="sequences in a step (32)")
+    text = "(adam); sgd has a momentum of 0.9"
+    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help=text)
+    add("--lr", type=positive, default=1e-3, help="learning rate (0.001)")
+    add("--weight-decay", type=number(float, 0), metavar="D", help="(0, adamw 0.01)")
+    text = "largest norm of a gradient (1; inf for no limit)"
+    add("--clip", type=positive, default=1.0, metavar="NORM", help=text)
+    text = "of the learning rate (constant); cosine falls to 0 over all epochs"
+    add("--schedule", choices=["constant", "cosine"], default="constant", help=text)
+    text = "stop after N epochs without a better validation loss"
+    add("--patience", type=count, metavar="N", help=text)
+    text = "of the first weights, the validating sequences and the order of batches (0)"
+    add("--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help=text)
+
+    group = parser.add_argument_group("files and progress")
+    add = group.add_argument
+    add("-o", "--output", type=Path, required=True, help="model to write: .npz")
+    add_force(group, "files that exist")
+    add("--plot", type=Path, metavar="FILE", help="write a picture of the learning curve")
+    text = "keep the checkpoint here (beside OUTPUT, and removed when all is done)"
+    add("--checkpoint", type=Path, metavar="FILE", help=text)
+    text = "write it after each N steps, too (at the end of each epoch)"
+    add("--checkpoint-every", type=count, metavar="N", help=text)
+    text = "go on from the checkpoint; of the options only --patience and, without a schedule, "
+    text += "--epochs may be others"
+    add("--resume", action="store_true", help=text)
+    add("--quiet", action="store_true", help="no progress")
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Read, train, write, report."""
+    if args.output.suffix.lower() != ".npz":
+        raise UserError(f"{args.output}: unknown suffix, OUTPUT can be .npz")
+    checkpoint = args.checkpoint or args.output.with_suffix(".checkpoint.npz")
+    _check_files(checkpoint, args)
+    _check_checkpoint(checkpoint, args)
+    start = time.perf_counter()
+    with ExitStack() as files:
+        picture = args.plot and files.enter_context(new_file(args.plot, args.force))
+        if picture:
+            _check_picture(args.plot)
+        with new_file(args.output, args.force) as model:
+            training, validation = _read_parts(args)
+            trainer, scaling = _make_trainer(training, validation, args)
+            if args.resume:
+                with _as_user_errors():
+                    trainer.load(checkpoint)
+            _fit(trainer, checkpoint, args, scaling)
+
+            network = trainer.network
+            network.load_parameters(trainer.best_parameters)
+            if scaling is not None:
+                network.load_state_dict(scaling.undo(network.state_dict()))
+            network.save(model)
+        # The model is in its place: nothing that fails from here on can cost it.
+        if args.checkpoint is None:
+            checkpoint.unlink(missing_ok=True)
+        _report(trainer, training, validation, args.output, time.perf_counter() - start)
+        if picture:
+            _draw(trainer, picture, args)
+
+
+def _draw(trainer: Trainer, picture: Path, args: argparse.Namespace) -> None:
+    """Write the picture of the learning curve."""
+    try:
+        plot_history(trainer.history, picture)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # matplotlib and its backends have many
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"--plot: {args.plot} could not be drawn: {reason}") from error
+
+
+def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
+    """Refuse to write a file that is something else, too."""
+    names = {args.x.resolve(): "X", args.y.resolve(): "Y"}
+    if args.weights is not None:
+        names[args.weights.resolve()] = "--weights"
+    if len(args.validation) > 1:
+        names |= {Path(path).resolve(): "--validation" for path in args.validation}
+    written = {"OUTPUT": args.output, "--plot": args.plot, "--checkpoint": checkpoint}
+    for name, path in written.items():
+        if path is None:
+            continue
+        other = names.setdefault(path.resolve(), name)
+        if other != name:
+            raise UserError(f"{name}: {path} is {other}, expected another file")
+
+
+def _check_checkpoint(path: Path, args: argparse.Namespace) -> None:
+    """Find out before the training, not after it, what is wrong with the checkpoint's place."""
+    if not path.parent.is_dir():
+        raise UserError(f"--checkpoint: {path}: there is no folder {path.parent}")
+    if args.resume and not path.is_file():
+        raise UserError(f"--resume: there is no checkpoint {path}")
+    if path.exists() and not (args.resume or args.force):
+        raise UserError(
+            f"{path}: exists, use --resume to go on from this checkpoint or --force to start anew"
+        )
+
+
+def _check_picture(path: Path) -> None:
+    """Find out before the training whether there can be a picture."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError('--plot needs matplotlib: pip install "fastlstm[cli]"') from error
+    types = FigureCanvasBase.get_supported_filetypes()
+    suffixes = [f".{name}" for name in types if name != "pgf"]  # that one needs LaTeX
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{path}: unknown suffix, a picture can be {', '.join(suffixes)}")
+
+
+# data
+
+
+def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
+    """Return what trains and what validates."""
+    data = _read_sequences([args.x, args.y, *([args.weights] if args.weights else [])], args)
+    if len(args.validation) > 3:
+        raise UserError(f"--validation: got {len(args.validation)} values, expected 1, 2 or 3")
+    if len(args.validation) > 1:
+        return data, _read_sequences([Path(path) for path in args.validation], args)
+    try:
+        fraction = float(args.validation[0])
+    except ValueError:
+        raise UserError(
+            f"--validation: got {args.validation[0]!r}, expected a share or files X Y [W]"
+        ) from None
+    if fraction == 0:
+        return data, None
+    with _as_user_errors(
+        {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
+    ):
+        return data.split(fraction, seed=args.seed)
+
+
+def _read_sequences(paths: list[Path], args: argparse.Namespace) -> Sequences:
+    """Open X, Y and perhaps W, and bring them into the form that the API has."""
+    x, y, *weights = (open_array(path, "arrays", ".npy") for path in paths)
+    y = _as_answers(y, paths[1], args.task)
+    if args.batch_first:
+        x = x.swapaxes(0, 1) if x.ndim == 3 else x
+        y = y.swapaxes(0, 1) if y.ndim == (3 if y.dtype.kind == "f" else 2) else y
+        weights = [w.swapaxes(0, 1) if w.ndim == 2 else w for w in weights]
+    names = dict(zip(("x", "y", "weights"), map(str, paths), strict=False))
+    with _as_user_errors(names):
+        sequences = Sequences(x, y, *weights)
+    for array, path in ((x, paths[0]), (y, paths[1])):
+        if not all(np.isfinite(part).all() for part in array):  # in parts: it may be on disk
+            raise UserError(f"{path}: holds NaN or infinity, expected finite numbers")
+    return sequences
+
+
+def _as_answers(y: Array, path: Path, task: str | None) -> Array:
+    """Return y as floats for a regression, as integers for a classification."""
+    kind = y.dtype.kind
+    if task == "classification" and kind == "f":
+        with np.errstate(invalid="ignore"):
+            classes = y.astype(np.int64)
+        if not np.array_equal(classes, y):
+            raise UserError(f"{path}: holds fractions, expected whole numbers for classes")
+        y = classes
+    elif task == "regression" and kind in "biu":
+        y = y.astype(np.float64)
+    elif kind == "b":
+        y = y.astype(np.uint8)
+    return y[:, None] if y.dtype.kind == "f" and y.ndim == 1 else y
+
+
+# training
+
+
+def _make_trainer(
+    training: Sequences, validation: Sequences | None, args: argparse.Namespace
+) -> tuple[Trainer, Scaling | None]:
+    """Build all that a run needs from the options."""
+    parts = [part for part in (training, validation) if part is not None]
+    outputs = max(part.outputs for part in parts) if training.classes else training.outputs
+    if training.classes and outputs >= 10 * training.y.size + 1000:
+        path = args.y if outputs == training.outputs else args.validation[1]
+        raise UserError(
+            f"{path}: got class {outputs - 1} with {training.y.size} answers to learn from, "
+            "expected classes numbered from 0 without gaps; "
+            "numpy.unique(y, return_inverse=True) renumbers them"
+        )
+    rng = np.random.default_rng(args.seed)
+    decay = {} if args.weight_decay is None else {"weight_decay": args.weight_decay}
+    sgd = partial(optim.SGD, momentum=0.9)
+    optimizers: dict[str, Any] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": sgd}
+    with _as_user_errors():
+        lstm = (BiLSTM if args.bidirectional else LSTM)(
+            training.x.shape[-1],
+            args.hidden,
+            args.layers,
+            dtype=args.dtype,
+            forget_bias=args.forget_bias,
+            seed=rng,
+        )
+        network = Network(
+            lstm,
+            outputs,
+            loss="cross_entropy" if training.classes else "mse",
+            each_step=training.each_step,
+            seed=rng,
+        )
+        scaling = Scaling.fit(training) if args.normalise else None
+        if scaling is not None:
+            parts = [scaling.apply(part, lstm.dtype) for part in parts]
+        trainer = Trainer(
+            network,
+            parts[0],
+            parts[1] if validation is not None else None,
+            optimizers[args.optimizer](args.lr, **decay),
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            clip=args.clip,
+            schedule=args.schedule,
+            patience=args.patience,
+            seed=args.seed,
+        )
+    return trainer, scaling
+
+
+def _fit(
+    trainer: Trainer, checkpoint: Path, args: argparse.Namespace, scaling: Scaling | None
+) -> None:
+    """Train to the end, or to Ctrl-C or SIGTERM."""
+    y_scale = 1.0 if scaling is None else scaling.y_scale
+    try:
+        with termination_interrupts(), _progress(trainer, y_scale, args.quiet) as callback:
+            trainer.fit(checkpoint, every=args.checkpoint_every, callback=callback)
+    except FloatingPointError as error:
+        raise UserError(f"step {trainer.steps + 1}: {error}") from error
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            note(
+                f"after step {trainer.steps} of {trainer.total_steps}; the same command "
+                f"with --resume goes on from {checkpoint}"
+            )
+        raise
+
+
+@contextmanager
+def _progress(
+    trainer: Trainer, y_scale: float, quiet: bool
+) -> Iterator[Callable[[Score], object] | None]:
+    """Show a bar on a terminal, else a line for each epoch, on stderr."""
+    epochs = trainer.epochs
+    # Without the speed, so that the losses find room on 80 columns.
+    form = "{desc}: |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    total, done = trainer.total_steps, trainer.steps
+    bar: Any = None if quiet else make_bar(total, initial=done, bar_format=form)
+
+    def line(_: Score) -> None:
+        if trainer.position == 0:
+            epoch = f"{len(trainer.history):{len(str(epochs))}}/{epochs}"
+            print(f"epoch {epoch}  {_last_epoch(trainer, y_scale)}", file=sys.stderr)
+
+    def update(_: Score) -> None:
+        ended = trainer.position == 0
+        history = trainer.history
+        bar.set_description_str(f"epoch {len(history) + (not ended)}/{epochs}", refresh=False)
+        text = f"loss {(history[-1].training if ended else trainer.running).loss:.4g}"
+        if history and history[-1].validation is not None:
+            text += f", validation {history[-1].validation.loss:.4g}"
+        bar.set_postfix_str(text, refresh=False)
+        bar.update()
+
+    if bar is None:
+        yield None if quiet else line
+    else:
+        with bar:
+            yield update
+
+
+def _last_epoch(trainer: Trainer, y_scale: float) -> str:
+    """Return the scores of the last epoch."""
+    training, validation = trainer.history[-1]
+    loss = trainer.network.loss
+    text = _figures(training, loss, y_scale)
+    if validation is not None:
+        best = "  best" if trainer.best_epoch == len(trainer.history) else ""
+        text += f"  validation {_figures(validation, loss, y_scale)}{best}"
+    return text
+
+
+def _figures(score: Score, loss: str, y_scale: float = 1.0) -> str:
+    """Return loss and, in the unit of Y, RMSE; or loss and accuracy."""
+    if loss == "mse":
+        return f"loss {score.loss:.4g}  RMSE {score.rmse * y_scale:.4g}"
+    return f"loss {score.loss:.4g}  accuracy {score.accuracy:.4f}"
+
+
+def _report(
+    trainer: Trainer,
+    training: Sequences,
+    validation: Sequences | None,
+    output: Path,
+    seconds: float,
+) -> None:
+    """Print what the model that was written scores on the arrays as they were given."""
+    network = trainer.network
+    epochs = f"{len(trainer.history)} epochs"
+    if validation is not None:
+        epochs += f", best {trainer.best_epoch}"
+    print(f"{output}: {network.lstm}, head of {network.outputs}; {epochs}, {seconds:.3g} s")
+    for name, part in {"training": training, "validation": validation}.items():
+        if part is not None:
+            score = evaluate(network, part, trainer.batch_size)
+            print(f"    {name:12}{_figures(score, network.loss)}")
+
+
+@contextmanager
+def _as_user_errors(names: dict[str, str] | None = None) -> Iterator[None]:
+    """Report what the API refuses as mistakes in files and options, by the names these have."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, colon, rest = str(error).partition(": ")
+        raise UserError(f"{(names or {}).get(name, name)}{colon}{rest}") from error
