@@ -14,7 +14,7 @@ from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.weights import build
 from fastlstm.weights.contents import Contents, Found
 from fastlstm.weights.formats import format_of
-from fastlstm.weights.pytorch.pickles import quoted
+from fastlstm.weights.raw import quoted
 
 #: How far apart two implementations may be, in units of the last place of the largest number.
 AGREEMENT = 64

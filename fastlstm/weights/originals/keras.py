@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastlstm.weights.contents import Found
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.places import Unnamed, places_in
+from fastlstm.weights.raw import widened
 
 #: What runs it.
 PACKAGE = "keras"
@@ -142,12 +143,12 @@ def _made(keras: Any, path: Path, found: Found, unnamed: Unnamed, dtype: str) ->
     layer.build((None, None, found.options["input_size"]))
     with h5py.File(path) as file:
         arrays = [file[name][...] for names in unnamed.directions for name in names]
-    layer.set_weights([_widened(array) for array in arrays])
+    layer.set_weights([_as_floats(array) for array in arrays])
     return layer
 
 
-def _widened(array: NDArray[Any]) -> NDArray[Any]:
+def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Return floats of bfloat16, which HDF5 lacks: Keras stores two opaque bytes for each."""
     if array.dtype.kind != "V":
         return array
-    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return widened(array.view("<u2"))
