@@ -231,6 +231,7 @@ def lint(session: nox.Session) -> None:
     }.items():
         session.log(f"{command} ({len(files)} files)")
         session.run(*command.split(), *files, log=False)
+    session.run("lint-imports", "--no-cache")
 
 
 @nox.session

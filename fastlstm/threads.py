@@ -96,7 +96,7 @@ def register_threadpoolctl() -> None:
             set_num_threads(min(num_threads, MAX_THREADS))
 
         def get_version(self) -> str:
-            from fastlstm import __version__
+            from fastlstm._version import __version__
 
             return __version__
 
