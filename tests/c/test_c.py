@@ -19,6 +19,8 @@ from support.paths import GOLDEN, ROOT, TESTS
 from support.processes import PROCESSORS
 from tools.raw_golden_files import write_raw_golden_files
 
+pytestmark = pytest.mark.wheel
+
 SRC_C = ROOT / "src_c"
 FLAGS = [
     *(SRC_C / "flags_unix.txt").read_text().split(),
