@@ -47,7 +47,7 @@ PYTEST = ["python", "-m", "pytest", "-q", "--all", "-n", "2"]
 # The folders and files that people write, for tools that don't look for them themselves.
 WRITTEN = ["src_c", "fastlstm", "tests", "bench", "docs", "examples", ".github"]
 TEXT = {
-    ".c", ".cmake", ".cpp", ".h", ".in", ".md", ".pc", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh",
+    ".c", ".cmake", ".cpp", ".h", ".in", ".md", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh",
     ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
 GENERATED = {ROOT / "fastlstm" / "_core.c"}
