@@ -8,9 +8,8 @@
 ((10, 2, 5), (1, 2, 5))
 """
 
-from fastlstm._base import LSTMBase
 from fastlstm._version import __version__
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.stream import Stream
 from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads

@@ -66,6 +66,7 @@ PYTHON_TESTS = {
     "fastlstm/_base.py": LAYER,
     "fastlstm/_call.py": LAYER,
     "fastlstm/_spec.py": LAYER,
+    "fastlstm/lstm.py": LAYER,
     "fastlstm/reference/cell.py": REFERENCE,
     "fastlstm/reference/checks.py": REFERENCE,
     "fastlstm/reference/layer.py": REFERENCE,
