@@ -54,6 +54,8 @@ class Network:
     number of threads. With a thousand classes they take longer than the layer does.
     """
 
+    __slots__ = ("__weakref__", "_vector", "each_step", "loss", "lstm", "outputs")
+
     def __init__(
         self,
         lstm: LSTM | BiLSTM,
