@@ -148,7 +148,7 @@ class Tree:
     def commands(self, file: str) -> Iterator[list[str]]:
         """Yield the commands that test a file, on the fastest instruction set."""
         others = " and ".join(f"not {isa}" for isa in _core.available_isas()[1:])
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-k", others]
+        options = ["-x", "-q", "--all", "-p", "no:cacheprovider", "-k", others]
         for name in self.tests[file].split():
             (path,) = ROOT.glob(f"tests/*/test_{name}.py")
             yield [sys.executable, "-m", "pytest", *options, str(path.relative_to(ROOT))]
