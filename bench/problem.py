@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._parameters import Architecture, parameter_shapes
+from fastlstm import variants
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
 
 from .grid import Cell
 
@@ -59,9 +61,12 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     def uniform(*shape: int) -> NDArray[np.floating]:
         return rng.uniform(-bound, bound, shape).astype(cell.dtype)
 
-    more = cell.chosen(Architecture._fields)
-    sizes = Architecture(cell.I, cell.H, cell.L, cell.D, bias=True, **more)
-    parameters = {name: uniform(*shape) for name, shape in parameter_shapes(sizes)}
+    spec = Spec(
+        *(cell.I, cell.H, cell.L, cell.D),
+        cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
+        **cell.chosen(Spec._fields),
+    )
+    parameters = {name: uniform(*shape) for name, shape in parameter_shapes(spec)}
     states = (cell.L * cell.D, cell.B)
     return Problem(
         cell=cell,

@@ -9,7 +9,7 @@
 """
 
 from fastlstm._version import __version__
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.stream import Stream
 from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads
@@ -19,6 +19,7 @@ __all__ = [
     "LSTM",
     "BiLSTM",
     "Gradients",
+    "LSTMBase",
     "Stream",
     "Tape",
     "__version__",

@@ -227,6 +227,30 @@ def as_finite(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     return number
 
 
+def as_generator(name: str, seed: Any) -> np.random.Generator:
+    """Return what ``numpy.random.default_rng`` makes of a seed or a generator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither.
+    """
+    # NumPy takes True for 1, and nothing for a seed of its own.
+    numbers = as_array(name, seed) if isinstance(seed, list | tuple | np.ndarray) else None
+    is_nothing = numbers is not None and numbers.size == 0
+    is_flag = isinstance(seed, bool | np.bool_) or (
+        numbers is not None and numbers.dtype == np.bool_
+    )
+    if is_nothing or is_flag:
+        raise TypeError(f"{name}: got {shown(seed)}, expected an integer or a generator")
+    try:
+        return np.random.default_rng(seed)
+    except ValueError as error:
+        raise ValueError(f"{name}: got {shown(seed)}: {error}") from None
+    except Exception as error:
+        raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
+
+
 def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
     """Return an initial state as a C-contiguous array of the shape and dtype wanted.
 

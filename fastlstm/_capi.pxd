@@ -1,4 +1,4 @@
-# The C API as Cython sees it; fastlstm.h says what each means.
+# The C core as Cython sees it; fastlstm.h and probes.h say what each means.
 
 from libc.stddef cimport size_t
 
@@ -20,6 +20,7 @@ cdef extern from "fastlstm.h" nogil:
         FL_USUAL
 
     ctypedef struct fl_config:
+        size_t size
         ptrdiff_t input_size
         ptrdiff_t hidden_size
         ptrdiff_t num_layers
@@ -49,6 +50,72 @@ cdef extern from "fastlstm.h" nogil:
         int (*is_cancelled)(void *) noexcept nogil
         void *context
 
+    ctypedef struct fl_input:
+        const void *data
+        ptrdiff_t stride_t
+        ptrdiff_t stride_b
+
+    ctypedef struct fl_output:
+        void *data
+        ptrdiff_t stride_t
+        ptrdiff_t stride_b
+
+    ctypedef struct fl_forward_call:
+        size_t size
+        ptrdiff_t T
+        ptrdiff_t B
+        const ptrdiff_t *starts
+        fl_input x
+        const void *h_0
+        const void *c_0
+        fl_output y
+        void *h_n
+        void *c_n
+        const fl_watch *watch
+
+    ctypedef struct fl_record_call:
+        size_t size
+        ptrdiff_t T
+        ptrdiff_t B
+        const ptrdiff_t *starts
+        fl_input x
+        const void *h_0
+        const void *c_0
+        const fl_masks *masks
+        fl_output y
+        void *h_n
+        void *c_n
+        void *tape
+        const fl_watch *watch
+
+    ctypedef struct fl_backward_call:
+        size_t size
+        ptrdiff_t T
+        ptrdiff_t B
+        const ptrdiff_t *starts
+        fl_input x
+        const void *h_0
+        const void *c_0
+        const fl_masks *masks
+        const void *parameters
+        const void *tape
+        fl_input dy
+        const void *dh_n
+        const void *dc_n
+        int accumulate
+        fl_output dx
+        void *dh_0
+        void *dc_0
+        void *dparameters
+        const fl_watch *watch
+
+    ctypedef struct fl_stream_push_call:
+        size_t size
+        ptrdiff_t T
+        fl_input x
+        fl_output y
+        const fl_watch *watch
+
     ctypedef struct fl_model:
         pass
 
@@ -65,21 +132,11 @@ cdef extern from "fastlstm.h" nogil:
     void fl_model_destroy(fl_model *)
     const char *fl_model_isa(const fl_model *)
     size_t fl_model_bytes(const fl_model *)
-    fl_status fl_forward(
-        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, void *, ptrdiff_t, ptrdiff_t, void *, void *, const fl_watch *)
-
+    fl_status fl_forward(const fl_model *, const fl_forward_call *)
+    fl_status fl_record(const fl_model *, const fl_record_call *)
     fl_status fl_tape_bytes(
         const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, size_t *)
-    fl_status fl_record(
-        const fl_model *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *, ptrdiff_t, ptrdiff_t, const void *,
-        const void *, const fl_masks *, void *, ptrdiff_t, ptrdiff_t, void *, void *, void *,
-        const fl_watch *)
-    fl_status fl_backward(
-        const fl_model *, const void *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const void *,
-        ptrdiff_t, ptrdiff_t, const void *, const void *, const fl_masks *, const void *,
-        const void *, ptrdiff_t, ptrdiff_t, const void *, const void *, int, void *, ptrdiff_t,
-        ptrdiff_t, void *, void *, void *, const fl_watch *)
+    fl_status fl_backward(const fl_model *, const fl_backward_call *)
 
     ctypedef struct fl_stream:
         pass
@@ -87,16 +144,17 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_stream_create(const fl_model *, ptrdiff_t, fl_stream **)
     void fl_stream_destroy(fl_stream *)
     void fl_stream_step(fl_stream *, const void *, void *)
-    fl_status fl_stream_push(
-        fl_stream *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *, ptrdiff_t, ptrdiff_t,
-        const fl_watch *)
+    fl_status fl_stream_push(fl_stream *, const fl_stream_push_call *)
     void fl_stream_reset(fl_stream *, const unsigned char *)
     void fl_stream_get_state(const fl_stream *, void *, void *)
     void fl_stream_set_state(fl_stream *, const void *, const void *)
-    fl_status fl_sigmoid(const char *, fl_dtype, ptrdiff_t, const void *, void *)
-    fl_status fl_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
-    double fl_limit_fma(const char *, fl_dtype, ptrdiff_t)
-    double fl_limit_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
+
+
+cdef extern from "probes.h" nogil:
+    fl_status fl_probe_sigmoid(const char *, fl_dtype, ptrdiff_t, const void *, void *)
+    fl_status fl_probe_tanh(const char *, fl_dtype, ptrdiff_t, const void *, void *)
+    double fl_probe_fma(const char *, fl_dtype, ptrdiff_t)
+    double fl_probe_read(const char *, fl_dtype, ptrdiff_t, const void *, ptrdiff_t)
 
 
 cdef extern from "cpu/features.h" nogil:

@@ -6,7 +6,7 @@
 #     with nogil:
 #         stream_step(handle, &x_t[0, 0], &y_t[0, 0])
 #
-# Nothing is checked: x_t (B, I) and y_t (B, H) are contiguous, of the stream's dtype, and do not
+# Nothing is checked: x_t (B, I) and y_t (B, P) are contiguous, of the stream's dtype, and do not
 # overlap. One thread at a time may use a stream.
 
 cdef void *stream_handle(object stream) except NULL

@@ -3,8 +3,8 @@ from typing import Any, Literal, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._parameters import Architecture
-from fastlstm.variants import Cell, Masks
+from fastlstm._spec import Spec
+from fastlstm.variants import Masks
 
 _Array = npt.NDArray[np.floating[Any]]
 
@@ -23,14 +23,7 @@ def limit_read(x: _Array, repeats: int, isa: str | None = None) -> float: ...
 def linear(x: _Array, weight: _Array, bias: _Array, z: _Array, isa: str | None = None) -> None: ...
 
 class Model:
-    def __init__(
-        self,
-        sizes: Architecture,
-        cell: Cell,
-        parameters: _Array,
-        isa: str | None,
-        reverse: bool = False,
-    ) -> None: ...
+    def __init__(self, spec: Spec, parameters: _Array, isa: str | None) -> None: ...
     @property
     def input_size(self) -> int: ...
     @property

@@ -74,7 +74,7 @@ def limit_fma(bint is_double, ptrdiff_t rounds, isa=None):
     cdef const char *isa_chars = isa_name
     cdef double done
     with nogil:
-        done = fl_limit_fma(isa_chars, FL_FLOAT64 if is_double else FL_FLOAT32, rounds)
+        done = fl_probe_fma(isa_chars, FL_FLOAT64 if is_double else FL_FLOAT32, rounds)
     return done
 
 
@@ -88,7 +88,7 @@ def limit_read(x, ptrdiff_t repeats, isa=None):
     cdef ptrdiff_t n = x_.view.shape[0]
     cdef double done
     with nogil:
-        done = fl_limit_read(
+        done = fl_probe_read(
             isa_chars, FL_FLOAT64 if is_double else FL_FLOAT32, n, x_.view.buf, repeats)
     return done
 
@@ -120,7 +120,7 @@ def activation(str name, x, y, isa=None):
     cdef fl_status status
     with nogil:
         if is_sigmoid:
-            status = fl_sigmoid(isa_chars, dtype, n, x_.view.buf, y_.view.buf)
+            status = fl_probe_sigmoid(isa_chars, dtype, n, x_.view.buf, y_.view.buf)
         else:
-            status = fl_tanh(isa_chars, dtype, n, x_.view.buf, y_.view.buf)
+            status = fl_probe_tanh(isa_chars, dtype, n, x_.view.buf, y_.view.buf)
     _raise_status(status)

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import RealArray
-from fastlstm._parameters import Architecture, parameter_count, split
+from fastlstm._parameters import parameter_count, split
 from fastlstm._ragged import Ragged
-from fastlstm.variants import Cell, Masks, Rates
+from fastlstm._spec import Spec
+from fastlstm.variants import Masks
 
 
 class Drawn(NamedTuple):
@@ -47,27 +48,25 @@ class Drawn(NamedTuple):
 NOTHING_DRAWN = Drawn(None, None)
 
 
-def is_random(cell: Cell, rates: Rates, num_layers: int) -> bool:
+def is_random(spec: Spec) -> bool:
     """Tell whether training draws anything."""
-    between = rates.dropout if num_layers > 1 else 0
+    cell, rates = spec.cell, spec.rates
+    between = rates.dropout if spec.num_layers > 1 else 0
     rest = (rates.recurrent_dropout, rates.weight_dropout, cell.zoneout_h, cell.zoneout_c)
     return any(rate > 0 for rate in (between, *rest))
 
 
 def draw(
-    sizes: Architecture,
-    cell: Cell,
-    rates: Rates,
+    spec: Spec,
     rng: np.random.Generator,
     rows_of: Sequence[npt.NDArray[np.intp]],
     rows: int,
-    dtype: np.dtype[Any],
 ) -> Drawn:
     """Draw the masks of a call.
 
     Parameters
     ----------
-    sizes, cell, rates
+    spec : Spec
         Of the layer.
     rng : numpy.random.Generator
         Advanced by B keys. The mask of U comes of the first.
@@ -75,7 +74,6 @@ def draw(
         For each sequence, the rows of its steps.
     rows : int
         How many rows there are, those of padding included.
-    dtype : numpy.dtype
 
     Returns
     -------
@@ -83,7 +81,8 @@ def draw(
         The axes of time and batch of the masks are one of rows.
     """
     keys = rng.integers(0, 2**64, len(rows_of), dtype=np.uint64)
-    L, D, P, H = sizes.num_layers, sizes.num_directions, sizes.output_size, sizes.hidden_size
+    cell, rates, dtype = spec.cell, spec.rates, spec.dtype
+    L, D, P, H = spec.num_layers, spec.num_directions, spec.output_size, spec.hidden_size
     LD = L * D
     recurrent = np.empty((LD, len(rows_of), P), dtype) if rates.recurrent_dropout > 0 else None
     between = np.zeros((L - 1, rows, D * P), dtype) if rates.dropout > 0 and L > 1 else None
@@ -101,7 +100,7 @@ def draw(
             zoneout_h[:, steps] = uniform((LD, len(steps), P), np.float32) < cell.zoneout_h
         if zoneout_c is not None:
             zoneout_c[:, steps] = uniform((LD, len(steps), H), np.float32) < cell.zoneout_c
-    weights = _weight_mask(sizes, rates, int(keys[0]) if keys.size else 0, dtype)
+    weights = _weight_mask(spec, int(keys[0]) if keys.size else 0)
     masks = Masks(recurrent, between, zoneout_h, zoneout_c)
     return Drawn(masks, weights)
 
@@ -113,16 +112,15 @@ def _kept(
     return (uniform(shape, np.float32) >= rate) / (1 - rate)
 
 
-def _weight_mask(
-    sizes: Architecture, rates: Rates, key: int, dtype: np.dtype[Any]
-) -> RealArray | None:
+def _weight_mask(spec: Spec, key: int) -> RealArray | None:
     """Return what to multiply the parameters with, U's mask and ones elsewhere, or None."""
-    if not rates.weight_dropout > 0:
+    rate = spec.rates.weight_dropout
+    if not rate > 0:
         return None
     # Of a stream of its own: the same key gives the masks of a sequence.
     uniform = np.random.Generator(np.random.Philox(key=key | 1 << 64)).random
-    mask: RealArray = np.ones(parameter_count(sizes), dtype)
-    for name, view in split(mask, sizes).items():
+    mask: RealArray = np.ones(parameter_count(spec), spec.dtype)
+    for name, view in split(mask, spec).items():
         if name.startswith("weight_hh"):
-            view[...] = _kept(uniform, rates.weight_dropout, view.shape)
+            view[...] = _kept(uniform, rate, view.shape)
     return mask

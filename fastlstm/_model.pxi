@@ -31,14 +31,11 @@ cdef class Model:
 
     Parameters
     ----------
-    sizes : fastlstm._parameters.Architecture
-    cell : fastlstm.variants.Cell
+    spec : fastlstm._spec.Spec
     parameters : ndarray (N,), float32 or float64, contiguous
         All parameters in the order of PyTorch's ``state_dict``; its dtype is the model's.
     isa : str or None
         Instruction set; None for :func:`default_isa`.
-    reverse : bool
-        Whether the one direction runs from the last step to the first.
     """
 
     cdef fl_model *model
@@ -48,24 +45,24 @@ cdef class Model:
     cdef readonly size_t parameter_count
     cdef double row_flops  # of one step of one sequence
 
-    def __cinit__(
-        self, object sizes, object cell, object parameters, object isa, object reverse=False
-    ):
+    def __cinit__(self, object spec, object parameters, object isa):
+        cell = spec.cell
         cdef bytes isa_name = _isa_bytes(isa)
         cdef fl_config config
         cdef size_t count
         cdef fl_status status
         self.is_double = parameters.dtype == "float64"
-        self.input_size = config.input_size = sizes.input_size
-        self.hidden_size = config.hidden_size = sizes.hidden_size
-        self.num_layers = config.num_layers = sizes.num_layers
-        self.num_directions = config.num_directions = sizes.num_directions
-        self.output_size = sizes.output_size
-        config.has_bias = sizes.bias
+        config.size = sizeof(config)
+        self.input_size = config.input_size = spec.input_size
+        self.hidden_size = config.hidden_size = spec.hidden_size
+        self.num_layers = config.num_layers = spec.num_layers
+        self.num_directions = config.num_directions = spec.num_directions
+        self.output_size = spec.output_size
+        config.has_bias = spec.bias
         config.dtype = FL_FLOAT64 if self.is_double else FL_FLOAT32
-        config.proj_size = sizes.proj_size
-        config.has_peepholes = sizes.peepholes
-        config.coupled_gates = sizes.coupled_gates
+        config.proj_size = spec.proj_size
+        config.has_peepholes = cell.peepholes
+        config.coupled_gates = cell.coupled_gates
         config.gate_activation = _activation(cell.gate_activation)
         config.cell_activation = _activation(cell.cell_activation)
         config.output_activation = _activation(cell.output_activation)
@@ -73,9 +70,9 @@ cdef class Model:
         config.cell_clip = cell.cell_clip or 0
         config.zoneout_h = cell.zoneout_h
         config.zoneout_c = cell.zoneout_c
-        config.layer_norm = sizes.layer_norm
-        config.reverse = reverse
-        self.is_reverse = (False, True) if sizes.num_directions == 2 else (bool(reverse),)
+        config.layer_norm = cell.layer_norm
+        config.reverse = spec.reverse
+        self.is_reverse = (False, True) if spec.num_directions == 2 else (bool(spec.reverse),)
         cdef double above = (self.num_layers - 1.0) * (self.num_directions + 1) * self.output_size
         self.row_flops = 8.0 * self.hidden_size * self.num_directions * (
             <double> self.input_size + self.output_size + above)
@@ -173,15 +170,19 @@ cdef class Model:
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &looks)
+        cdef fl_forward_call call = fl_forward_call(
+            size=sizeof(fl_forward_call), T=T, B=B, starts=starts_data,
+            x=fl_input(x_.view.buf, x_t, x_b), h_0=h_0_data, c_0=c_0_data,
+            y=fl_output(y_data, y_t, y_b), h_n=h_n_.view.buf, c_n=c_n_.view.buf, watch=watch)
+        cdef fl_record_call record = fl_record_call(
+            size=sizeof(fl_record_call), T=T, B=B, starts=starts_data, x=call.x, h_0=h_0_data,
+            c_0=c_0_data, masks=masks_data, y=call.y, h_n=call.h_n, c_n=call.c_n, tape=tape_data,
+            watch=watch)
         with nogil:
             if recording:
-                status = fl_record(
-                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    masks_data, y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, tape_data, watch)
+                status = fl_record(self.model, &record)
             else:
-                status = fl_forward(
-                    self.model, T, B, starts_data, x_.view.buf, x_t, x_b, h_0_data, c_0_data,
-                    y_data, y_t, y_b, h_n_.view.buf, c_n_.view.buf, watch)
+                status = fl_forward(self.model, &call)
         _raise_status(status)
 
     def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
@@ -274,12 +275,15 @@ cdef class Model:
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_watch *watch = _watch_for(2 * self.row_flops * T * B, &own_watch, &looks)
+        cdef fl_backward_call call = fl_backward_call(
+            size=sizeof(fl_backward_call), T=T, B=B, starts=starts_data,
+            x=fl_input(x_.view.buf, x_t, x_b), h_0=h_0_data, c_0=c_0_data, masks=masks_data,
+            parameters=parameters_.view.buf, tape=tape_.view.buf,
+            dy=fl_input(dy_data, dy_t, dy_b), dh_n=dh_n_data, dc_n=dc_n_data,
+            accumulate=accumulate, dx=fl_output(dx_data, dx_t, dx_b), dh_0=dh_0_data,
+            dc_0=dc_0_data, dparameters=dparameters_data, watch=watch)
         with nogil:
-            status = fl_backward(
-                self.model, parameters_.view.buf, T, B, starts_data, x_.view.buf, x_t, x_b,
-                h_0_data, c_0_data, masks_data, tape_.view.buf, dy_data, dy_t, dy_b, dh_n_data,
-                dc_n_data, accumulate, dx_data, dx_t, dx_b, dh_0_data, dc_0_data,
-                dparameters_data, watch)
+            status = fl_backward(self.model, &call)
         _raise_status(status)
 
     cdef _Buffer contiguous(self, object array, tuple shape, bint writable):

@@ -3,79 +3,54 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastlstm._arguments import RealArray, as_real_array, shown
-
-#: Far beyond any use; keeps a slip of the pen from asking for a billion small arrays.
-MAX_LAYERS = 1000
+from fastlstm._arguments import RealArray, as_finite, as_generator, as_real_array, shown
+from fastlstm._spec import Spec
 
 #: The most problems of one kind that an error lists.
 _LISTED = 100
 
 
-class Architecture(NamedTuple):
-    """The sizes and options that decide which parameters there are."""
-
-    input_size: int  # I
-    hidden_size: int  # H
-    num_layers: int  # L
-    num_directions: int  # D
-    bias: bool
-    proj_size: int = 0  # P, or 0 for no projection
-    peepholes: bool = False
-    coupled_gates: bool = False
-    layer_norm: bool = False
-
-    @property
-    def output_size(self) -> int:
-        """P: numbers of a hidden state, H where there is no projection."""
-        return self.proj_size or self.hidden_size
-
-    @property
-    def gates(self) -> int:
-        """G: gates with weights of their own."""
-        return 3 if self.coupled_gates else 4
-
-
-def parameter_count(sizes: Architecture) -> int:
+def parameter_count(spec: Spec) -> int:
     """Return how many numbers the parameters hold, by arithmetic alone."""
-    D, P = sizes.num_directions, sizes.output_size
-    first = _layer_count(sizes, sizes.input_size)
-    above = _layer_count(sizes, D * P)
-    return D * (first + (sizes.num_layers - 1) * above)
+    D, P = spec.num_directions, spec.output_size
+    first = _layer_count(spec, spec.input_size)
+    above = _layer_count(spec, D * P)
+    return D * (first + (spec.num_layers - 1) * above)
 
 
-def _layer_count(sizes: Architecture, input_size: int) -> int:
+def _layer_count(spec: Spec, input_size: int) -> int:
     """Numbers of one direction of a layer with an input of that size."""
-    return sum(math.prod(shape) for _, shape in _layer_shapes(sizes, input_size))
+    return sum(math.prod(shape) for _, shape in _layer_shapes(spec, input_size))
 
 
-def _layer_shapes(sizes: Architecture, input_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    H, P, rows = sizes.hidden_size, sizes.output_size, sizes.gates * sizes.hidden_size
+def _layer_shapes(spec: Spec, input_size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    H, P, rows = spec.hidden_size, spec.output_size, spec.gates * spec.hidden_size
     yield "weight_ih", (rows, input_size)
     yield "weight_hh", (rows, P)
-    if sizes.bias:
+    if spec.bias:
         yield "bias_ih", (rows,)
         yield "bias_hh", (rows,)
-    if sizes.proj_size:
+    if spec.proj_size:
         yield "weight_hr", (P, H)
-    if sizes.peepholes:
+    if spec.cell.peepholes:
         yield "weight_ci", (H,)
-        if not sizes.coupled_gates:
+        if not spec.cell.coupled_gates:
             yield "weight_cf", (H,)
         yield "weight_co", (H,)
-    if sizes.layer_norm:
+    if spec.cell.layer_norm:
         yield "scale_ih", (rows,)
         yield "scale_hh", (rows,)
         yield "scale_c", (H,)
         yield "shift_c", (H,)
 
 
-def parameter_shapes(sizes: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+def parameter_shapes(spec: Spec) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every parameter in the order of PyTorch's ``state_dict``.
 
     ``weight_ih_l0`` holds W (G*H, I), ``weight_hh_l0`` U (G*H, P), each H rows of i, f, g, o, or of
@@ -85,47 +60,56 @@ def parameter_shapes(sizes: Architecture) -> Iterator[tuple[str, tuple[int, ...]
     ``scale_ih_l0`` and ``scale_hh_l0`` (G*H), ``scale_c_l0`` and ``shift_c_l0`` (H). Layer k has
     ``_lk``, the reverse direction the suffix ``_reverse``.
     """
-    for layer in range(sizes.num_layers):
-        input_size = sizes.num_directions * sizes.output_size if layer else sizes.input_size
-        for direction in range(sizes.num_directions):
+    for layer in range(spec.num_layers):
+        input_size = spec.num_directions * spec.output_size if layer else spec.input_size
+        for direction in range(spec.num_directions):
             suffix = f"_l{layer}" + ("_reverse" if direction else "")
-            for name, shape in _layer_shapes(sizes, input_size):
+            for name, shape in _layer_shapes(spec, input_size):
                 yield name + suffix, shape
 
 
-def split(vector: RealArray, sizes: Architecture) -> dict[str, RealArray]:
+def split(vector: RealArray, spec: Spec) -> dict[str, RealArray]:
     """Return views of the parameters that one vector holds end to end, by name."""
     views = {}
     start = 0
-    for name, shape in parameter_shapes(sizes):
+    for name, shape in parameter_shapes(spec):
         stop = start + math.prod(shape)
         views[name] = vector[start:stop].reshape(shape)
         start = stop
     return views
 
 
-def initialise(
-    sizes: Architecture,
-    dtype: np.dtype[Any],
-    generator: np.random.Generator,
-    forget_bias: float | None,
-) -> RealArray:
+def initialise(spec: Spec, forget_bias: Any, seed: Any) -> RealArray:
     """Return a parameter vector drawn from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's LSTM is.
 
     With ``forget_bias`` the biases of the forget gates add up to that number instead, the usual
     remedy against forgetting too early in training (Jozefowicz, Zaremba and Sutskever 2015); a
     coupled input gate opens as that forget gate would close. Scales of layer normalisation are 1
     and its shift is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``forget_bias`` or ``seed`` is wrong, or there would be too many parameters.
     """
-    bound = 1 / math.sqrt(sizes.hidden_size)
-    count = parameter_count(sizes)
-    vector: RealArray = generator.uniform(-bound, bound, count).astype(dtype)
-    H = sizes.hidden_size
-    gate, sign = (0, -1) if sizes.coupled_gates else (1, 1)  # 1 - sigmoid(x) = sigmoid(-x)
-    for name, view in split(vector, sizes).items():
-        if name.startswith("bias") and forget_bias is not None:
+    forget = None if forget_bias is None else as_finite("forget_bias", forget_bias, spec.dtype)
+    if forget is not None and not spec.bias:
+        raise ValueError("forget_bias: got a number, but bias=False leaves no bias to set")
+    count = parameter_count(spec)
+    if count * np.dtype(np.float64).itemsize > sys.maxsize:
+        raise ValueError(
+            f"input_size, hidden_size, num_layers: {spec.input_size}, {spec.hidden_size}, "
+            f"{spec.num_layers} make {count} parameters, more than memory can address"
+        )
+    bound = 1 / math.sqrt(spec.hidden_size)
+    numbers = as_generator("seed", seed).uniform(-bound, bound, count)
+    vector: RealArray = numbers.astype(spec.dtype)
+    H = spec.hidden_size
+    gate, sign = (0, -1) if spec.cell.coupled_gates else (1, 1)  # 1 - sigmoid(x) = sigmoid(-x)
+    for name, view in split(vector, spec).items():
+        if name.startswith("bias") and forget is not None:
             first = name.startswith("bias_ih")
-            view[gate * H : (gate + 1) * H] = sign * forget_bias if first else 0
+            view[gate * H : (gate + 1) * H] = sign * forget if first else 0
         if name.startswith(("scale", "shift")):
             view[...] = 1 if name.startswith("scale") else 0
     return vector
@@ -141,9 +125,7 @@ def _listed(items: list[str], between: str) -> str:
     return between.join(items[:_LISTED] + more)
 
 
-def join(
-    argument: str, arrays: Mapping[str, Any], sizes: Architecture, dtype: np.dtype[Any]
-) -> RealArray:
+def join(argument: str, arrays: Mapping[str, Any], spec: Spec) -> RealArray:
     """Return one vector of the parameters that a mapping holds by name.
 
     ``argument`` is what the mapping is called, for the error.
@@ -154,19 +136,19 @@ def join(
         If a name is missing or unexpected, or an array has another shape or does not hold real
         numbers. The message lists all of them, or the first where there are very many.
     """
-    shapes = dict(parameter_shapes(sizes))
+    shapes = dict(parameter_shapes(spec))
     problems = []
     if missing := [name for name in shapes if name not in arrays]:
         problems.append(f"missing {_listed(missing, ', ')}")
     if unexpected := [_named(name) for name in arrays if name not in shapes]:
         problems.append(f"unexpected {_listed(unexpected, ', ')}")
 
-    vector: RealArray = np.empty(parameter_count(sizes), dtype)
-    for name, view in split(vector, sizes).items():
+    vector: RealArray = np.empty(parameter_count(spec), spec.dtype)
+    for name, view in split(vector, spec).items():
         if name not in arrays:
             continue
         try:
-            array = as_real_array(name, arrays[name], dtype)
+            array = as_real_array(name, arrays[name], spec.dtype)
         except (TypeError, ValueError) as error:
             problems.append(str(error))
             continue

@@ -290,14 +290,15 @@ cdef class StreamBase:
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_watch *watch = _watch_for(T * self.step_flops, &own_watch, &looks)
+        cdef fl_stream_push_call call = fl_stream_push_call(
+            size=sizeof(fl_stream_push_call), T=T, x=fl_input(x_.view.buf, x_t, x_b),
+            y=fl_output(y_.view.buf, y_t, y_b), watch=watch)
         self.take_turn()
-        if T * self.step_flops < _LONG:
-            status = fl_stream_push(
-                self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, NULL)
+        if T * self.step_flops < _LONG:  # and so without a watch
+            status = fl_stream_push(self.stream, &call)
         else:
             with nogil:
-                status = fl_stream_push(
-                    self.stream, T, x_.view.buf, x_t, x_b, y_.view.buf, y_t, y_b, watch)
+                status = fl_stream_push(self.stream, &call)
         turn_end(&self.turn)
         _raise_status(status)
 

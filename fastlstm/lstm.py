@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,29 +13,25 @@ import numpy.typing as npt
 from fastlstm import _core
 from fastlstm._arguments import (
     RealArray,
-    as_array,
     as_batch,
-    as_finite,
-    as_flag,
+    as_generator,
     as_native,
-    as_precision,
     as_real_array,
-    as_size,
     as_state,
     check_out,
-    shown,
     with_contiguous_rows,
 )
 from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
-from fastlstm._merge import Merged, as_merge_mode, merge, merged_shape
-from fastlstm._parameters import MAX_LAYERS, Architecture, initialise, join, parameter_count, split
+from fastlstm._merge import Merged, merge, merged_shape
+from fastlstm._parameters import initialise, join, split
 from fastlstm._ragged import Ragged, as_ragged
+from fastlstm._spec import DEFAULTS, REQUIRED, USUAL, Spec, as_spec
 from fastlstm.stream import Stream
 from fastlstm.tape import Inputs, Recording, Tape
-from fastlstm.variants import as_cell, as_rates
+from fastlstm.variants import Cell, Rates
 
 if TYPE_CHECKING:
-    from fastlstm.weights.conventions import Parts
+    from fastlstm._conventions import Parts
 
 #: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
 State: TypeAlias = tuple[RealArray, RealArray]
@@ -49,66 +44,60 @@ class _Weights(NamedTuple):
     model: _core.Model
 
 
-class _Recurrent:
-    """What LSTM and BiLSTM share; they differ in the number of directions."""
+class LSTMBase:
+    """What :class:`LSTM` and :class:`BiLSTM` share; they differ in the number of directions.
+
+    For ``isinstance(layer, LSTMBase)`` and annotations; a layer is one of the two, and making one
+    of this raises ``TypeError``.
+    """
+
+    __slots__ = ("__weakref__", "_isa_asked", "_spec", "_weights")
 
     num_directions: ClassVar[int]
-    input_size: Final[int]
-    hidden_size: Final[int]
-    num_layers: Final[int]
-    bias: Final[bool]
-    batch_first: Final[bool]
-    merge_mode: Final[str | None]
-    return_sequences: Final[bool]
-    dtype: Final[np.dtype[Any]]
-    proj_size: Final[int]
-    output_size: Final[int]
-    reverse: Final[bool]
+    _isa_asked: str | None
+    _spec: Spec
+    _weights: _Weights
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int = 1,
+        num_layers: int = USUAL.num_layers,
         *,
-        bias: bool = True,
-        batch_first: bool = False,
-        proj_size: int = 0,
-        peepholes: bool = False,
-        coupled_gates: bool = False,
-        gate_activation: str = "sigmoid",
-        cell_activation: str = "tanh",
-        output_activation: str = "tanh",
-        clip: float | None = None,
-        cell_clip: float | None = None,
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        weight_dropout: float = 0.0,
-        zoneout_h: float = 0.0,
-        zoneout_c: float = 0.0,
-        reverse: bool = False,
-        merge_mode: str | None = "concat",
-        return_sequences: bool = True,
-        dtype: npt.DTypeLike = np.float32,
+        bias: bool = USUAL.bias,
+        batch_first: bool = USUAL.batch_first,
+        proj_size: int = USUAL.proj_size,
+        peepholes: bool = USUAL.cell.peepholes,
+        coupled_gates: bool = USUAL.cell.coupled_gates,
+        gate_activation: str = USUAL.cell.gate_activation,
+        cell_activation: str = USUAL.cell.cell_activation,
+        output_activation: str = USUAL.cell.output_activation,
+        clip: float | None = USUAL.cell.clip,
+        cell_clip: float | None = USUAL.cell.cell_clip,
+        layer_norm: bool = USUAL.cell.layer_norm,
+        dropout: float = USUAL.rates.dropout,
+        recurrent_dropout: float = USUAL.rates.recurrent_dropout,
+        weight_dropout: float = USUAL.rates.weight_dropout,
+        zoneout_h: float = USUAL.cell.zoneout_h,
+        zoneout_c: float = USUAL.cell.zoneout_c,
+        reverse: bool = USUAL.reverse,
+        merge_mode: str | None = USUAL.merge_mode,
+        return_sequences: bool = USUAL.return_sequences,
+        dtype: npt.DTypeLike = USUAL.dtype,
         forget_bias: float | None = None,
         seed: int | np.random.Generator | None = None,
         isa: str | None = None,
     ) -> None:
-        self.input_size = as_size("input_size", input_size)
-        self.hidden_size = as_size("hidden_size", hidden_size)
-        self.num_layers = as_size("num_layers", num_layers, MAX_LAYERS)
-        self.bias = as_flag("bias", bias)
-        self.batch_first = as_flag("batch_first", batch_first)
-        self.dtype = as_precision("dtype", dtype)
-        self.reverse = as_flag("reverse", reverse)
-        if self.reverse and self.num_directions == 2:
-            raise ValueError("reverse: got True, but a BiLSTM runs in both directions")
-        self.merge_mode = as_merge_mode(merge_mode, self.num_directions)
-        self.return_sequences = as_flag("return_sequences", return_sequences)
-        self._gives_all = self.return_sequences and self.merge_mode == "concat"
-        self.cell = as_cell(
-            self.dtype,
+        if not hasattr(self, "num_directions"):
+            raise TypeError(f"{type(self).__name__}: no layer by itself, expected LSTM or BiLSTM")
+        self._spec = as_spec(
+            self.num_directions,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            proj_size=proj_size,
             peepholes=peepholes,
             coupled_gates=coupled_gates,
             gate_activation=gate_activation,
@@ -117,40 +106,98 @@ class _Recurrent:
             clip=clip,
             cell_clip=cell_clip,
             layer_norm=layer_norm,
-            zoneout_h=zoneout_h,
-            zoneout_c=zoneout_c,
-        )
-        self.rates = as_rates(
-            self.dtype,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             weight_dropout=weight_dropout,
+            zoneout_h=zoneout_h,
+            zoneout_c=zoneout_c,
+            reverse=reverse,
+            merge_mode=merge_mode,
+            return_sequences=return_sequences,
+            dtype=dtype,
         )
-        self.proj_size = _as_proj_size(proj_size, self.hidden_size)
-        self.output_size = self.proj_size or self.hidden_size
-        forget = None if forget_bias is None else as_finite("forget_bias", forget_bias, self.dtype)
-        if forget is not None and not self.bias:
-            raise ValueError("forget_bias: got a number, but bias=False leaves no bias to set")
-        count = parameter_count(self._architecture)
-        if count * np.dtype(np.float64).itemsize > sys.maxsize:
-            raise ValueError(
-                f"input_size, hidden_size, num_layers: {self.input_size}, {self.hidden_size}, "
-                f"{self.num_layers} make {count} parameters, more than memory can address"
-            )
-        vector = initialise(self._architecture, self.dtype, _as_generator("seed", seed), forget)
         self._isa_asked = isa
-        self._set_weights(vector, isa)
+        self._set_weights(initialise(self._spec, forget_bias, seed), isa)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # The weights are packed for these sizes and options; a change would not reach them.
-        if name in _FIXED and "_weights" in self.__dict__:
+        if name in _FIXED:
             raise AttributeError(f"{name}: fixed when the layer was made")
-        super().__setattr__(name, value)
+        try:
+            super().__setattr__(name, value)
+        except AttributeError as error:
+            error.name, error.obj = name, self  # for Python to ask: did you mean ...?
+            raise
 
     def __delattr__(self, name: str) -> None:
         if name in _FIXED:
             raise AttributeError(f"{name}: fixed when the layer was made")
         super().__delattr__(name)
+
+    @property
+    def input_size(self) -> int:
+        """I: numbers per step of the input."""
+        return self._spec.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """H: units of each layer and direction."""
+        return self._spec.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """L: layers on top of each other."""
+        return self._spec.num_layers
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return self._spec.bias
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether x and y are (B, T, ...) instead of (T, B, ...)."""
+        return self._spec.batch_first
+
+    @property
+    def proj_size(self) -> int:
+        """P where there is a projection, else 0."""
+        return self._spec.proj_size
+
+    @property
+    def output_size(self) -> int:
+        """P: numbers of a hidden state, H where there is no projection."""
+        return self._spec.output_size
+
+    @property
+    def cell(self) -> Cell:
+        """What a cell computes."""
+        return self._spec.cell
+
+    @property
+    def rates(self) -> Rates:
+        """What training drops."""
+        return self._spec.rates
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether y holds all steps."""
+        return self._spec.return_sequences
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of parameters, states, results and arithmetic."""
+        return self._spec.dtype
+
+    @property
+    def merge_mode(self) -> str | None:
+        """What y is made of the two directions."""
+        return self._spec.merge_mode
+
+    @property
+    def reverse(self) -> bool:
+        """Whether every layer runs from the last step to the first."""
+        return self._spec.reverse
 
     @property
     def isa(self) -> str:
@@ -226,7 +273,7 @@ class _Recurrent:
         A long call of the main thread gives way to signals: Ctrl-C ends it within a tenth of a
         second (a step of some sequences, if that takes longer). ``out`` then holds anything.
         """
-        if lengths is None and offsets is None and resets is None and self._gives_all:
+        if lengths is None and offsets is None and resets is None and self._spec.gives_all:
             return self._run_plain(x, state, out)
         y, states, _ = self._run(x, state, lengths, offsets, resets, out, None)
         return y, states
@@ -423,18 +470,18 @@ class _Recurrent:
 
     def _draw(self, generator: np.random.Generator, layout: Ragged | None, T: int, B: int) -> Drawn:
         """Draw the masks of a recorded call, as the kernels take them."""
-        of_layer = self._architecture, self.cell, self.rates, generator
+        of_layer = self._spec, generator
         if layout is None:
             rows_of = [np.arange(T, dtype=np.intp) * B + b for b in range(B)]
-            return draw(*of_layer, rows_of, T * B, self.dtype).shaped((T, B))
+            return draw(*of_layer, rows_of, T * B).shaped((T, B))
         rows_of = layout.rows_of_sequences()
         rows = 1 + max((int(steps[-1]) for steps in rows_of if steps.size), default=-1)
-        return draw(*of_layer, rows_of, rows, self.dtype).packed(layout)
+        return draw(*of_layer, rows_of, rows).packed(layout)
 
     @property
     def drops(self) -> bool:
         """Whether :meth:`record` drops anything, and so needs ``rng``."""
-        return is_random(self.cell, self.rates, self.num_layers)
+        return is_random(self._spec)
 
     def _as_training_generator(self, rng: Any) -> np.random.Generator | None:
         if rng is None:
@@ -444,7 +491,7 @@ class _Recurrent:
                 "rng: missing; the layer drops at random in training, so give record() a "
                 "numpy.random.Generator or a seed"
             )
-        generator = _as_generator("rng", rng)
+        generator = as_generator("rng", rng)
         return generator if self.drops else None
 
     def _check_out(
@@ -507,7 +554,7 @@ class _Recurrent:
             )
             raise TypeError(f"vector: got {what}, expected a NumPy array of real numbers")
         self._check_length(vector)
-        return split(vector, self._architecture)
+        return split(vector, self._spec)
 
     def _as_vector(self, vector: npt.ArrayLike) -> RealArray:
         array = as_real_array("vector", vector, self.dtype)
@@ -535,7 +582,7 @@ class _Recurrent:
             layers are ``_l1``, ... with W (4H, D*P); a BiLSTM's reverse directions end in
             ``_reverse``.
         """
-        return split(self._weights.vector, self._architecture)
+        return split(self._weights.vector, self._spec)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         """Replace all parameters.
@@ -556,7 +603,7 @@ class _Recurrent:
         """
         if not isinstance(arrays, Mapping):
             raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
-        self._set_weights(join("arrays", arrays, self._architecture, self.dtype), self.isa)
+        self._set_weights(join("arrays", arrays, self._spec), self.isa)
 
     @classmethod
     def from_arrays(
@@ -628,7 +675,7 @@ class _Recurrent:
         >>> LSTM.from_arrays(kernel, recurrent, bias, convention="keras")
         LSTM(3, 5, dtype=float64)
         """
-        from fastlstm.weights import conventions
+        from fastlstm import _conventions
 
         given = {
             "weight_ih": weight_ih,
@@ -638,9 +685,9 @@ class _Recurrent:
             "weight_hr": weight_hr,
             "peepholes": peepholes,
         }
-        return conventions.build(
-            cls,
+        read = _conventions.read(
             given,
+            cls.num_directions,
             convention=convention,
             order=order,
             layout=layout,
@@ -648,6 +695,9 @@ class _Recurrent:
             dtype=dtype,
             options=options,
         )
+        layer = cls(**read.arguments)
+        layer.load_state_dict(read.parameters)
+        return layer
 
     @property
     def options(self) -> dict[str, Any]:
@@ -656,60 +706,29 @@ class _Recurrent:
         Numbers, strings, flags and None, fit for JSON: ``type(lstm)(**lstm.options)``. Not among
         them are ``forget_bias`` and ``seed``, which chose the first parameters, and ``isa``.
         """
-        options: dict[str, Any] = {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "proj_size": self.proj_size,
-            **self.cell._asdict(),
-            **self.rates._asdict(),
-            "return_sequences": self.return_sequences,
-            "dtype": self.dtype.name,
-        }
-        if self.num_directions == 2:
-            options["merge_mode"] = self.merge_mode
-        else:
-            options["reverse"] = self.reverse
-        return options
+        return self._spec.options
 
     def __repr__(self) -> str:
-        options = self.options
-        sizes = [str(options.pop("input_size")), str(options.pop("hidden_size"))]
-        dtype = options.pop("dtype")
-        usual = _usual_options(type(self))
-        chosen = [f"{k}={v!r}" for k, v in options.items() if v != usual[k]]
-        return f"{type(self).__name__}({', '.join([*sizes, *chosen, f'dtype={dtype}'])})"
+        sizes = [str(self.input_size), str(self.hidden_size)]
+        chosen = [f"{k}={v!r}" for k, v in self._spec.chosen.items() if k != "dtype"]
+        return f"{type(self).__name__}({', '.join([*sizes, *chosen, f'dtype={self.dtype}'])})"
 
     def __getstate__(self) -> dict[str, Any]:
         # The packed weights stay behind: another machine may have another instruction set.
-        state = self.__dict__.copy()
-        state["_weights"] = self._weights.vector
-        return state
+        own = {"_options": self.options, "_isa_asked": self._isa_asked}
+        return {**getattr(self, "__dict__", {}), **own, "_weights": self._weights.vector}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vector = state["_weights"]
-        self.__dict__.update({name: state[name] for name in state if name != "_weights"})
-        asked = self._isa_asked
-        self._set_weights(vector.copy(), asked if asked in _core.available_isas() else None)
-
-    @property
-    def _architecture(self) -> Architecture:
-        return Architecture(
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            self.num_directions,
-            self.bias,
-            self.proj_size,
-            self.cell.peepholes,
-            self.cell.coupled_gates,
-            self.cell.layer_norm,
-        )
+        attributes = dict(state)
+        self._spec = as_spec(self.num_directions, **attributes.pop("_options"))
+        self._isa_asked = asked = attributes.pop("_isa_asked")
+        vector = attributes.pop("_weights").copy()
+        for name, value in attributes.items():  # of a subclass
+            setattr(self, name, value)
+        self._set_weights(vector, asked if asked in _core.available_isas() else None)
 
     def _packed(self, vector: RealArray, isa: str | None) -> _core.Model:
-        return _core.Model(self._architecture, self.cell, vector, isa, self.reverse)
+        return _core.Model(self._spec, vector, isa)
 
     def _set_weights(self, vector: RealArray, isa: str | None) -> None:
         """Pack a parameter vector and take it over. The vector must be the layer's own."""
@@ -747,21 +766,9 @@ class _Recurrent:
 
 
 #: Attributes that do not change, and arguments that are none: `lstm.dropout = 0` would do nothing.
-_FIXED = frozenset(inspect.signature(_Recurrent.__init__).parameters) | {
-    "num_directions",
-    "output_size",
-    "cell",
-    "rates",
-}
-
-
-def _usual_options(layer: type) -> dict[str, Any]:
-    """Return the defaults of the constructor's arguments."""
-    return {
-        name: parameter.default
-        for name, parameter in inspect.signature(layer).parameters.items()
-        if parameter.default is not parameter.empty
-    }
+_OF_PARAMETERS = ("forget_bias", "seed", "isa")
+_DERIVED = ("num_directions", "output_size", "cell", "rates")
+_FIXED = frozenset((*REQUIRED, *DEFAULTS, *_OF_PARAMETERS, *_DERIVED))
 
 
 def _copy(array: RealArray | None) -> RealArray | None:
@@ -787,28 +794,6 @@ class _Source:
             self._generator.bit_generator.state = self._before
 
 
-def _as_generator(name: str, seed: Any) -> np.random.Generator:
-    # NumPy takes True for 1, and nothing for a seed of its own.
-    numbers = as_array(name, seed) if isinstance(seed, list | tuple | np.ndarray) else None
-    is_nothing = numbers is not None and numbers.size == 0
-    is_flag = isinstance(seed, bool | np.bool_) or (
-        numbers is not None and numbers.dtype == np.bool_
-    )
-    if is_nothing or is_flag:
-        raise TypeError(f"{name}: got {shown(seed)}, expected an integer or a generator")
-    try:
-        return np.random.default_rng(seed)
-    except ValueError as error:
-        raise ValueError(f"{name}: got {shown(seed)}: {error}") from None
-    except Exception as error:
-        raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
-
-
-def _as_proj_size(value: Any, hidden_size: int) -> int:
-    """Return P, 0 for none; ValueError unless it is less than H."""
-    return as_size("proj_size", value, hidden_size - 1, smallest=0)
-
-
 def _tape_size(model: _core.Model, T: int, S: int, starts: Any) -> int:
     """Return how many numbers a tape has; ValueError when they could not be addressed."""
     try:
@@ -827,7 +812,7 @@ def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
         raise ValueError(f"{name}: makes a result of shape {shape}, more than memory can address")
 
 
-class LSTM(_Recurrent):
+class LSTM(LSTMBase):
     """Long short-term memory, one or more layers, in one direction.
 
     For each step t, with W, U and b of each gate (Hochreiter and Schmidhuber 1997; forget gate by
@@ -948,6 +933,8 @@ class LSTM(_Recurrent):
     ((10, 4, 5), (2, 4, 5), (2, 4, 5))
     """
 
+    __slots__ = ()
+
     num_directions = 1
 
     def stream(self, batch_size: int = 1) -> Stream:
@@ -989,7 +976,7 @@ class LSTM(_Recurrent):
         return Stream(self._weights.model, batch_size, self.batch_first)
 
 
-class BiLSTM(_Recurrent):
+class BiLSTM(LSTMBase):
     """Bidirectional LSTM: a forward and a reverse pass, side by side in every layer.
 
     The reverse direction has parameters of its own (names ending in ``_reverse``) and runs from
@@ -1014,6 +1001,8 @@ class BiLSTM(_Recurrent):
     >>> y.shape, h_n.shape
     ((10, 4, 10), (2, 4, 5))
     """
+
+    __slots__ = ()
 
     num_directions = 2
 

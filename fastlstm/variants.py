@@ -110,13 +110,14 @@ class Rates(NamedTuple):
 
 
 def as_cell(dtype: np.dtype[Any], **options: Any) -> Cell:
-    """Return the options of a cell, checked.
+    """Return the options of a cell, checked; those that are missing are at their default.
 
     Raises
     ------
     TypeError, ValueError
         If one is of the wrong type, unknown or out of range.
     """
+    options = Cell(**options)._asdict()
     for name in ("peepholes", "coupled_gates", "layer_norm"):
         options[name] = as_flag(name, options[name])
     for name in ("gate_activation", "cell_activation", "output_activation"):
@@ -138,8 +139,9 @@ def as_cell(dtype: np.dtype[Any], **options: Any) -> Cell:
 
 
 def as_rates(dtype: np.dtype[Any], **rates: Any) -> Rates:
-    """Return rates of dropping, checked: at least 0, less than 1."""
-    return Rates(**{name: as_rate(name, rate, dtype) for name, rate in rates.items()})
+    """Return rates of dropping, checked: at least 0, less than 1; 0 where they are missing."""
+    given = Rates(**rates)._asdict()
+    return Rates(**{name: as_rate(name, rate, dtype) for name, rate in given.items()})
 
 
 def as_rate(name: str, value: Any, dtype: np.dtype[Any], largest: float | None = None) -> float:

@@ -6,11 +6,11 @@
  *   then, while dG and [x | h before] of the chunk are warm, in blocks of SUM_ROWS rows:
  *                     d[W | U] += dG^T @ [x | h before]     db += dG     dx = dG @ W
  *
- * A variant has steps of its own, backward_steps.c, and with a projection dW_hr += dh^T @ h~.
+ * A variant has steps of its own, steps_back.c, and with a projection dW_hr += dh^T @ h~.
  *
  * "Before" and "after" are meant in the order in which the direction takes its steps. The hidden
  * states are computed once more from the tape, o * tanh(c), so that nothing depends on y, which the
- * caller may have changed. Sequences of different lengths are sorted, see forward.c; dh and dc of
+ * caller may have changed. Sequences of different lengths are sorted, see run.c; dh and dc of
  * those that have no step yet, or no longer, stay as they are.
  *
  * How threads share the work changes no bit: rows and columns do not meet in any sum but those over
@@ -19,33 +19,36 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "backward.h"
+#include "fastlstm.h"
 #include "kernels/kernels.h"
+#include "memory.h"
 #include "model.h"
 #include "platform.h"
+#include "rows.h"
+#include "share.h"
+#include "steps_back.h"
+#include "structs.h"
 #include "threads.h"
 
 enum {
     SUM_ROWS = 256,           /* rows of a block of sums; a chunk has at least so many */
     CHUNK_BYTES = 512 * 1024, /* of dG in a chunk, about */
-    THREAD_WORK = 1 << 21,    /* multiply-adds worth waking a thread for */
-    STEP_WORK = 1 << 15,      /* multiply-adds of a step worth a barrier, for each thread */
-    NORM_ALIGN = 16,          /* reals: any V, so that dW and dU do not share a vector */
-    ROWS_PER_THREAD = 4       /* sequences that use a core's arithmetic about as well as many do */
+    NORM_ALIGN = 16           /* reals: any V, so that dW and dU do not share a vector */
 };
 
 /* Returns whether the call is given up instead. */
 static int wait_for_all(fl_back *call) {
-    return call->threads > 1 && fl_barrier_wait(&call->barrier);
+    return call->plan.threads > 1 && fl_barrier_wait(&call->barrier);
 }
 
 /* Where the parameters of layer l and direction d begin, in reals. */
 static ptrdiff_t parameters_before(const fl_config *config, ptrdiff_t l, ptrdiff_t d) {
     const ptrdiff_t H = config->hidden_size, D = config->num_directions;
-    const ptrdiff_t P = fl_output_size(config), others = P + (config->has_bias ? 2 : 0);
-    const ptrdiff_t own = (config->proj_size + fl_peepholes(config)) * H + fl_norm_size(config);
-    const ptrdiff_t first = gate_columns(config) * (config->input_size + others) + own;
-    const ptrdiff_t above = gate_columns(config) * (D * P + others) + own;
+    const ptrdiff_t P = fl_config_output_size(config), others = P + (config->has_bias ? 2 : 0);
+    const ptrdiff_t own =
+        (config->proj_size + fl_config_peepholes(config)) * H + fl_config_norm_size(config);
+    const ptrdiff_t first = fl_config_gate_columns(config) * (config->input_size + others) + own;
+    const ptrdiff_t above = fl_config_gate_columns(config) * (D * P + others) + own;
     return l == 0 ? d * first : D * first + ((l - 1) * D + d) * above;
 }
 
@@ -54,12 +57,12 @@ static fl_pass pass_of(const fl_back *call, ptrdiff_t l, ptrdiff_t d) {
     const size_t real = call->model->kernels->real_bytes;
     const ptrdiff_t H = config->hidden_size, D = config->num_directions, L = config->num_layers;
     const ptrdiff_t P = call->model->output_size, row = D * P, step = call->B * row;
-    const ptrdiff_t gates = gate_columns(config);
+    const ptrdiff_t gates = fl_config_gate_columns(config);
     const fl_rows below = {l > 0 ? call->between[(l - 1) % 2] : NULL, step, row, call->starts, 0};
     const fl_rows above = {l < L - 1 ? call->between[l % 2] : NULL, step, row, call->starts, 0};
     fl_pass pass = {.l = l, .d = d, .index = l * D + d, .I = l == 0 ? config->input_size : D * P};
 
-    pass.reverse = fl_is_reverse(config, d);
+    pass.reverse = fl_config_is_reverse(config, d);
     pass.h_at = config->layer_norm ? (pass.I + NORM_ALIGN - 1) / NORM_ALIGN * NORM_ALIGN : pass.I;
 
     /* Where W, U, the biases, W_hr, the peepholes and the scales begin. */
@@ -67,8 +70,8 @@ static fl_pass pass_of(const fl_back *call, ptrdiff_t l, ptrdiff_t d) {
                                  gates * P,
                                  config->has_bias ? 2 * gates : 0,
                                  config->proj_size * H,
-                                 fl_peepholes(config) * H,
-                                 fl_norm_size(config)};
+                                 fl_config_peepholes(config) * H,
+                                 fl_config_norm_size(config)};
     const char *from[6];
     char *to[6];
     ptrdiff_t at = parameters_before(config, l, d) * (ptrdiff_t)real;
@@ -87,7 +90,7 @@ static fl_pass pass_of(const fl_back *call, ptrdiff_t l, ptrdiff_t d) {
     pass.dhr = to[3];
     pass.dothers = to[4] ? to[4] : to[5]; /* one after the other */
 
-    pass.tape = tape_of(call, pass.index);
+    pass.tape = fl_back_tape(call, pass.index);
     pass.dx = l == 0 ? call->dx : below;
     pass.dy = l == L - 1 ? call->dy : above;
     pass.dx_accumulate = d == 1 || (l == 0 && call->accumulate);
@@ -103,28 +106,29 @@ static void begin(fl_back *call, const fl_pass *pass, int index) {
     const fl_kernels *kernels = call->model->kernels;
     const fl_config *config = &call->model->config;
     const ptrdiff_t H = config->hidden_size, P = call->model->output_size, I = pass->I;
-    const ptrdiff_t K = gate_columns(config), columns = 4 * kernels->lanes;
+    const ptrdiff_t K = fl_config_gate_columns(config), columns = 4 * kernels->lanes;
     const size_t real = kernels->real_bytes;
-    const fl_range u = part_of((P + columns - 1) / columns, call, index);
+    const fl_range u = fl_back_part((P + columns - 1) / columns, call, index);
     kernels->pack_columns(u.first, u.end, K, P, pass->u, P, 1, call->u);
     if (pass->dx.data) {
-        const fl_range w = part_of((I + columns - 1) / columns, call, index);
+        const fl_range w = fl_back_part((I + columns - 1) / columns, call, index);
         kernels->pack_columns(w.first, w.end, K, I, pass->w, I, 1, call->w);
     }
     if (pass->hr) {
-        const fl_range hr = part_of((H + columns - 1) / columns, call, index);
+        const fl_range hr = fl_back_part((H + columns - 1) / columns, call, index);
         kernels->pack_columns(hr.first, hr.end, P, H, pass->hr, H, 1, call->hr);
     }
     if (pass->dw) {
-        const fl_range rows = part_of(K, call, index);
+        const fl_range rows = fl_back_part(K, call, index);
         const size_t row = (size_t)call->a_stride * real;
         memset(call->sums + (size_t)rows.first * row, 0, (size_t)(rows.end - rows.first) * row);
-        if (index == 0) memset(call->bias_sums, 0, (size_t)d_columns(config) * real);
+        if (index == 0) memset(call->bias_sums, 0, (size_t)fl_back_columns(config) * real);
     }
     if (pass->d == 0) { /* both directions' columns, once */
         const fl_range all = {0, call->T};
-        fl_mask_times(call, fl_mask_above(call, pass->l), all, part_of(call->B, call, index),
-                      config->num_directions * P, pass->dy.data, config->num_directions * P);
+        fl_back_mask_times(call, fl_back_mask_above(call, pass->l), all,
+                           fl_back_part(call->B, call, index), config->num_directions * P,
+                           pass->dy.data, config->num_directions * P);
     }
     if (index > 0) return;
     if (pass->dhr) memset(call->hr_sums, 0, (size_t)(P * call->cells_stride) * real);
@@ -140,12 +144,12 @@ static void multiply_w(const fl_back *call, const fl_pass *pass, int index, ptrd
                        const char *d, ptrdiff_t d_stride, char *dx, ptrdiff_t dx_stride) {
     const fl_kernels *kernels = call->model->kernels;
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, I = pass->I;
-    const ptrdiff_t K = gate_columns(&call->model->config), columns = 4 * kernels->lanes;
+    const ptrdiff_t K = fl_config_gate_columns(&call->model->config), columns = 4 * kernels->lanes;
     const double work = (double)K * (double)I;
-    const ptrdiff_t slice = call->stop ? fl_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
+    const ptrdiff_t slice = call->stop ? fl_stop_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
     for (ptrdiff_t first = 0; first < rows; first += slice) {
-        const ptrdiff_t count = smaller(slice, rows - first);
-        if (fl_is_cancelled(call->stop, index, work * (double)count)) return;
+        const ptrdiff_t count = fl_size_min(slice, rows - first);
+        if (fl_stop_check(call->stop, index, work * (double)count)) return;
         kernels->multiply(0, (I + columns - 1) / columns, count, K, I, d + first * d_stride * real,
                           d_stride, call->w, dx + first * dx_stride * real, dx_stride,
                           pass->dx_accumulate);
@@ -157,10 +161,10 @@ static void add_outer(const fl_back *call, int index, fl_range columns, ptrdiff_
                       const char *d, const char *a, char *sums) {
     const fl_kernels *kernels = call->model->kernels;
     const double work = (double)rows * (double)N;
-    const ptrdiff_t slice = call->stop ? fl_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
+    const ptrdiff_t slice = call->stop ? fl_stop_slice(work, kernels->lanes) : PTRDIFF_MAX / 2;
     for (ptrdiff_t first = columns.first; first < columns.end; first += slice) {
-        const ptrdiff_t end = smaller(first + slice, columns.end);
-        if (fl_is_cancelled(call->stop, index, work * (double)(end - first))) return;
+        const ptrdiff_t end = fl_size_min(first + slice, columns.end);
+        if (fl_stop_check(call->stop, index, work * (double)(end - first))) return;
         kernels->add_outer(first, end, rows, N, d, call->d_stride, a, call->a_stride, sums,
                            call->a_stride);
     }
@@ -170,26 +174,27 @@ static void add_outer(const fl_back *call, int index, fl_range columns, ptrdiff_
 static void input_gradient(const fl_back *call, const fl_pass *pass, fl_range times, int index) {
     const ptrdiff_t real = (ptrdiff_t)call->model->kernels->real_bytes, B = call->B;
     const ptrdiff_t d_stride = call->d_stride;
-    const ptrdiff_t n = times.end - times.first, start = rows_before(call, times.first);
-    const char *d = call->d + input_column(&call->model->config) * real;
+    const ptrdiff_t n = times.end - times.first, start = fl_back_rows_before(call, times.first);
+    const char *d = call->d + fl_back_input_column(&call->model->config) * real;
     const fl_rows dx = pass->dx;
     if (call->starts || B == 1 || dx.stride_t == B * dx.stride_b) { /* all rows evenly spaced */
         const ptrdiff_t stride = B == 1 && !call->starts ? dx.stride_t : dx.stride_b;
-        const fl_range rows = part_of(rows_before(call, times.end) - start, call, index);
+        const fl_range rows =
+            fl_back_part(fl_back_rows_before(call, times.end) - start, call, index);
         multiply_w(call, pass, index, rows.end - rows.first, d + rows.first * d_stride * real,
                    d_stride, dx.data + (start + rows.first) * stride * real, stride);
     } else if (B < n) { /* one product per sequence, over time */
-        const fl_range part = part_of(n, call, index);
+        const fl_range part = fl_back_part(n, call, index);
         for (ptrdiff_t b = 0; b < B && part.first < part.end; b++)
             multiply_w(call, pass, index, part.end - part.first,
                        d + (part.first * B + b) * d_stride * real, B * d_stride,
-                       fl_row_at(dx, times.first + part.first, b, (size_t)real), dx.stride_t);
+                       fl_rows_at(dx, times.first + part.first, b, (size_t)real), dx.stride_t);
     } else {
-        const fl_range rows = part_of(B, call, index);
+        const fl_range rows = fl_back_part(B, call, index);
         for (ptrdiff_t t = 0; t < n && rows.first < rows.end; t++)
             multiply_w(call, pass, index, rows.end - rows.first,
                        d + (t * B + rows.first) * d_stride * real, d_stride,
-                       fl_row_at(dx, times.first + t, rows.first, (size_t)real), dx.stride_b);
+                       fl_rows_at(dx, times.first + t, rows.first, (size_t)real), dx.stride_b);
     }
 }
 
@@ -198,17 +203,18 @@ static void add_to_sums(const fl_back *call, const fl_pass *pass, ptrdiff_t rows
     const fl_kernels *kernels = call->model->kernels;
     const fl_config *config = &call->model->config;
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, P = call->model->output_size;
-    const fl_range columns = part_of(gate_columns(config), call, index);
-    const fl_range of_rows = part_of(d_columns(config), call, index), hr = part_of(P, call, index);
+    const fl_range columns = fl_back_part(fl_config_gate_columns(config), call, index);
+    const fl_range of_rows = fl_back_part(fl_back_columns(config), call, index),
+                   hr = fl_back_part(P, call, index);
     for (ptrdiff_t first = 0; first < rows; first += SUM_ROWS) {
-        const ptrdiff_t count = smaller(SUM_ROWS, rows - first);
+        const ptrdiff_t count = fl_size_min(SUM_ROWS, rows - first);
         const char *d = call->d + first * call->d_stride * real;
         const char *a = call->a + first * call->a_stride * real;
         const ptrdiff_t both = config->layer_norm ? pass->I : pass->I + P;
-        add_outer(call, index, columns, count, both, d + input_column(config) * real, a,
+        add_outer(call, index, columns, count, both, d + fl_back_input_column(config) * real, a,
                   call->sums);
         if (config->layer_norm)
-            add_outer(call, index, columns, count, P, d + recurrent_column(config) * real,
+            add_outer(call, index, columns, count, P, d + fl_back_recurrent_column(config) * real,
                       a + pass->h_at * real, call->sums + pass->h_at * real);
         if (pass->db || pass->dothers)
             kernels->add_rows(of_rows.first, of_rows.end, count, d, call->d_stride,
@@ -226,10 +232,10 @@ static void finish(const fl_back *call, const fl_pass *pass, int index) {
     const fl_kernels *kernels = call->model->kernels;
     const fl_config *config = &call->model->config;
     const ptrdiff_t real = (ptrdiff_t)kernels->real_bytes, H = config->hidden_size, I = pass->I;
-    const ptrdiff_t P = call->model->output_size, gates = gate_columns(config);
+    const ptrdiff_t P = call->model->output_size, gates = fl_config_gate_columns(config);
     const int add = call->accumulate;
     if (pass->dw) {
-        const fl_range rows = part_of(gates, call, index);
+        const fl_range rows = fl_back_part(gates, call, index);
         const char *from = call->sums + rows.first * call->a_stride * real;
         kernels->put_rows(rows.end - rows.first, I, from, call->a_stride,
                           pass->dw + rows.first * I * real, I, add);
@@ -243,7 +249,7 @@ static void finish(const fl_back *call, const fl_pass *pass, int index) {
         kernels->put_rows(2, gates, call->bias_sums, 0, pass->db, gates, add);
     if (pass->dhr) kernels->put_rows(P, H, call->hr_sums, call->cells_stride, pass->dhr, H, add);
     if (pass->dothers)
-        kernels->put_rows(1, d_columns(config) - gates, call->bias_sums + gates * real, 0,
+        kernels->put_rows(1, fl_back_columns(config) - gates, call->bias_sums + gates * real, 0,
                           pass->dothers, 0, add);
     if (call->dh_0) kernels->put_rows(call->B, P, call->dh, P, call->dh_0 + h_state, P, add);
     if (call->dc_0) kernels->put_rows(call->B, H, call->dc, H, call->dc_0 + c_state, H, add);
@@ -257,7 +263,9 @@ static fl_range chunk_of(const fl_back *call, const fl_pass *pass, ptrdiff_t lef
         fl_range longer = times;
         if (pass->reverse) longer.end++;
         else longer.first--;
-        if (rows_before(call, longer.end) - rows_before(call, longer.first) > call->rows) break;
+        if (fl_back_rows_before(call, longer.end) - fl_back_rows_before(call, longer.first) >
+            call->rows)
+            break;
         times = longer;
     }
     return times;
@@ -267,39 +275,39 @@ static fl_range chunk_of(const fl_back *call, const fl_pass *pass, ptrdiff_t lef
 static void run_pass(fl_back *call, const fl_pass *pass, int index) {
     const ptrdiff_t P = call->model->output_size, columns = 4 * call->model->kernels->lanes;
     fl_range rows = {0, call->B}, panels = {0, (P + columns - 1) / columns};
-    if (call->sharing == BY_ROWS) {
-        const fl_ragged ragged = {call->starts, 0};
-        rows.first = fl_first_sequence(ragged, call->T, call->B, index, call->threads);
-        rows.end = fl_first_sequence(ragged, call->T, call->B, index + 1, call->threads);
-    }
-    if (call->sharing == BY_UNITS) panels = part_of(panels.end, call, index);
+    const fl_ragged ragged = {call->starts, 0};
+    const fl_sharing sharing = call->plan.sharing;
+    if (sharing == FL_BY_ROWS)
+        rows = fl_ragged_part(ragged, call->T, call->B, index, call->plan.threads);
+    if (sharing == FL_BY_UNITS) panels = fl_back_part(panels.end, call, index);
     const double step_work = (double)(rows.end - rows.first) *
                              (double)((panels.end - panels.first) * columns) *
-                             (double)gate_columns(&call->model->config);
+                             (double)fl_config_gate_columns(&call->model->config);
 
-    if (fl_is_cancelled(call->stop, index, 0)) return;
+    if (fl_stop_check(call->stop, index, 0)) return;
     begin(call, pass, index);
     if (wait_for_all(call)) return;
     for (ptrdiff_t left = call->T; left > 0;) {
         const fl_range times = chunk_of(call, pass, left);
-        const ptrdiff_t count = rows_before(call, times.end) - rows_before(call, times.first);
+        const ptrdiff_t count =
+            fl_back_rows_before(call, times.end) - fl_back_rows_before(call, times.first);
         left -= times.end - times.first;
-        if (pass->dw) fl_fill_inputs(call, pass, times, part_of(call->B, call, index));
-        if (pass->dw && is_variant(call))
-            fl_fill_hidden(call, pass, times, part_of(call->B, call, index));
+        if (pass->dw) fl_back_fill_inputs(call, pass, times, fl_back_part(call->B, call, index));
+        if (pass->dw && fl_back_is_variant(call))
+            fl_back_fill_hidden(call, pass, times, fl_back_part(call->B, call, index));
         for (ptrdiff_t i = 0; i < times.end - times.first; i++) {
             const ptrdiff_t t = pass->reverse ? times.first + i : times.end - 1 - i;
-            if (call->sharing == BY_ONE && index > 0) break;
-            if (fl_is_cancelled(call->stop, index, step_work)) return;
-            if (is_variant(call)) fl_step_back_variant(call, pass, times, t, rows);
-            else fl_step_back_usual(call, pass, times, t, rows, panels, call->sharing == BY_UNITS);
+            if (sharing == FL_BY_ONE && index > 0) break;
+            if (fl_stop_check(call->stop, index, step_work)) return;
+            if (fl_back_is_variant(call)) fl_back_step_variant(call, pass, times, t, rows);
+            else fl_back_step_usual(call, pass, times, t, rows, panels, sharing == FL_BY_UNITS);
         }
         if (wait_for_all(call)) return;
         if (pass->dw) add_to_sums(call, pass, count, index);
         if (pass->dx.data) input_gradient(call, pass, times, index);
         if (wait_for_all(call)) return;
     }
-    if (fl_is_cancelled(call->stop, index, 0)) return;
+    if (fl_stop_check(call->stop, index, 0)) return;
     finish(call, pass, index);
     wait_for_all(call);
 }
@@ -316,36 +324,11 @@ static void run(void *context, int index) {
     fl_fp_leave(saved);
 }
 
-/* How many threads a call is worth. */
-static int threads_for(const fl_back *call) {
-    const fl_config *config = &call->model->config;
-    const double H = (double)config->hidden_size, D = (double)config->num_directions;
-    const double above = (double)config->num_layers - 1;
-    const double P = (double)call->model->output_size;
-    const double columns = (double)config->input_size + P + above * (D + 1) * P;
-    const double work = 8 * H * columns * D * (double)rows_before(call, call->T);
-    const int threads = fl_get_num_threads();
-    if (work >= (double)threads * THREAD_WORK) return threads;
-    return work < THREAD_WORK ? 1 : (int)(work / THREAD_WORK);
-}
-
-/* How the threads that there are share the steps. */
-static fl_sharing sharing_for(const fl_back *call) {
-    const double H = (double)call->model->config.hidden_size, step = 4 * H * H * (double)call->B;
-    const ptrdiff_t columns = 4 * call->model->kernels->lanes;
-    const ptrdiff_t panels = call->model->config.hidden_size / columns;
-    if (call->threads == 1) return BY_ONE;
-    if (call->B >= (ptrdiff_t)call->threads * ROWS_PER_THREAD) return BY_ROWS;
-    if (panels >= call->threads && step >= (double)call->threads * STEP_WORK && !is_variant(call))
-        return BY_UNITS;
-    return call->B > 1 ? BY_ROWS : BY_ONE;
-}
-
 /* A row of n reals in whole cache lines, an odd number of them: a power of two would crowd the
  * rows of a column into few sets of the cache. In reals; 0 when it does not fit. */
 static size_t stride_of(size_t n, size_t real) {
     size_t bytes;
-    if (!fl_multiply_sizes(n, real, &bytes) || !fl_add_sizes(bytes, 2 * FL_LINE, &bytes)) return 0;
+    if (!fl_size_multiply(n, real, &bytes) || !fl_size_add(bytes, 2 * FL_LINE, &bytes)) return 0;
     return (((bytes - FL_LINE - 1) / FL_LINE) | 1) * FL_LINE / real;
 }
 
@@ -353,39 +336,38 @@ static size_t stride_of(size_t n, size_t real) {
 static fl_status create_scratch(fl_back *call) {
     const fl_config *config = &call->model->config;
     const size_t real = call->model->kernels->real_bytes, H = (size_t)config->hidden_size;
-    const size_t P = (size_t)call->model->output_size, gates = (size_t)gate_columns(config);
+    const size_t P = (size_t)call->model->output_size,
+                 gates = (size_t)fl_config_gate_columns(config);
     const size_t B = (size_t)call->B, T = (size_t)call->T, D = (size_t)config->num_directions;
     const size_t V = (size_t)call->model->kernels->lanes, L = (size_t)config->num_layers;
-    const size_t widest = (size_t)larger(config->input_size, L > 1 ? (ptrdiff_t)(D * P) : 0) +
+    const size_t widest = (size_t)fl_size_max(config->input_size, L > 1 ? (ptrdiff_t)(D * P) : 0) +
                           (config->layer_norm ? NORM_ALIGN : 0);
-    const size_t d_width = (size_t)d_columns(config) + (config->layer_norm ? 2 * gates : 0);
+    const size_t d_width = (size_t)fl_back_columns(config) + (config->layer_norm ? 2 * gates : 0);
     const size_t d_stride = stride_of(d_width, real), norm = config->layer_norm ? B : 0;
     const size_t a_stride = stride_of(widest + P, real), cells_stride = stride_of(H, real);
-    size_t step, total = 0, n, offsets[17], between = 0;
+    size_t step, n, between = 0;
     if (d_stride == 0 || a_stride == 0 || cells_stride == 0 ||
-        !fl_multiply_sizes(d_stride * real, B, &step))
+        !fl_size_multiply(d_stride * real, B, &step))
         return FL_ERROR_OVERFLOW;
-    n = (size_t)larger((ptrdiff_t)(CHUNK_BYTES / step), (SUM_ROWS + call->B - 1) / call->B);
+    n = (size_t)fl_size_max((ptrdiff_t)(CHUNK_BYTES / step), (SUM_ROWS + call->B - 1) / call->B);
     n = n < T ? n : T;
     const size_t rows = n * B, a_rows = call->dparameters ? rows : 0;
     const size_t w_vectors = call->dx.data || L > 1 ? (widest + V - 1) / V : 0;
-    const size_t variant = is_variant(call), projected = config->proj_size > 0;
+    const size_t variant = fl_back_is_variant(call), projected = config->proj_size > 0;
     const size_t cells_rows = call->dparameters ? projected : 0;
-    if (L > 1 && !fl_multiply_sizes((size_t)rows_before(call, call->T), D, &between))
+    if (L > 1 && !fl_size_multiply((size_t)fl_back_rows_before(call, call->T), D, &between))
         return FL_ERROR_OVERFLOW;
-    const struct {
-        char **place;
-        size_t count, size;
-    } parts[17] = {
+    const fl_part parts[] = {
         {&call->d, rows, d_stride * real},
         {&call->a, a_rows, a_stride * real},
         {&call->dh, B, P * real},
         {&call->dc, B, H * real},
         {&call->sums, call->dparameters ? gates : 0, a_stride * real},
-        {&call->bias_sums, (size_t)d_columns(config) + H, real},
+        {&call->bias_sums, (size_t)fl_back_columns(config) + H, real},
         {&call->u, gates, (P + V - 1) / V * V * real},
         {&call->w, gates, w_vectors * V * real},
-        {&call->between[0], between, (L > 2 ? 2 : 1) * P * real},
+        {&call->between[0], between, P * real},
+        {&call->between[1], L > 2 ? between : 0, P * real},
         {&call->e, variant * rows, P * real},
         {&call->kept, variant * B, P * real},
         {&call->cells, cells_rows * rows, cells_stride * real},
@@ -395,67 +377,70 @@ static fl_status create_scratch(fl_back *call) {
         {&call->t, norm, H * real},
         {&call->dc_normal, norm, H * real},
     };
-    for (int i = 0; i < 17; i++)
-        if (!fl_reserve(&total, parts[i].count, parts[i].size, &offsets[i]))
-            return FL_ERROR_OVERFLOW;
-    call->memory = fl_alloc_aligned(total, 1);
-    if (call->memory == NULL) return FL_ERROR_MEMORY;
+    const fl_status status =
+        fl_memory_alloc_parts(parts, sizeof parts / sizeof *parts, &call->memory);
+    if (status != FL_OK) return status;
     call->rows = (ptrdiff_t)rows;
     call->d_stride = (ptrdiff_t)d_stride;
     call->a_stride = (ptrdiff_t)a_stride;
     call->cells_stride = (ptrdiff_t)cells_stride;
-    for (int i = 0; i < 17; i++) *parts[i].place = call->memory + offsets[i];
-    call->between[1] = call->between[0] + (L > 2 ? between * P * real : 0);
     /* The ends of the rows of a and cells, which are read with the last vector. */
     memset(call->a, 0, a_rows * a_stride * real);
     memset(call->cells, 0, cells_rows * rows * cells_stride * real);
     return FL_OK;
 }
 
-fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
-                      const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,
-                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const fl_masks *masks,
-                      const void *tape, const void *dy, ptrdiff_t dy_stride_t,
-                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
-                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters, const fl_watch *watch) {
+fl_status fl_backward(const fl_model *model, const fl_backward_call *caller) {
+    enum { BACKWARD_SIZE = FL_FIRST_SIZE(fl_backward_call, watch) };
+    fl_backward_call own;
+    const fl_backward_call *given = fl_struct_read(caller, &own, sizeof own, BACKWARD_SIZE);
+    if (given == NULL) return FL_ERROR_ARGUMENT;
+    const ptrdiff_t T = given->T, B = given->B, *starts = given->starts;
     size_t bytes;
     fl_status status = fl_tape_bytes(model, T, B, starts, &bytes);
     if (status != FL_OK) return status;
-    if (parameters == NULL || (bytes > 0 && (tape == NULL || (dparameters && x == NULL))))
+    if (given->parameters == NULL ||
+        (bytes > 0 && (given->tape == NULL || (given->dparameters && given->x.data == NULL))))
         return FL_ERROR_ARGUMENT;
-    fl_span span = {.T = T, .B = B, .ragged = {starts, 0}};
-    status = fl_set_masks(model, masks, &span);
+    fl_back call = {.model = model,
+                    .parameters = given->parameters,
+                    .T = T,
+                    .B = B,
+                    .starts = starts,
+                    .x = fl_rows_of_input(given->x, starts),
+                    .dy = fl_rows_of_input(given->dy, starts),
+                    .dx = fl_rows_of_output(given->dx, starts),
+                    .h_0 = given->h_0,
+                    .c_0 = given->c_0,
+                    .tape = given->tape,
+                    .dh_n = given->dh_n,
+                    .dc_n = given->dc_n,
+                    .dh_0 = given->dh_0,
+                    .dc_0 = given->dc_0,
+                    .dparameters = given->dparameters,
+                    .accumulate = given->accumulate,
+                    .masks = {.T = T, .B = B, .ragged = {starts, 0}}};
+    status = fl_span_set_masks(&call.masks, model, given->masks);
     if (status != FL_OK) return status;
     if (B == 0) { /* nothing to sum over */
         fl_parameter_count(&model->config, &bytes);
-        if (dparameters && !accumulate) memset(dparameters, 0, bytes * model->kernels->real_bytes);
+        if (given->dparameters && !given->accumulate)
+            memset(given->dparameters, 0, bytes * model->kernels->real_bytes);
         return FL_OK;
     }
-    fl_back call = {.model = model, .parameters = parameters, .T = T, .B = B, .starts = starts};
-    call.x = (fl_rows){(char *)(uintptr_t)x, x_stride_t, x_stride_b, starts, 0};
-    call.dy = (fl_rows){(char *)(uintptr_t)dy, dy_stride_t, dy_stride_b, starts, 0};
-    call.dx = (fl_rows){dx, dx_stride_t, dx_stride_b, starts, 0};
-    call.h_0 = h_0;
-    call.c_0 = c_0;
-    call.tape = tape;
-    call.dh_n = dh_n;
-    call.dc_n = dc_n;
-    call.dh_0 = dh_0;
-    call.dc_0 = dc_0;
-    call.dparameters = dparameters;
-    call.accumulate = accumulate;
-
-    call.masks = span;
     status = create_scratch(&call);
     if (status != FL_OK) return status;
-    call.threads = fl_pool_take(threads_for(&call));
-    fl_stop stop = fl_stop_begin(watch);
-    if (watch) call.stop = call.barrier.stop = &stop;
-    call.barrier.size = call.threads;
-    call.sharing = sharing_for(&call);
-    fl_pool_run(call.threads, run, &call, call.stop);
-    fl_pool_release(call.threads);
-    fl_free_aligned(call.memory);
+    const fl_work work = {.model = model,
+                          .B = B,
+                          .rows = (double)fl_back_rows_before(&call, T),
+                          .backward = 1,
+                          .whole_rows = fl_back_is_variant(&call)};
+    call.plan = fl_plan_begin(&work);
+    fl_stop stop = fl_stop_begin(given->watch);
+    if (given->watch) call.stop = call.barrier.stop = &stop;
+    call.barrier.size = call.plan.threads;
+    fl_pool_run(call.plan.threads, run, &call, call.stop);
+    fl_plan_end(&call.plan);
+    fl_memory_free(call.memory);
     return stop.cancelled ? FL_ERROR_CANCELLED : FL_OK;
 }

@@ -16,6 +16,18 @@
  * on B, the other sequences, how time is cut into calls, strides, threads, or the instruction set.
  * (NaNs may differ in their payload; arm64 flushes what x86-64 rounds up to the smallest normal.)
  *
+ * Structs whose first field is `size` may grow at their end in later versions. Set it to sizeof the
+ * struct, and every field that has no value of its own to zero, as designated initialisers do:
+ *
+ *     const fl_forward_call call = {.size = sizeof call, .T = T, .B = 1, .x = {x, I, I},
+ *                                   .y = {y, H, H}, .h_n = h, .c_n = c};
+ *     const fl_status status = fl_forward(model, &call);
+ *
+ * (in C++ before C++20: `fl_forward_call call = {};`, then field by field). A field that the
+ * library has and the caller's header has not counts as zero, which asks for nothing new. One that
+ * the caller has and the library has not must be zero. Else, and where the size is less than that
+ * of the first version, a call returns FL_ERROR_ARGUMENT. Structs without a size never change.
+ *
  * Build: C11 with POSIX threads or Windows' own. GCC and Clang need `-ffp-contract=off`, MSVC
  * `/fp:precise`, and no other flag: each kernel file names its instruction set itself.
  *
@@ -28,13 +40,18 @@
 
 #include <stddef.h>
 
+/* The version of this header, and so of the library that it comes with. */
+#define FL_VERSION_MAJOR 0
+#define FL_VERSION_MINOR 1
+#define FL_VERSION_PATCH 0
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 typedef enum fl_status {
     FL_OK = 0,
-    FL_ERROR_ARGUMENT, /* a size is out of range, a required pointer is NULL */
+    FL_ERROR_ARGUMENT, /* a size is out of range, a required pointer is NULL, a field unknown */
     FL_ERROR_OVERFLOW, /* a product of sizes does not fit ptrdiff_t */
     FL_ERROR_MEMORY,   /* an allocation failed; nothing was changed */
     FL_ERROR_ISA,      /* the instruction set is unknown, or this machine lacks it */
@@ -66,6 +83,7 @@ typedef enum fl_activation {
  * rates are 0 or normal numbers of the dtype.
  */
 typedef struct fl_config {
+    size_t size;              /* sizeof(fl_config) */
     ptrdiff_t input_size;     /* I >= 1 */
     ptrdiff_t hidden_size;    /* H >= 1 */
     ptrdiff_t num_layers;     /* L >= 1 */
@@ -115,6 +133,9 @@ fl_status fl_set_num_threads(int count);
 /* Returns the name and version of the compiler that built the library. */
 const char *fl_compiler(void);
 
+/* Returns the version of the library, "MAJOR.MINOR.PATCH": that of the header it was built with. */
+const char *fl_version(void);
+
 /* Counts the parameters of a model.
  *
  * config  in.
@@ -157,90 +178,147 @@ typedef struct fl_watch {
     void *context;
 } fl_watch;
 
-/* Runs a model over B sequences of T steps.
+/* Rows of reals, read or written: element k of sequence b at step t is
  *
- * T, B        >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done.
- * starts      NULL, or in (T + 1), for sequences of different lengths, the longest first, without
- *             padding: step t has the first starts[t + 1] - starts[t] sequences, and row (t, b) of
- *             x and y begins at (starts[t] + b) times stride_b; starts[0] = 0. Each sequence ends,
- *             and a reverse direction begins, at its own last step; one without steps keeps its
- *             states.
- * x           in (T, B, I): element (t, b, k) is x[t*x_stride_t + b*x_stride_b + k]. Strides may be
- *             zero or negative. May be NULL when T or B is 0.
- * h_0, c_0    in (L*D, B, P), (L*D, B, H) contiguous, or NULL for zeros. Index l*D + d.
- * y           out (T, B, D*P): the hidden states of the last layer, forward direction first;
- *             strides as for x, but no two elements may overlap. May not overlap any input. NULL
- *             when only h_n and c_n are wanted.
- * h_n, c_n    out (L*D, B, P), (L*D, B, H) contiguous: the states after the last step of each
- *             direction. h_n may be h_0 and c_n may be c_0; no other overlap is allowed.
- * watch       in: NULL for a call that is never given up. One that was leaves anything in y, h_n
- *             and c_n.
+ *     data[t*stride_t + b*stride_b + k]                 k contiguous
+ *
+ * or, in a call with starts (see fl_forward_call), data[(starts[t] + b)*stride_b + k]. Strides of
+ * what is read may be zero or negative; of what is written no two elements may overlap. */
+typedef struct fl_input {
+    const void *data;
+    ptrdiff_t stride_t, stride_b;
+} fl_input;
+typedef struct fl_output {
+    void *data;
+    ptrdiff_t stride_t, stride_b;
+} fl_output;
+
+/* A call of fl_forward. */
+typedef struct fl_forward_call {
+    size_t size; /* sizeof(fl_forward_call) */
+
+    /* >= 0. With T = 0 the final states are the initial ones; with B = 0 nothing is done. */
+    ptrdiff_t T, B;
+
+    /* NULL, or in (T + 1), for sequences of different lengths, the longest first, without padding:
+     * step t has the first starts[t + 1] - starts[t] sequences, and row (t, b) of x and y begins at
+     * (starts[t] + b) times stride_b; starts[0] = 0. Each sequence ends, and a reverse direction
+     * begins, at its own last step; one without steps keeps its states. */
+    const ptrdiff_t *starts;
+
+    fl_input x; /* in (T, B, I). Data may be NULL when T or B is 0 */
+
+    /* in (L*D, B, P), (L*D, B, H) contiguous, index l*D + d; or NULL for zeros */
+    const void *h_0, *c_0;
+
+    /* out (T, B, D*P): the hidden states of the last layer, forward direction first. May not
+     * overlap any input. Data NULL when only h_n and c_n are wanted. */
+    fl_output y;
+
+    /* out (L*D, B, P), (L*D, B, H) contiguous: the states after the last step of each direction.
+     * h_n may be h_0 and c_n may be c_0; no other overlap is allowed. Required unless B is 0. */
+    void *h_n, *c_n;
+
+    /* in: NULL for a call that is never given up. One that was leaves anything in what it writes.
+     */
+    const fl_watch *watch;
+} fl_forward_call;
+
+/* Runs a model over B sequences of T steps.
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
- * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On error
- * nothing is written.
+ * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On any error
+ * but FL_ERROR_CANCELLED nothing is written.
  */
-fl_status fl_forward(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
-                     const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                     const void *c_0, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
-                     void *h_n, void *c_n, const fl_watch *watch);
+fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 
-/* Masks that training drew, reals; each NULL for none. With starts, the axes (T, B) are one of
- * starts[T] packed rows. Those of zoneout stand in for the model's rates, which must not be 0
- * (FL_ERROR_ARGUMENT): 1 keeps the number of the step before, 0 does not.
- *
- * recurrent             in (L*D, B, P): multiplies h_{t-1} in U h_{t-1}.
- * between               in (L - 1, T, B, D*P): multiplies the output of each layer but the last.
- * zoneout_h, zoneout_c  in (L*D, T, B, P), (L*D, T, B, H).
+/* Masks that training drew, reals, contiguous; each NULL for none. With starts, the axes (T, B) are
+ * one of starts[T] packed rows. Those of zoneout stand in for the model's rates, which must not be
+ * 0 (FL_ERROR_ARGUMENT): 1 keeps the number of the step before, 0 does not.
  */
 typedef struct fl_masks {
-    const void *recurrent, *between, *zoneout_h, *zoneout_c;
+    const void *recurrent; /* in (L*D, B, P): multiplies h_{t-1} in U h_{t-1} */
+    const void
+        *between; /* in (L - 1, T, B, D*P): multiplies the output of each layer but the last */
+    const void *zoneout_h; /* in (L*D, T, B, P) */
+    const void *zoneout_c; /* in (L*D, T, B, H) */
 } fl_masks;
 
-/* The same as fl_forward, to the bit, and leaves a tape for fl_backward.
- *
- * masks in, or NULL for none.
- * tape  out (L*D, T, B, R) contiguous, or (L*D, starts[T], R): i, f, g, o after activation and c
- *       of every step, R = 5H; of a variant then h, R = 5H + P; with layer normalisation then W x
- *       and U h (G*H each) and c~ (H), normalised, and what each was divided by, inverted. Its size
- *       is given by fl_tape_bytes.
+/* A call of fl_record. */
+typedef struct fl_record_call {
+    size_t size; /* sizeof(fl_record_call) */
+
+    /* As in fl_forward_call. */
+    ptrdiff_t T, B;
+    const ptrdiff_t *starts;
+    fl_input x;
+    const void *h_0, *c_0;
+
+    const fl_masks *masks; /* in, or NULL for none */
+
+    /* As in fl_forward_call. */
+    fl_output y;
+    void *h_n, *c_n;
+
+    /* out (L*D, T, B, R) contiguous, or with starts (L*D, starts[T], R): i, f, g, o after
+     * activation and c of every step, R = 5H; of a variant then h, R = 5H + P; with layer
+     * normalisation then W x and U h (G*H each) and c~ (H), normalised, and what each was divided
+     * by, inverted. Its size is given by fl_tape_bytes; NULL when that is 0. May overlap nothing
+     * else. */
+    void *tape;
+
+    const fl_watch *watch; /* as in fl_forward_call */
+} fl_record_call;
+
+/* The same as fl_forward, to the bit where there are no masks, and leaves a tape for fl_backward.
  */
-fl_status fl_record(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
-                    const void *x, ptrdiff_t x_stride_t, ptrdiff_t x_stride_b, const void *h_0,
-                    const void *c_0, const fl_masks *masks, void *y, ptrdiff_t y_stride_t,
-                    ptrdiff_t y_stride_b, void *h_n, void *c_n, void *tape, const fl_watch *watch);
+fl_status fl_record(const fl_model *model, const fl_record_call *call);
+
+/* Size of a tape.
+ *
+ * T, B, starts  in: as in fl_forward_call.
+ * bytes         out.
+ */
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                         size_t *bytes);
+
+/* A call of fl_backward. A result whose pointer is NULL is not wanted, and neither computed. No
+ * result may overlap an input or another result. */
+typedef struct fl_backward_call {
+    size_t size; /* sizeof(fl_backward_call) */
+
+    /* Those of fl_record. The data of x is read only for dparameters, else it may be NULL. */
+    ptrdiff_t T, B;
+    const ptrdiff_t *starts;
+    fl_input x;
+    const void *h_0, *c_0;
+    const fl_masks *masks;
+
+    const void *parameters; /* in: the vector that the model was made of */
+    const void *tape;       /* in: what fl_record wrote */
+
+    fl_input dy;             /* in (T, B, D*P), data NULL for zeros */
+    const void *dh_n, *dc_n; /* in (L*D, B, P), (L*D, B, H) contiguous, or NULL for zeros */
+
+    int accumulate; /* whether to add to what the results hold instead of overwriting it */
+
+    fl_output dx;      /* out (T, B, I) */
+    void *dh_0, *dc_0; /* out (L*D, B, P), (L*D, B, H) contiguous */
+    void *dparameters; /* out: laid out as the parameters. b_ih and b_hh have the same gradient */
+
+    const fl_watch *watch; /* as in fl_forward_call */
+} fl_backward_call;
 
 /* Backpropagation through time: the gradients of a scalar with respect to the input, the initial
  * states and the parameters, from those with respect to y, h_n and c_n.
  *
- * model, T, B, starts, x, h_0, c_0, masks  in: those of fl_record; x is read only for dparameters.
- * parameters  in: the vector that the model was made of.
- * tape        in: what fl_record wrote.
- * dy          in (T, B, D*P), strides as for y, or NULL for zeros.
- * dh_n, dc_n  in (L*D, B, P), (L*D, B, H) contiguous, or NULL for zeros.
- * accumulate  whether to add to what the results hold instead of overwriting it.
- * dx          out (T, B, I), strides as for x, no two elements overlapping.
- * dh_0, dc_0  out (L*D, B, P), (L*D, B, H) contiguous.
- * dparameters out: laid out as the parameters. b_ih and b_hh have the same gradient.
- *
- * watch       in, or NULL, as in fl_forward.
- *
- * A result that is NULL is not wanted, and neither computed. No result may overlap an input or
- * another result. Scratch memory is allocated inside, at most two arrays as large as y and what
- * does not grow with T; on any error but FL_ERROR_CANCELLED nothing is written. The bits of a
- * sequence's dx, dh_0 and dc_0 depend on the parameters and that sequence alone; those of
- * dparameters also on the batch, not on threads, strides or instruction set.
+ * Scratch memory is allocated inside, at most two arrays as large as y and what does not grow with
+ * T; on any error but FL_ERROR_CANCELLED nothing is written. The bits of a sequence's dx, dh_0 and
+ * dc_0 depend on the parameters and that sequence alone; those of dparameters also on the batch,
+ * not on threads, strides or instruction set.
  */
-fl_status fl_backward(const fl_model *model, const void *parameters, ptrdiff_t T, ptrdiff_t B,
-                      const ptrdiff_t *starts, const void *x, ptrdiff_t x_stride_t,
-                      ptrdiff_t x_stride_b, const void *h_0, const void *c_0, const fl_masks *masks,
-                      const void *tape, const void *dy, ptrdiff_t dy_stride_t,
-                      ptrdiff_t dy_stride_b, const void *dh_n, const void *dc_n, int accumulate,
-                      void *dx, ptrdiff_t dx_stride_t, ptrdiff_t dx_stride_b, void *dh_0,
-                      void *dc_0, void *dparameters, const fl_watch *watch);
+fl_status fl_backward(const fl_model *model, const fl_backward_call *call);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */
@@ -262,15 +340,19 @@ void fl_stream_destroy(fl_stream *stream);
  */
 void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
 
-/* T steps, the same bits as T calls of fl_stream_step. Allocates nothing.
- *
- * T     >= 0.
- * x, y  in (T, B, I), out (T, B, P) with strides as in fl_forward.
- * watch in, or NULL. A push that is given up leaves the state as it was before.
- */
-fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
-                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
-                         const fl_watch *watch);
+/* A call of fl_stream_push. */
+typedef struct fl_stream_push_call {
+    size_t size; /* sizeof(fl_stream_push_call) */
+    ptrdiff_t T; /* >= 0 */
+    fl_input x;  /* in (T, B, I). Data may be NULL when T is 0 */
+    fl_output y; /* out (T, B, P); may not overlap x. Data may be NULL when T is 0 */
+
+    /* in, or NULL. A push that is given up leaves the state as it was before, and anything in y. */
+    const fl_watch *watch;
+} fl_stream_push_call;
+
+/* T steps, the same bits as T calls of fl_stream_step. Allocates nothing. */
+fl_status fl_stream_push(fl_stream *stream, const fl_stream_push_call *call);
 
 /* Sets the states of some sequences to zero.
  *
@@ -281,27 +363,6 @@ void fl_stream_reset(fl_stream *stream, const unsigned char *mask);
 /* Copies the state out and in. h (L, B, P), c (L, B, H) contiguous. */
 void fl_stream_get_state(const fl_stream *stream, void *h, void *c);
 void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
-
-/* Activations of the kernels, element by element, for tests and for use around the LSTM.
- *
- * isa   in: as for fl_model_create.       n     in: number of elements, >= 0.
- * x     in (n).                           y     out (n); may be x.
- *
- * float: within 4 ulp of the exact value, denormals counting as zero; sigmoid is in [0, 1] and
- * exactly 0 or 1 when saturated; tanh is odd and exactly +-1 when saturated. NaN gives NaN.
- */
-fl_status fl_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
-fl_status fl_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
-
-/* What the hardware allows, for benchmarks: time these to know the peak of the multiply-adds and
- * the rate at which memory of some size can be read. Return how many floating-point operations were
- * done, how many bytes read; 0 for an instruction set or dtype that there is not.
- *
- * x  in (n) reals, read `repeats` times.
- */
-double fl_limit_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds);
-double fl_limit_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
-                     ptrdiff_t repeats);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
 #include "linear.h"
 
 #include "kernels/kernels.h"
-#include "model.h"
+#include "memory.h"
 #include "platform.h"
 
 fl_status fl_linear_apply(const fl_linear *linear, const char *isa) {
@@ -17,13 +17,13 @@ fl_status fl_linear_apply(const fl_linear *linear, const char *isa) {
     const ptrdiff_t vectors = (N - 1) / kernels->lanes + 1, panels = (vectors - 1) / 4 + 1;
     const size_t columns = (size_t)vectors * (size_t)kernels->lanes;
     size_t column_bytes, packed_bytes, row_bytes, bytes;
-    if (!fl_multiply_sizes((size_t)K, kernels->real_bytes, &column_bytes) ||
-        !fl_multiply_sizes(column_bytes, columns, &packed_bytes) ||
-        !fl_multiply_sizes(column_bytes, (size_t)rows, &bytes) ||
-        !fl_multiply_sizes((size_t)N, kernels->real_bytes, &row_bytes) ||
-        !fl_multiply_sizes(row_bytes, (size_t)rows, &bytes))
+    if (!fl_size_multiply((size_t)K, kernels->real_bytes, &column_bytes) ||
+        !fl_size_multiply(column_bytes, columns, &packed_bytes) ||
+        !fl_size_multiply(column_bytes, (size_t)rows, &bytes) ||
+        !fl_size_multiply((size_t)N, kernels->real_bytes, &row_bytes) ||
+        !fl_size_multiply(row_bytes, (size_t)rows, &bytes))
         return FL_ERROR_OVERFLOW;
-    void *packed = fl_alloc_aligned(packed_bytes, 1);
+    void *packed = fl_memory_alloc(packed_bytes, 1);
     if (packed == NULL) return FL_ERROR_MEMORY;
 
     const fl_fp_state saved = fl_fp_enter();
@@ -31,6 +31,6 @@ fl_status fl_linear_apply(const fl_linear *linear, const char *isa) {
     kernels->put_rows(rows, N, linear->bias, 0, linear->z, N, 0);
     kernels->multiply(0, panels, rows, K, N, linear->x, K, packed, linear->z, N, 1);
     fl_fp_leave(saved);
-    fl_free_aligned(packed);
+    fl_memory_free(packed);
     return FL_OK;
 }

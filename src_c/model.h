@@ -33,24 +33,30 @@ struct fl_model {
     fl_direction directions[]; /* L*D of them, index l*D + d */
 };
 
-/* G, gates with parameters; those with peepholes. */
-static inline ptrdiff_t fl_gates(const fl_config *config) { return config->coupled_gates ? 3 : 4; }
-static inline ptrdiff_t fl_peepholes(const fl_config *config) {
-    return config->has_peepholes ? fl_gates(config) - 1 : 0;
+/* G, gates with parameters; those with peepholes; G*H. */
+static inline ptrdiff_t fl_config_gates(const fl_config *config) {
+    return config->coupled_gates ? 3 : 4;
+}
+static inline ptrdiff_t fl_config_peepholes(const fl_config *config) {
+    return config->has_peepholes ? fl_config_gates(config) - 1 : 0;
+}
+
+static inline ptrdiff_t fl_config_gate_columns(const fl_config *config) {
+    return fl_config_gates(config) * config->hidden_size;
 }
 
 /* Scales and shifts of layer normalisation that are parameters. */
-static inline ptrdiff_t fl_norm_size(const fl_config *config) {
-    return config->layer_norm ? (2 * fl_gates(config) + 2) * config->hidden_size : 0;
+static inline ptrdiff_t fl_config_norm_size(const fl_config *config) {
+    return config->layer_norm ? (2 * fl_config_gates(config) + 2) * config->hidden_size : 0;
 }
 
 /* P. */
-static inline ptrdiff_t fl_output_size(const fl_config *config) {
+static inline ptrdiff_t fl_config_output_size(const fl_config *config) {
     return config->proj_size ? config->proj_size : config->hidden_size;
 }
 
 /* Whether direction d runs from the last step to the first. */
-static inline int fl_is_reverse(const fl_config *config, ptrdiff_t d) {
+static inline int fl_config_is_reverse(const fl_config *config, ptrdiff_t d) {
     return d == 1 || config->reverse;
 }
 
@@ -61,25 +67,25 @@ typedef struct fl_panels {
     int narrow;
 } fl_panels;
 
-static inline fl_panels fl_all_panels(const fl_model *model) {
+static inline fl_panels fl_panels_all(const fl_model *model) {
     return (fl_panels){0, model->panels, model->narrow != NULL};
 }
 
 /* The narrow panel's place among panels of half the lanes. */
-static inline ptrdiff_t fl_narrow_panel(const fl_model *model) { return 2 * model->panels; }
+static inline ptrdiff_t fl_model_narrow_panel(const fl_model *model) { return 2 * model->panels; }
 
 /* kernels.h, product and step, over such panels. Inline, since one more call costs a tiny layer a
  * sixth of its step. */
 static inline void fl_model_product(const fl_model *model, fl_panels panels, ptrdiff_t rows,
                                     ptrdiff_t K, const void *a, ptrdiff_t a_stride, const void *w,
                                     const void *bias, void *z, ptrdiff_t z_stride) {
-    const int gates = (int)fl_gates(&model->config);
+    const int gates = (int)fl_config_gates(&model->config);
     if (panels.count > 0)
         model->kernels->product(gates, panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
                                 z_stride);
     if (panels.narrow)
-        model->narrow->product(gates, fl_narrow_panel(model), 1, rows, K, a, a_stride, w, bias, z,
-                               z_stride);
+        model->narrow->product(gates, fl_model_narrow_panel(model), 1, rows, K, a, a_stride, w,
+                               bias, z, z_stride);
 }
 
 static inline void fl_model_step(const fl_model *model, const fl_direction *direction,
@@ -91,7 +97,7 @@ static inline void fl_model_step(const fl_model *model, const fl_direction *dire
         model->kernels->step(panels.first, panels.count, rows, H, h, h_stride, direction->u, z,
                              model->z_row, c, h_out, h_out_stride, record, backward);
     if (panels.narrow)
-        model->narrow->step(fl_narrow_panel(model), 1, rows, H, h, h_stride, direction->u, z,
+        model->narrow->step(fl_model_narrow_panel(model), 1, rows, H, h, h_stride, direction->u, z,
                             model->z_row, c, h_out, h_out_stride, record, backward);
 }
 
@@ -99,21 +105,7 @@ static inline void fl_model_step(const fl_model *model, const fl_direction *dire
 static inline void fl_model_variant_step(const fl_model *model, fl_panels panels,
                                          const fl_step *step) {
     if (panels.count > 0) model->kernels->variant_step(panels.first, panels.count, step);
-    if (panels.narrow) model->narrow->variant_step(fl_narrow_panel(model), 1, step);
+    if (panels.narrow) model->narrow->variant_step(fl_model_narrow_panel(model), 1, step);
 }
-
-/* Allocates count * size bytes at a multiple of 64, a cache line and the widest vector. NULL when
- * memory is short. Freed by fl_free_aligned. count and size may be 0. */
-void *fl_alloc_aligned(size_t count, size_t size);
-void fl_free_aligned(void *block);
-
-/* *product = a * b, *sum = a + b. 0 when the result does not fit ptrdiff_t. */
-int fl_multiply_sizes(size_t a, size_t b, size_t *product);
-int fl_add_sizes(size_t a, size_t b, size_t *sum);
-
-/* Reserves count * size bytes, in whole cache lines, of a block that has `total` so far; *offset is
- * where they begin. 0 when the result does not fit. */
-enum { FL_LINE = 64 };
-int fl_reserve(size_t *total, size_t count, size_t size, size_t *offset);
 
 #endif

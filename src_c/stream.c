@@ -1,11 +1,15 @@
 /* Streams: a model with a state of its own, fed a few steps at a time without allocating. */
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "forward.h"
+#include "fastlstm.h"
+#include "memory.h"
 #include "model.h"
 #include "platform.h"
+#include "rows.h"
+#include "run.h"
+#include "structs.h"
+#include "threads.h"
 
 /* Steps that one run takes at most; a longer push is cut, which does not change its bits. */
 enum { STREAM_STEPS = 64 };
@@ -17,7 +21,7 @@ struct fl_stream {
     char *h, *c; /* (L, B, P), (L, B, H) */
     char *saved; /* c and h as they were before a push that may be given up */
     fl_scratch scratch;
-    int odd; /* whether the next step sweeps over U backwards, see forward.c */
+    int odd; /* whether the next step sweeps over U backwards, see run.c */
 };
 
 fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **stream) {
@@ -27,9 +31,9 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
         return FL_ERROR_ARGUMENT;
 
     size_t c_bytes;
-    if (!fl_multiply_sizes((size_t)model->config.hidden_size * model->kernels->real_bytes,
-                           (size_t)model->config.num_layers, &c_bytes) ||
-        !fl_multiply_sizes(c_bytes, (size_t)batch, &c_bytes))
+    if (!fl_size_multiply((size_t)model->config.hidden_size * model->kernels->real_bytes,
+                          (size_t)model->config.num_layers, &c_bytes) ||
+        !fl_size_multiply(c_bytes, (size_t)batch, &c_bytes))
         return FL_ERROR_OVERFLOW;
     const size_t h_bytes = c_bytes / (size_t)model->config.hidden_size * (size_t)model->output_size;
     fl_stream *made = calloc(1, sizeof *made);
@@ -38,13 +42,13 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     made->batch = batch;
     made->c_bytes = c_bytes;
     made->h_bytes = h_bytes;
-    made->c = fl_alloc_aligned(4, c_bytes);
+    made->c = fl_memory_alloc(4, c_bytes);
     fl_status status = made->c ? FL_OK : FL_ERROR_MEMORY;
     if (status == FL_OK) {
         made->h = made->c + c_bytes;
         made->saved = made->h + h_bytes;
         memset(made->c, 0, c_bytes + h_bytes);
-        status = fl_scratch_create(model, STREAM_STEPS, batch, NULL, 1, &made->scratch);
+        status = fl_scratch_create(&made->scratch, model, STREAM_STEPS, batch, NULL, 1);
     }
     if (status != FL_OK) {
         fl_stream_destroy(made);
@@ -57,11 +61,11 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
 void fl_stream_destroy(fl_stream *stream) {
     if (stream == NULL) return;
     fl_scratch_destroy(&stream->scratch);
-    fl_free_aligned(stream->c);
+    fl_memory_free(stream->c);
     free(stream);
 }
 
-static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y, const fl_share *share) {
+static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y, fl_stop *stop) {
     const fl_span span = {.T = T,
                           .B = stream->batch,
                           .x = x,
@@ -70,8 +74,9 @@ static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y, const fl_s
                           .c = stream->c,
                           .h_stride = stream->batch * stream->model->output_size,
                           .c_stride = stream->batch * stream->model->config.hidden_size};
+    const fl_share share = fl_share_all(stop, 0);
     const fl_fp_state saved = fl_fp_enter();
-    fl_run(stream->model, &span, &stream->scratch, share);
+    fl_span_run(&span, stream->model, &stream->scratch, &share);
     fl_fp_leave(saved);
 }
 
@@ -81,14 +86,15 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
     const fl_model *model = stream->model;
     if (model->is_variant) {
         const ptrdiff_t I = model->config.input_size, P = model->output_size;
-        const fl_rows x = {(char *)(uintptr_t)x_t, 0, I, NULL, 0}, y = {y_t, 0, P, NULL, 0};
-        run(stream, 1, x, y, NULL);
+        const fl_input x = {x_t, 0, I};
+        const fl_output y = {y_t, 0, P};
+        run(stream, 1, fl_rows_of_input(x, NULL), fl_rows_of_output(y, NULL), NULL);
         return;
     }
     const ptrdiff_t L = model->config.num_layers, H = model->config.hidden_size, B = stream->batch;
-    const fl_panels panels = fl_all_panels(model);
+    const fl_panels panels = fl_panels_all(model);
     const size_t layer_bytes = stream->c_bytes / (size_t)L;
-    char *const z = stream->scratch.z[0];
+    char *const z = stream->scratch.directions[0].z;
     const fl_fp_state saved = fl_fp_enter();
     for (ptrdiff_t l = 0; l < L; l++) {
         const fl_direction *layer = &model->directions[l];
@@ -104,17 +110,18 @@ void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
     fl_fp_leave(saved);
 }
 
-fl_status fl_stream_push(fl_stream *stream, ptrdiff_t T, const void *x, ptrdiff_t x_stride_t,
-                         ptrdiff_t x_stride_b, void *y, ptrdiff_t y_stride_t, ptrdiff_t y_stride_b,
-                         const fl_watch *watch) {
-    if (stream == NULL || T < 0 || (T > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
-    const fl_rows in = {(char *)(uintptr_t)x, x_stride_t, x_stride_b, NULL, 0};
-    const fl_rows out = {y, y_stride_t, y_stride_b, NULL, 0};
-    fl_stop stop = fl_stop_begin(watch);
-    const fl_share share = {0, 1, FL_ALL_DIRECTIONS, NULL, NULL, watch ? &stop : NULL, 0};
+fl_status fl_stream_push(fl_stream *stream, const fl_stream_push_call *given) {
+    enum { PUSH_SIZE = FL_FIRST_SIZE(fl_stream_push_call, watch) };
+    fl_stream_push_call own;
+    const fl_stream_push_call *call = fl_struct_read(given, &own, sizeof own, PUSH_SIZE);
+    if (stream == NULL || call == NULL || call->T < 0 ||
+        (call->T > 0 && (call->x.data == NULL || call->y.data == NULL)))
+        return FL_ERROR_ARGUMENT;
+    fl_stop stop = fl_stop_begin(call->watch);
     const size_t state_bytes = stream->c_bytes + stream->h_bytes; /* c, then h */
-    if (watch) memcpy(stream->saved, stream->c, state_bytes);
-    run(stream, T, in, out, &share);
+    if (call->watch) memcpy(stream->saved, stream->c, state_bytes);
+    run(stream, call->T, fl_rows_of_input(call->x, NULL), fl_rows_of_output(call->y, NULL),
+        call->watch ? &stop : NULL);
     if (!stop.cancelled) return FL_OK;
     memcpy(stream->c, stream->saved, state_bytes);
     return FL_ERROR_CANCELLED;

@@ -77,7 +77,7 @@ void fl_stop_ask(fl_stop *stop) {
     if (is_cancelled || (stop->threads > 1 && has_lost_pool)) fl_atomic_store(&stop->cancelled, 1);
 }
 
-ptrdiff_t fl_slice(double work, ptrdiff_t lanes) {
+ptrdiff_t fl_stop_slice(double work, ptrdiff_t lanes) {
     /* Multiply-adds, 20 to 30 ms with AVX-512. Shorter slices of large layers would read the
      * weights too often: with a quarter of these, H=2048 took 1.3 (B=64) to 1.6 (B=128) times as
      * long. */

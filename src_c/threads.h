@@ -72,7 +72,7 @@ enum { FL_ASK_WORK = 1 << 22 /* multiply-adds, 0.1 ms or so */ };
 
 /* Whether thread `index` is to give up; `work` is what it has in hand otherwise, in multiply-adds.
  * stop NULL: never. */
-static inline int fl_is_cancelled(fl_stop *stop, int index, double work) {
+static inline int fl_stop_check(fl_stop *stop, int index, double work) {
     if (stop == NULL) return 0;
     if (index == 0 && (stop->work += work) >= FL_ASK_WORK) fl_stop_ask(stop);
     return fl_atomic_load(&stop->cancelled) != 0;
@@ -80,7 +80,7 @@ static inline int fl_is_cancelled(fl_stop *stop, int index, double work) {
 
 /* How many items, of so many multiply-adds each, to do between two looks by kernels of so many
  * lanes. Those of a product share its reading of the weights: there are some at least. */
-ptrdiff_t fl_slice(double work, ptrdiff_t lanes);
+ptrdiff_t fl_stop_slice(double work, ptrdiff_t lanes);
 
 /* Where `size` threads of one call wait for each other. They spin: a step takes microseconds. All
  * zeros but the size and stop when new; may be used again and again. fl_barrier_wait returns

@@ -1,8 +1,12 @@
-/* What this build of the library is. */
+/* What was built, and by what. */
 #include "fastlstm.h"
 
-#define FL_TEXT_(x) #x
-#define FL_TEXT(x) FL_TEXT_(x)
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+
+const char *fl_version(void) {
+    return TEXT(FL_VERSION_MAJOR) "." TEXT(FL_VERSION_MINOR) "." TEXT(FL_VERSION_PATCH);
+}
 
 const char *fl_compiler(void) {
 #if defined(__clang__)
@@ -10,7 +14,7 @@ const char *fl_compiler(void) {
 #elif defined(__GNUC__)
     return "GCC " __VERSION__;
 #elif defined(_MSC_VER)
-    return "MSVC " FL_TEXT(_MSC_FULL_VER);
+    return "MSVC " TEXT(_MSC_FULL_VER);
 #else
     return "unknown";
 #endif

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastlstm import LSTM, BiLSTM, _core
-from fastlstm.weights.names import find_layers
-
-# Set by CI: a compiler or a peer that is missing is then a failure, not a skipped test.
-STRICT = os.environ.get("FASTLSTM_TEST_STRICT", "") not in ("", "0")
-
-
-def missing(what: str) -> None:
-    """Skip the test for want of something, or fail it where CI should have had it."""
-    if STRICT:
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing", allow_module_level=True)
-
-
-def require(module: str) -> Any:
-    """Import an optional module, or skip the test."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return missing(module)
+from fastlstm import LSTM, _core
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--default-isa-only",
-        action="store_true",
-        help="leave out the tests that go over all instruction sets whatever FASTLSTM_ISA says",
-    )
+    parser.addoption("--all", action="store_true", help="run the slow tests, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,17 +24,39 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"FASTLSTM_ISA: layers don't run on {asked!r} here", returncode=3)
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"fastlstm: {LSTM(1, 1).isa} by default, of {', '.join(_core.available_isas())}"
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    suite = "the whole suite" if config.getoption("all") else "the quick suite; --all adds the rest"
+    isas = ", ".join(_core.available_isas())
+    return [f"fastlstm: {LSTM(1, 1).isa} by default, of {isas}", f"fastlstm: {suite}"]
 
 
+def is_slow(item: pytest.Item) -> bool:
+    """Tell whether a mark `slow` is for a test as it is, or for these of its parameters."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return any(
+        all(name in parameters and parameters[name] == value for name, value in mark.kwargs.items())
+        for mark in item.iter_markers("slow")
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m, which is to see the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--default-isa-only"):
-        names = [getattr(item, "fixturenames", ()) for item in items]
-        config.hook.pytest_deselected(
-            items=[item for item, used in zip(items, names, strict=True) if "isa" in used]
-        )
-        items[:] = [item for item, used in zip(items, names, strict=True) if "isa" not in used]
+    for item in items:
+        if "isa" in getattr(item, "fixturenames", ()):
+            item.add_marker("every_isa")
+    # Who names a single test wants it.
+    if not config.getoption("all") and not any("::" in argument for argument in config.args):
+        slow = [item for item in items if is_slow(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not is_slow(item)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heeded() -> Iterator[None]:
+    """A shell's background jobs begin with Ctrl-C ignored: calls without an end would have none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=_core.available_isas())
@@ -68,34 +67,3 @@ def isa(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> Any:
     return request.param
-
-
-def layer_class(directions: int) -> type[LSTM] | type[BiLSTM]:
-    return LSTM if directions == 1 else BiLSTM
-
-
-def random_state(
-    rng: np.random.Generator, shape: tuple[int, ...], dtype: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Non-zero states, h_0 and c_0 of different scale so that swapping them shows."""
-    return rng.normal(size=shape).astype(dtype), (0.5 + rng.normal(size=shape)).astype(dtype)
-
-
-def results(returned: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """[y, h_n, c_n] of a call."""
-    y, (h_n, c_n) = returned
-    return [y, h_n, c_n]
-
-
-def assert_same_bits(got: np.ndarray, expected: np.ndarray) -> None:
-    """Equal dtype, shape and bits: -0 is not 0, and a NaN equals itself."""
-    assert got.dtype == expected.dtype
-    assert got.shape == expected.shape
-    assert got.tobytes() == expected.tobytes()
-
-
-def built(arrays: Mapping[str, np.ndarray]) -> LSTM | BiLSTM:
-    """The one layer that arrays by name, as in a file, make."""
-    (found,), refused, _ = find_layers(dict(arrays), None)
-    assert not refused
-    return found.build()

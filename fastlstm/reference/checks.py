@@ -18,7 +18,8 @@ from fastlstm._arguments import (
     as_state,
     shown,
 )
-from fastlstm._parameters import MAX_LAYERS, Architecture, join, split
+from fastlstm._parameters import join, split
+from fastlstm._spec import MAX_LAYERS, USUAL, Spec
 from fastlstm.variants import Cell, Masks, as_cell
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -31,10 +32,8 @@ class Arguments(NamedTuple):
     h_0: RealArray  # (L*D, B, P)
     c_0: RealArray  # (L*D, B, H)
     parameters: dict[str, RealArray]
-    sizes: Architecture
-    cell: Cell
+    spec: Spec
     masks: Masks
-    reverse: bool
 
 
 def as_arguments(
@@ -65,69 +64,67 @@ def as_arguments(
     inputs = as_real_array("x", x, working)
     if inputs.ndim != 3:
         raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, I)")
-    arrays, sizes = _as_parameters(parameters, num_layers, num_directions, working, cell)
-    if inputs.shape[2] != sizes.input_size:
-        raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, {sizes.input_size})")
+    spec = USUAL._replace(
+        num_layers=num_layers,
+        num_directions=num_directions,
+        cell=cell,
+        dtype=working,
+        reverse=bool(reverse),
+    )
+    arrays, spec = _as_parameters(parameters, spec)
+    if inputs.shape[2] != spec.input_size:
+        raise ValueError(f"x: got shape {inputs.shape}, expected (T, B, {spec.input_size})")
     T, B, _ = inputs.shape
-    h_0, c_0 = _as_states(state, sizes, B, working)
-    masks = _as_masks(masks, sizes, T, B, working)
-    return Arguments(inputs, h_0, c_0, arrays, sizes, cell, masks, bool(reverse))
+    h_0, c_0 = _as_states(state, spec, B)
+    masks = _as_masks(masks, spec, T, B)
+    return Arguments(inputs, h_0, c_0, arrays, spec, masks)
 
 
 def _as_parameters(
-    parameters: Mapping[str, ArrayLike],
-    num_layers: int,
-    num_directions: int,
-    dtype: np.dtype[Any],
-    cell: Cell,
-) -> tuple[dict[str, RealArray], Architecture]:
-    """Return every parameter as an array of `dtype`, names and shapes checked, and the sizes."""
+    parameters: Mapping[str, ArrayLike], spec: Spec
+) -> tuple[dict[str, RealArray], Spec]:
+    """Return every parameter as an array, names and shapes checked, and `spec` with the sizes."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters: got {type(parameters).__name__}, expected a mapping of names")
-    G = 3 if cell.coupled_gates else 4
+    G = spec.gates
     projected = "weight_hr_l0" in parameters
     names = {"weight_ih_l0": f"({G}*H, I)", "weight_hh_l0": f"({G}*H, {'P' if projected else 'H'})"}
     if projected:
         names["weight_hr_l0"] = "(P, H)"
     columns = []
     for name, shape in names.items():
-        array = as_real_array(f"parameters: {name}", parameters.get(name, 0), dtype)
+        array = as_real_array(f"parameters: {name}", parameters.get(name, 0), spec.dtype)
         if array.ndim != 2 or array.size == 0:
             raise ValueError(f"parameters: {name} is missing, empty or not of shape {shape}")
         columns.append(array.shape[1])
-    sizes = Architecture(
+    spec = spec._replace(
         input_size=columns[0],
         hidden_size=columns[-1],
-        num_layers=num_layers,
-        num_directions=num_directions,
         bias=any(name.startswith("bias_") for name in parameters if isinstance(name, str)),
         proj_size=columns[1] if projected else 0,
-        peepholes=cell.peepholes,
-        coupled_gates=cell.coupled_gates,
-        layer_norm=cell.layer_norm,
     )
-    return split(join("parameters", parameters, sizes, dtype), sizes), sizes
+    return split(join("parameters", parameters, spec), spec), spec
 
 
-def _as_masks(masks: Masks, sizes: Architecture, T: int, B: int, dtype: np.dtype[Any]) -> Masks:
-    """Return masks as arrays of `dtype`, shapes checked."""
+def _as_masks(masks: Masks, spec: Spec, T: int, B: int) -> Masks:
+    """Return masks as arrays of the dtype, shapes checked."""
     if not isinstance(masks, Masks):
         raise TypeError(f"masks: got {type(masks).__name__}, expected Masks")
-    L, D, P, H = sizes.num_layers, sizes.num_directions, sizes.output_size, sizes.hidden_size
+    L, D, P, H = spec.num_layers, spec.num_directions, spec.output_size, spec.hidden_size
     shapes = ((L * D, B, P), (L - 1, T, B, D * P), (L * D, T, B, P), (L * D, T, B, H))
     checked = (
-        None if mask is None else as_state(f"masks: {name}", mask, shape, dtype)
+        None if mask is None else as_state(f"masks: {name}", mask, shape, spec.dtype)
         for name, mask, shape in zip(Masks._fields, masks, shapes, strict=True)
     )
     return Masks(*checked)
 
 
 def _as_states(
-    state: tuple[ArrayLike, ArrayLike] | None, sizes: Architecture, B: int, dtype: np.dtype[Any]
+    state: tuple[ArrayLike, ArrayLike] | None, spec: Spec, B: int
 ) -> tuple[RealArray, RealArray]:
-    """Return h_0 (L*D, B, P) and c_0 (L*D, B, H) as arrays of `dtype`."""
-    rows = sizes.num_layers * sizes.num_directions
-    h_shape, c_shape = (rows, B, sizes.output_size), (rows, B, sizes.hidden_size)
+    """Return h_0 (L*D, B, P) and c_0 (L*D, B, H) as arrays of the dtype."""
+    rows, dtype = spec.num_layers * spec.num_directions, spec.dtype
+    h_shape, c_shape = (rows, B, spec.output_size), (rows, B, spec.hidden_size)
     if state is None:
         return np.zeros(h_shape, dtype), np.zeros(c_shape, dtype)
     if not isinstance(state, (tuple, list)) or len(state) != 2:

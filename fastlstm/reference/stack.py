@@ -107,10 +107,11 @@ def forward(
     given = as_arguments(
         x, state, parameters, num_layers, num_directions, reverse, dtype, cell, masks
     )
-    inputs, h_0, c_0, arrays, sizes, cell, masks, _ = given
+    inputs, h_0, c_0, arrays, spec, masks = given
+    cell = spec.cell
     if lengths is not None or resets is not None:
         T, B, _ = inputs.shape
-        y = np.zeros((T, B, num_directions * sizes.output_size), inputs.dtype)
+        y = np.zeros((T, B, num_directions * spec.output_size), inputs.dtype)
         h_n, c_n = h_0.copy(), c_0.copy()
         for piece in as_pieces(lengths, resets, T, B):
             begins, ends = _rows_of_ends(piece, num_directions, reverse, len(h_0))
@@ -179,9 +180,10 @@ def backward(
     given = as_arguments(
         x, state, parameters, num_layers, num_directions, reverse, dtype, cell, masks
     )
-    inputs, h_0, c_0, arrays, sizes, cell, masks, _ = given
+    inputs, h_0, c_0, arrays, spec, masks = given
+    cell = spec.cell
     (T, B, _), L, D = inputs.shape, num_layers, num_directions
-    dflow = as_gradient("dy", dy, (T, B, D * sizes.output_size), inputs.dtype)
+    dflow = as_gradient("dy", dy, (T, B, D * spec.output_size), inputs.dtype)
     dh_n, dc_n = as_state_gradients(dstate, (h_0.shape, c_0.shape), inputs.dtype)
 
     dh_0 = np.zeros_like(h_0)
@@ -245,26 +247,26 @@ def _run_stack(given: Arguments) -> tuple[list[RealArray], RealArray, RealArray]
     ``flow[l]`` is the input of layer l, dropout between layers included, and ``flow[L]`` the output
     of the last.
     """
-    x, h_0, c_0, arrays, sizes, cell, masks, reverse = given
+    x, h_0, c_0, arrays, spec, masks = given
     flow = [x]
     h_n = np.empty_like(h_0)
     c_n = np.empty_like(c_0)
-    for layer in range(sizes.num_layers):
+    for layer in range(spec.num_layers):
         outputs = []
-        for direction in range(sizes.num_directions):
-            row = layer * sizes.num_directions + direction
+        for direction in range(spec.num_directions):
+            row = layer * spec.num_directions + direction
             y, h_n[row], c_n[row] = variant_layer(
                 flow[layer],
                 h_0[row],
                 c_0[row],
                 _weights(arrays, _tail(layer, direction)),
-                cell,
+                spec.cell,
                 _masks_of_row(masks, row),
-                reverse=reverse or direction == 1,
+                reverse=spec.reverse or direction == 1,
             )
             outputs.append(y)
         flow.append(np.concatenate(outputs, axis=-1))
-        if masks.between is not None and layer < sizes.num_layers - 1:
+        if masks.between is not None and layer < spec.num_layers - 1:
             flow[-1] = flow[-1] * masks.between[layer]
     return flow, h_n, c_n
 

@@ -4,8 +4,7 @@
     fastlstm.save(lstm, "model.npz")
     contents = read("checkpoint.pt")         # all LSTMs in it, and what else there is
 
-One module for each format, imported when it is needed: ``npz`` (NumPy alone), ``safetensors``,
-``pytorch`` (state dicts, checkpoints and TorchScript, without PyTorch), ``onnx``, ``keras``. No
+`fastlstm.weights.formats` lists the formats; the module of each is imported when it is needed. No
 file is trusted: nothing in it is ever executed or imported, and a damaged one is a ValueError.
 """
 
@@ -14,24 +13,17 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from fastlstm._arguments import as_path
-from fastlstm.weights.contents import (
-    Contents,
-    Found,
-    Head,
-    Other,
-    Refused,
-    checked_head,
-    checked_state,
-)
+from fastlstm._files import whole_file
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.weights.contents import Contents, Found, Head, Other, Refused, Trained
+from fastlstm.weights.formats import format_for, format_of
 
 if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
 
@@ -52,25 +44,10 @@ __all__ = [
 #: Functions of a format, imported when they are asked for.
 _OF_FORMATS = {"from_torch": "pytorch", "to_torch": "pytorch", "to_onnx": "onnx"}
 
-#: Which module reads, and writes, what the suffix says.
-SUFFIXES = {
-    ".npz": "npz",
-    ".safetensors": "safetensors",
-    ".pt": "pytorch",
-    ".pth": "pytorch",
-    ".bin": "pytorch",
-    ".ckpt": "pytorch",
-    ".jit": "pytorch",
-    ".onnx": "onnx",
-    ".keras": "keras",
-    ".h5": "keras",
-    ".hdf5": "keras",
-}
-
 
 def __getattr__(name: str) -> Any:
     if name in _OF_FORMATS:
-        return getattr(_module(_OF_FORMATS[name]), name)
+        return getattr(importlib.import_module(f"{__name__}.{_OF_FORMATS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -182,19 +159,13 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    from fastlstm._files import whole_file
-    from fastlstm.lstm import LSTM, BiLSTM
-
     if not isinstance(layer, LSTM | BiLSTM):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     file = as_path(path)
-    suffix = file.suffix.lower()
-    if suffix and suffix not in SUFFIXES:
-        raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")
-    writer = _module(SUFFIXES.get(suffix, "npz"))
-    checked = checked_head(layer, head), checked_state(layer, state)
+    chosen = format_for(file)
+    trained = Trained.checked(layer, head, state)
     with whole_file(file) as partial:
-        writer.write(layer, partial, head=checked[0], state=checked[1])
+        chosen.write(trained, partial)
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
@@ -220,52 +191,4 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise FileNotFoundError(f"{file}: no such file")
     if not file.is_file():
         raise ValueError(f"{file}: not a file")
-    contents = _module(format_of(file)).read(file)
-    assert isinstance(contents, Contents)
-    return contents
-
-
-def _module(format_name: str) -> Any:
-    return importlib.import_module(f"fastlstm.weights.{format_name}")
-
-
-def format_of(path: Path) -> str:
-    """Return the module that reads a file: by its first bytes, else by its suffix."""
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "keras"
-    if start.startswith(b"PK\x03\x04"):
-        return _format_of_zip(path)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8:
-        return "safetensors"
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # a pickle's protocol
-        return "pytorch"
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    if start[:1] == b"\x08":  # where an ONNX model begins, with its version
-        return "onnx"
-    raise ValueError(
-        f"{path}: neither its first bytes nor its suffix {suffix!r} are those of a file of "
-        f"weights; known suffixes are {', '.join(SUFFIXES)}"
-    )
-
-
-def _format_of_zip(path: Path) -> str:
-    """Return the module that reads a zip archive; a damaged one goes by its suffix."""
-    import zipfile
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except Exception:  # of a dozen types; the reader of the format will say what is wrong
-        return SUFFIXES.get(path.suffix.lower(), "npz")
-    if any(name.endswith("/archive_format") for name in names):
-        raise ValueError(
-            f"{path}: a program of torch.export, which is not read: in PyTorch save "
-            "module.state_dict()"
-        )
-    if any(name.endswith("/data.pkl") for name in names):
-        return "pytorch"
-    return "keras" if {"config.json", "model.weights.h5"} & set(names) else "npz"
+    return format_of(file).read(file)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastlstm._parameters import MAX_LAYERS, Architecture
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm._spec import DEFAULTS, MAX_LAYERS, REQUIRED, Spec, as_spec
+from fastlstm.variants import Cell
 from fastlstm.weights.contents import Arrays
 
 #: Of an LSTM; a stray weight_ih_l999999999 is a name like any other.
@@ -16,9 +15,6 @@ PARAMETER = re.compile(
     r"(weight_(?:ih|hh|hr|ci|cf|co)|bias_(?:ih|hh)|scale_(?:ih|hh|c)|shift_c)"
     r"_l(0|[1-9][0-9]{0,5})(_reverse)?"
 )
-
-#: Arguments of the layers that choose its first parameters or how it runs, no matter of a file.
-_NOT_IN_FILES = {"forget_bias", "seed", "isa"}
 
 #: Of a size; larger ones could overflow what is computed of them.
 _LARGEST = 2**31 - 1
@@ -30,7 +26,7 @@ _SHOWN = 12
 class Sizes(NamedTuple):
     """What an LSTM is by its arrays, or by the options in its file."""
 
-    architecture: Architecture
+    spec: Spec
     options: dict[str, Any]
     kind: str
 
@@ -77,22 +73,20 @@ def inferred(arrays: Arrays, kind: str, local: Callable[[str], str]) -> Sizes:
     hidden_size = arrays["weight_hr_l0"].shape[1] if projected else output_size
     if projected and output_size >= hidden_size:
         raise ValueError(f"projects {hidden_size} numbers to {output_size}, not fewer")
-    architecture = Architecture(
+    spec = Spec(
         input_size=arrays["weight_ih_l0"].shape[1],
         hidden_size=hidden_size,
         num_layers=len(layers),
         num_directions=2 if any(match[3] for match in parsed) else 1,
         bias=any(name.startswith("bias") for name in kinds),
         proj_size=output_size if projected else 0,
-        peepholes=not kinds.isdisjoint(("weight_ci", "weight_cf", "weight_co")),
-        layer_norm=any(name.startswith(("scale", "shift")) for name in kinds),
+        cell=Cell(
+            peepholes=not kinds.isdisjoint(("weight_ci", "weight_cf", "weight_co")),
+            layer_norm=any(name.startswith(("scale", "shift")) for name in kinds),
+        ),
     )
-    values = architecture._asdict()
-    options = {name: values[name] for name in ("input_size", "hidden_size", "num_layers")}
-    usual = {"bias": True, "proj_size": 0, "peepholes": False, "layer_norm": False}
-    options |= {name: values[name] for name in usual if values[name] != usual[name]}
-    own = architecture.peepholes or architecture.layer_norm
-    return Sizes(architecture, options, "fastlstm LSTM" if own else kind)
+    own = spec.cell != Cell()
+    return Sizes(spec, _said(spec, "num_layers"), "fastlstm LSTM" if own else kind)
 
 
 def declared(metadata: dict[str, Any]) -> Sizes:
@@ -103,16 +97,12 @@ def declared(metadata: dict[str, Any]) -> Sizes:
     ValueError
         If the class or an option is unknown, or of a type or value that no layer has.
     """
-    layer = {"LSTM": LSTM, "BiLSTM": BiLSTM}.get(str(metadata.get("class")))
+    kind = str(metadata.get("class"))
+    num_directions = {"LSTM": 1, "BiLSTM": 2}.get(kind)
     options = metadata.get("options")
-    if layer is None or type(options) is not dict or set(metadata) != {"class", "options"}:
+    if num_directions is None or type(options) is not dict or set(metadata) != {"class", "options"}:
         raise ValueError("damaged options: expected a class, LSTM or BiLSTM, and its options")
-    usual = {
-        name: parameter.default
-        for name, parameter in inspect.signature(layer).parameters.items()
-        if name not in _NOT_IN_FILES
-    }
-    if unknown := [str(name) for name in options if name not in usual]:
+    if unknown := [str(name) for name in options if name not in {*REQUIRED, *DEFAULTS}]:
         raise ValueError(f"damaged options: unknown {listed(unknown)}")
     if options.get("dtype", "float32") not in ("float32", "float64"):
         raise ValueError(f"damaged options: dtype is {options['dtype']!r}")
@@ -122,32 +112,33 @@ def declared(metadata: dict[str, Any]) -> Sizes:
         least, most = int(name != "proj_size"), MAX_LAYERS if name == "num_layers" else _LARGEST
         if type(size) is not int or not least <= size <= most:
             raise ValueError(f"damaged options: {name} is {size!r}")
-    # Let a layer of two units say what the others may be, whatever the sizes.
+    # What the others may be is said for two units, whatever the sizes.
     small = {"input_size": 1, "hidden_size": 2, "num_layers": 1, "proj_size": 0}
     try:
-        made = layer(**{**options, **small})
+        spec = as_spec(num_directions, **{**options, **small})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"damaged options: {error}") from error
     if sizes["proj_size"] >= sizes["hidden_size"]:
         raise ValueError("damaged options: proj_size is not less than hidden_size")
-    chosen = {
-        name: value
-        for name, value in {**made.options, **sizes}.items()
-        if value != usual[name] or name in ("num_layers", "dtype")
-    }
-    architecture = made._architecture._replace(**sizes)
-    return Sizes(architecture, chosen, f"fastlstm {layer.__name__}")
+    spec = spec._replace(**sizes)
+    return Sizes(spec, _said(spec, "num_layers", "dtype"), f"fastlstm {kind}")
 
 
-def described(sizes: Architecture) -> str:
+def _said(spec: Spec, *names: str) -> dict[str, Any]:
+    """Return the sizes, what is not at its default, and the options of these names."""
+    said = {*REQUIRED, *names, *spec.chosen}
+    return {name: value for name, value in spec.options.items() if name in said}
+
+
+def described(spec: Spec) -> str:
     """Return what an LSTM has, in words."""
-    parts = [f"{sizes.num_layers} layers" if sizes.num_layers > 1 else "1 layer"]
-    parts += ["two directions"] if sizes.num_directions == 2 else []
-    parts += ["bias"] if sizes.bias else []
-    parts += ["projection"] if sizes.proj_size else []
-    parts += ["peepholes"] if sizes.peepholes else []
-    parts += ["coupled gates"] if sizes.coupled_gates else []
-    parts += ["layer normalisation"] if sizes.layer_norm else []
+    parts = [f"{spec.num_layers} layers" if spec.num_layers > 1 else "1 layer"]
+    parts += ["two directions"] if spec.num_directions == 2 else []
+    parts += ["bias"] if spec.bias else []
+    parts += ["projection"] if spec.proj_size else []
+    parts += ["peepholes"] if spec.cell.peepholes else []
+    parts += ["coupled gates"] if spec.cell.coupled_gates else []
+    parts += ["layer normalisation"] if spec.cell.layer_norm else []
     return f"an LSTM of {', '.join(parts)}"
 
 

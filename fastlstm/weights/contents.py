@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
 from fastlstm._arguments import as_precision, as_real_array, shown
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -106,8 +104,6 @@ class Found:
         TypeError, ValueError
             If the arrays or options make no layer, or an argument is wrong.
         """
-        from fastlstm.lstm import LSTM, BiLSTM
-
         options = dict(self.options)
         if batch_first is not None:
             options["batch_first"] = batch_first
@@ -236,8 +232,33 @@ def _listed(layers: Sequence[Found]) -> str:
     return "; ".join([*map(str, layers[:_SHOWN]), *more])
 
 
-def checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
-    """Return the head in the layer's dtype, or raise what is wrong with it."""
+class Trained(NamedTuple):
+    """A layer to be saved, and what a file may hold beside it.
+
+    Attributes
+    ----------
+    layer : LSTM or BiLSTM
+    head : Head or None
+    state : (h_0, c_0) or None
+        (L*D, P) and (L*D, H), of the layer's dtype as the head is.
+    """
+
+    layer: LSTM | BiLSTM
+    head: Head | None = None
+    state: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        layer: LSTM | BiLSTM,
+        head: Head | None = None,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    ) -> Trained:
+        """Return them in the layer's dtype, or raise TypeError or ValueError by what is wrong."""
+        return cls(layer, _checked_head(layer, head), _checked_state(layer, state))
+
+
+def _checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
     if head is None:
         return None
     if not isinstance(head, Head):
@@ -252,10 +273,9 @@ def checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
     return Head(weight, bias)
 
 
-def checked_state(
+def _checked_state(
     layer: LSTM | BiLSTM, state: tuple[npt.ArrayLike, npt.ArrayLike] | None
 ) -> tuple[Any, Any] | None:
-    """Return a state in the layer's dtype, or raise what is wrong with it."""
     if state is None:
         return None
     if not isinstance(state, tuple | list):

@@ -194,12 +194,12 @@ def _judge(group: _Group, metadata: dict[str, Any] | None) -> Found:
         sizes = inferred(group.arrays, group.kind, group.local)
     else:
         sizes = declared(metadata)
-    shapes = dict(parameter_shapes(sizes.architecture))
+    shapes = dict(parameter_shapes(sizes.spec))
     problems = []
     if missing := [group.local(name) for name in shapes if name not in group.arrays]:
-        problems.append(f"{listed(missing)} missing for {described(sizes.architecture)}")
+        problems.append(f"{listed(missing)} missing for {described(sizes.spec)}")
     if unexpected := [group.local(name) for name in group.arrays if name not in shapes]:
-        problems.append(f"{listed(unexpected)} not expected of {described(sizes.architecture)}")
+        problems.append(f"{listed(unexpected)} not expected of {described(sizes.spec)}")
     wrong = [
         f"{group.local(name)} must have shape {shape}, got {group.arrays[name].shape}"
         for name, shape in shapes.items()
@@ -214,7 +214,7 @@ def _judge(group: _Group, metadata: dict[str, Any] | None) -> Found:
         group.prefix,
         sizes.kind,
         {name: value for name, value in sizes.options.items() if name != "dtype"},
-        sizes.architecture.num_directions == 2,
+        sizes.spec.num_directions == 2,
         {name: group.arrays[name] for name in shapes},
         notes=() if metadata is not None or group.cell else (_ORIENTATION,),
     )

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastlstm.weights.contents import Arrays, Contents, Head
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.names import find_layers
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 #: Under which the text lies in a file.
 KEY = "fastlstm"
@@ -39,12 +36,9 @@ def text_of(layer: LSTM | BiLSTM) -> str:
     return json.dumps(metadata, sort_keys=True)
 
 
-def arrays_of(
-    layer: LSTM | BiLSTM,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> Arrays:
-    """Return all arrays that a file of the layer holds, by name."""
+def arrays_of(trained: Trained) -> Arrays:
+    """Return all arrays that a file holds, by name."""
+    layer, head, state = trained
     arrays: Arrays = dict(layer.state_dict())
     if head is not None:
         arrays.update({"head.weight": head.weight, "head.bias": head.bias})

@@ -10,17 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.weights.archive import Archive
-from fastlstm.weights.contents import Contents, Head
+from fastlstm.weights.contents import Contents, Trained
 from fastlstm.weights.native import KEY, arrays_of, contents, text_of
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 __all__ = ["read", "read_npz", "write", "write_npz"]
 
@@ -42,15 +39,9 @@ def read(path: Path) -> Contents:
     return contents(path, "npz", arrays, str(text))
 
 
-def write(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write(trained: Trained, path: Path) -> None:
     """Write a layer with its options; equal layers make equal files."""
-    write_npz(path, {KEY: np.array(text_of(layer)), **arrays_of(layer, head, state)})
+    write_npz(path, {KEY: np.array(text_of(trained.layer)), **arrays_of(trained)})
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.weights.contents import Arrays, Contents, Head
+from fastlstm._extras import import_for
+from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.native import KEY, arrays_of, contents, text_of
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 __all__ = ["read", "read_safetensors", "write"]
 
@@ -64,7 +62,7 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     ValueError
         If the file is truncated or corrupt, or holds a dtype that NumPy does not have.
     """
-    safetensors = _import(f"{path}: reading .safetensors")
+    safetensors = import_for(f"{path}: reading .safetensors", "safetensors", "io")
     data = path.read_bytes()
     # Not safetensors.numpy: that one reads bfloat16 only where ml_dtypes is installed.
     try:
@@ -77,26 +75,12 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     return arrays, _texts(data)
 
 
-def write(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write(trained: Trained, path: Path) -> None:
     """Write a layer with its options; equal layers make equal files."""
-    _import("writing .safetensors")
+    import_for("writing .safetensors", "safetensors", "io")
     from safetensors.numpy import save
 
-    path.write_bytes(save(arrays_of(layer, head, state), {KEY: text_of(layer)}))
-
-
-def _import(what: str) -> Any:
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError(f'{what} needs safetensors: pip install "fastlstm[io]"') from error
-    return safetensors
+    path.write_bytes(save(arrays_of(trained), {KEY: text_of(trained.layer)}))
 
 
 def _texts(data: bytes) -> dict[str, str]:

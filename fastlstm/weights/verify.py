@@ -5,27 +5,16 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.weights import build
 from fastlstm.weights.contents import Contents, Found
+from fastlstm.weights.formats import format_of
 from fastlstm.weights.pytorch.pickles import quoted
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
-
-#: By the format of a file: the module that runs it in its own framework, and the package it needs.
-ORIGINALS = {
-    "npz": ("pytorch", "torch"),
-    "safetensors": ("pytorch", "torch"),
-    "PyTorch": ("pytorch", "torch"),
-    "TorchScript": ("pytorch", "torch"),
-    "ONNX": ("onnx", "onnxruntime"),
-    "Keras": ("keras", "keras"),
-}
 
 #: How far apart two implementations may be, in units of the last place of the largest number.
 AGREEMENT = 64
@@ -77,8 +66,9 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
     h_0 = rng.uniform(-1, 1, (rows, B, layer.output_size)).astype(layer.dtype)
     c_0 = rng.normal(size=(rows, B, layer.hidden_size)).astype(layer.dtype)
 
-    module, package = ORIGINALS[contents.format]
+    module = format_of(path).original
     framework = importlib.import_module(f"fastlstm.weights.originals.{module}")
+    package: str = framework.PACKAGE
     try:
         expected = framework.run(path, found, x, h_0, c_0)
         # Not of the package's metadata, where it may have another name: onnxruntime-gpu.

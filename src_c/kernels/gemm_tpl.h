@@ -6,8 +6,6 @@
  */
 
 _Static_assert(FL_TILE_ROWS <= 6, "FL_TILE_OF_ROWS has no case for taller tiles");
-#define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
-#define FL_PANEL (4 * FL_V)
 
 /* acc (R, N, G) += a (R, K) @ w (N, K, G, V). */
 FL_INLINE void FL_NAME(tile_multiply)(const int R, const int N, const int G, ptrdiff_t K,
@@ -46,53 +44,6 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, const int G, ptrd
         for (int j = 0; j < G * N; j++) v_store(z + r * z_stride + j * FL_V, acc[r * G * N + j]);
     }
 }
-
-/* Calls TILE(R, N, row, panel) so that the tiles cover a single row's panels: several at a time
- * where the weights, `bytes` of them, are larger than FL_GROUP_BYTES (see the vocabularies). With
- * `backward`, the last panel comes first: what the sweep before read last is still in the cache. */
-#define FL_FOR_PANELS(panels, bytes, backward, TILE)                              \
-    do {                                                                          \
-        const int grouped = (bytes) > FL_GROUP_BYTES;                             \
-        const ptrdiff_t groups = grouped ? (panels) / FL_TILE_PANELS : 0;         \
-        const ptrdiff_t stops = (panels) - groups * (FL_TILE_PANELS - 1);         \
-        for (ptrdiff_t i = 0; i < stops; i++) {                                   \
-            const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                \
-            if (stop < groups) TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS); \
-            else TILE(1, 1, 0, stop + groups * (FL_TILE_PANELS - 1));             \
-        }                                                                         \
-    } while (0)
-
-/* The same over rows x panels. Panels are the outer loop: the weights of a panel are read once for
- * all rows. */
-#define FL_FOR_TILES(rows, panels, backward, TILE)                      \
-    do {                                                                \
-        for (ptrdiff_t i = 0; i < (panels); i++)                        \
-            FL_FOR_ROWS(rows, (backward) ? (panels) - 1 - i : i, TILE); \
-    } while (0)
-
-/* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4 rather than 6 + 2. */
-#define FL_FOR_ROWS(rows, panel, TILE)                                         \
-    do {                                                                       \
-        const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;    \
-        const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;         \
-        for (ptrdiff_t tile = 0, row = 0, R; tile < tiles; tile++, row += R) { \
-            R = low + (tile < taller);                                         \
-            FL_TILE_OF_ROWS(R, row, panel, TILE)                               \
-        }                                                                      \
-    } while (0)
-
-#define FL_TILE_OF_ROWS(R, row, panel, TILE)            \
-    switch (R) {                                        \
-        case 6: FL_TILE_IF(6, row, panel, TILE); break; \
-        case 5: FL_TILE_IF(5, row, panel, TILE); break; \
-        case 4: FL_TILE_IF(4, row, panel, TILE); break; \
-        case 3: FL_TILE_IF(3, row, panel, TILE); break; \
-        case 2: FL_TILE_IF(2, row, panel, TILE); break; \
-        default: TILE(1, 1, row, panel);                \
-    }
-/* Tiles that are too tall for this instruction set are not compiled. */
-#define FL_TILE_IF(R, row, panel, TILE) \
-    if (R <= FL_TILE_ROWS) TILE((R <= FL_TILE_ROWS ? R : 1), 1, row, panel)
 
 /* One row and many are functions of their own, since what many rows need to set up would be a good
  * part of a tiny layer's time; and so are 4 gates and 3. */

@@ -3,46 +3,15 @@
  * The including file defines FL_ISA (its name, a bare word) and FL_VOCABULARY (a simd_*.h); and
  * FL_HALF, the name of an instruction set with half the lanes, where every machine has that too.
  */
-#include <math.h>
+#include <stddef.h>
 
 #define FL_STRING_(word) #word
 #define FL_STRING(word) FL_STRING_(word)
 
 #define FL_DOUBLE 0
-#include "kernels/precision.h"
-#include FL_VOCABULARY
-#include "kernels/math_tpl.h"
-#include "kernels/gemm_tpl.h"
-#include "kernels/cell_tpl.h"
-#include "kernels/train_tpl.h"
-#include "kernels/variant_tpl.h"
-#include "kernels/norm_tpl.h"
-#include "kernels/limits_tpl.h"
-enum { FL_NAME(lanes) = FL_V };
-
-#undef FL_DOUBLE
-#undef FL_TILE_MAX
-#undef FL_PANEL
-#undef FL_FOR_PANELS
-#undef FL_FOR_TILES
-#undef FL_FOR_ROWS
-#undef FL_TILE_OF_ROWS
-#undef FL_TILE_IF
-#undef FL_FOR_VECTORS
-#undef FL_PANEL_COLUMNS
-#undef FL_FOR_VECTOR_COUNT
-#undef FL_FOR_GATE_RUNS
+#include "kernels/all_tpl.h"
 #define FL_DOUBLE 1
-#include "kernels/precision.h"
-#include FL_VOCABULARY
-#include "kernels/math_tpl.h"
-#include "kernels/gemm_tpl.h"
-#include "kernels/cell_tpl.h"
-#include "kernels/train_tpl.h"
-#include "kernels/variant_tpl.h"
-#include "kernels/norm_tpl.h"
-#include "kernels/limits_tpl.h"
-enum { FL_NAME(lanes) = FL_V };
+#include "kernels/all_tpl.h"
 
 #ifdef FL_HALF
 #define FL_HALF_TABLE(type_) (&FL_CAT(fl_kernels_, FL_HALF)[type_])
@@ -84,3 +53,8 @@ const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
     FL_TABLE(FL_FLOAT32, float, _f32),
     FL_TABLE(FL_FLOAT64, double, _f64),
 };
+
+#undef FL_STRING_
+#undef FL_STRING
+#undef FL_HALF_TABLE
+#undef FL_TABLE

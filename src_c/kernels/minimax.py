@@ -1,7 +1,7 @@
 """Compute the polynomial coefficients of ``math_tpl.h``.
 
-Run ``python src_c/kernels/minimax.py`` (needs mpmath) to print the two tables. On the interval that the
-argument reduction leaves, ``|r| <= ln(2)/2``, the kernels evaluate
+Run ``python src_c/kernels/minimax.py`` (needs mpmath) to print the two tables. On the interval that
+the argument reduction leaves, ``|r| <= ln(2)/2``, the kernels evaluate
 
     expm1(r) ~= r + r*r * (q_0 + q_1 r + ... + q_n r^n)
 

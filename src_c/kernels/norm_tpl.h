@@ -150,3 +150,5 @@ static void FL_NAME(norm_cell_backward)(const fl_norm *norm, const void *o_, ptr
         for (ptrdiff_t j = 0; j < H; j++) to_scale[j] = to_shift[j] * normal[j];
     }
 }
+
+#undef FL_FOR_GATE_RUNS

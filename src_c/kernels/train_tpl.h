@@ -6,14 +6,6 @@
  * was there: both mean the same on every instruction set.
  */
 
-/* Calls DO(j, n) for the vectors of a row from `first` up to `end`. */
-#define FL_FOR_VECTORS(first, end, DO)                    \
-    do {                                                  \
-        ptrdiff_t j = (first);                            \
-        for (; j + FL_V <= (end); j += FL_V) DO(j, FL_V); \
-        if (j < (end)) DO(j, (end) - j);                  \
-    } while (0)
-
 /* h = o * tanh(c) once more. */
 static void FL_NAME(hidden)(ptrdiff_t rows, ptrdiff_t H, const void *records, void *h_,
                             ptrdiff_t h_stride) {
@@ -249,3 +241,6 @@ static void FL_NAME(put_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from_, pt
             for (ptrdiff_t j = 0; j < n; j++) to[j] = from[j];
     }
 }
+
+#undef FL_PANEL_COLUMNS
+#undef FL_FOR_VECTOR_COUNT

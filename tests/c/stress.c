@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "processors.h"
@@ -33,21 +34,22 @@ typedef struct shape {
 
 static const shape shapes[] = {
     /* rows */
-    {40, 23, {9, 67, 1, 1, 1, FL_FLOAT32}, 0},
-    {15, 20, {9, 37, 2, 1, 1, FL_FLOAT64}, 1},
+    {40, 23, CONFIG(9, 67, 1, 1, 1, FL_FLOAT32), 0},
+    {15, 20, CONFIG(9, 37, 2, 1, 1, FL_FLOAT64), 1},
     /* units */
-    {50, 1, {70, 129, 2, 1, 1, FL_FLOAT32}, 0},
-    {30, 2, {33, 128, 1, 1, 0, FL_FLOAT64}, 0},
+    {50, 1, CONFIG(70, 129, 2, 1, 1, FL_FLOAT32), 0},
+    {30, 2, CONFIG(33, 128, 1, 1, 0, FL_FLOAT64), 0},
     /* directions, then with units, and rows of two directions */
-    {60, 1, {40, 45, 3, 2, 1, FL_FLOAT32}, 0},
-    {40, 3, {5, 131, 2, 2, 1, FL_FLOAT32}, 1},
-    {12, 21, {7, 33, 2, 2, 1, FL_FLOAT32}, 1},
+    {60, 1, CONFIG(40, 45, 3, 2, 1, FL_FLOAT32), 0},
+    {40, 3, CONFIG(5, 131, 2, 2, 1, FL_FLOAT32), 1},
+    {12, 21, CONFIG(7, 33, 2, 2, 1, FL_FLOAT32), 1},
     /* variants, of general cells and of whole rows */
-    {20, 9, {11, 40, 2, 1, 1, FL_FLOAT32, .has_peepholes = 1, .clip = 2, .cell_clip = 1}, 0},
-    {20, 2, {11, 40, 2, 2, 1, FL_FLOAT64, .proj_size = 24, .layer_norm = 1}, 0},
-    {30, 1, {60, 96, 1, 1, 1, FL_FLOAT32, .coupled_gates = 1, .zoneout_c = 0.1, .reverse = 1}, 0},
+    {20, 9, CONFIG(11, 40, 2, 1, 1, FL_FLOAT32, .has_peepholes = 1, .clip = 2, .cell_clip = 1), 0},
+    {20, 2, CONFIG(11, 40, 2, 2, 1, FL_FLOAT64, .proj_size = 24, .layer_norm = 1), 0},
+    {30, 1, CONFIG(60, 96, 1, 1, 1, FL_FLOAT32, .coupled_gates = 1, .zoneout_c = 0.1, .reverse = 1),
+     0},
     /* too small to be shared */
-    {9, 2, {3, 5, 2, 1, 1, FL_FLOAT32}, 0},
+    {9, 2, CONFIG(3, 5, 2, 1, 1, FL_FLOAT32), 0},
 };
 
 /* All that a recorded call and its backpropagation write. */
@@ -103,10 +105,13 @@ static int run_forward(const problem *p, const fl_model *model, results *r, int 
     const ptrdiff_t width = p->P * p->shape->config.num_directions;
     char **out = r->data;
     const fl_status status =
-        recording ? fl_record(model, p->shape->T, B, p->starts, p->x, B * I, I, p->h_0, p->c_0,
-                              NULL, out[Y], B * width, width, out[H_N], out[C_N], out[TAPE], NULL)
-                  : fl_forward(model, p->shape->T, B, p->starts, p->x, B * I, I, p->h_0, p->c_0,
-                               out[Y], B * width, width, out[H_N], out[C_N], NULL);
+        recording
+            ? RECORD(model, .T = p->shape->T, .B = B, .starts = p->starts, .x = {p->x, B * I, I},
+                     .h_0 = p->h_0, .c_0 = p->c_0, .y = {out[Y], B * width, width}, .h_n = out[H_N],
+                     .c_n = out[C_N], .tape = out[TAPE])
+            : FORWARD(model, .T = p->shape->T, .B = B, .starts = p->starts, .x = {p->x, B * I, I},
+                      .h_0 = p->h_0, .c_0 = p->c_0, .y = {out[Y], B * width, width},
+                      .h_n = out[H_N], .c_n = out[C_N]);
     return status == FL_OK;
 }
 
@@ -114,9 +119,11 @@ static int run_backward(const problem *p, results *r) {
     const ptrdiff_t B = p->shape->B, I = p->shape->config.input_size;
     const ptrdiff_t width = p->P * p->shape->config.num_directions;
     char **out = r->data;
-    return fl_backward(p->model, p->parameters, p->shape->T, B, p->starts, p->x, B * I, I, p->h_0,
-                       p->c_0, NULL, out[TAPE], p->dy, B * width, width, p->dh_n, p->dc_n, 0,
-                       out[DX], B * I, I, out[DH_0], out[DC_0], out[DPARAMETERS], NULL) == FL_OK;
+    return BACKWARD(p->model, .parameters = p->parameters, .T = p->shape->T, .B = B,
+                    .starts = p->starts, .x = {p->x, B * I, I}, .h_0 = p->h_0, .c_0 = p->c_0,
+                    .tape = out[TAPE], .dy = {p->dy, B * width, width}, .dh_n = p->dh_n,
+                    .dc_n = p->dc_n, .dx = {out[DX], B * I, I}, .dh_0 = out[DH_0],
+                    .dc_0 = out[DC_0], .dparameters = out[DPARAMETERS]) == FL_OK;
 }
 
 static void problem_new(const shape *shape, problem *p) {
@@ -182,7 +189,7 @@ static int stream_is_right(const problem *p, results *r, uint64_t *random) {
         if (n == 0) {
             fl_stream_step(stream, x, y);
             n = 1;
-        } else if (fl_stream_push(stream, n, x, B * I, I, y, B * P, P, NULL) != FL_OK) {
+        } else if (PUSH(stream, .T = n, .x = {x, B * I, I}, .y = {y, B * P, P}) != FL_OK) {
             good = 0;
         }
     }

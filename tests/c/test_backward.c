@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "random.h"
@@ -88,18 +89,21 @@ static results run(const problem *p, const char *isa, const results *start, int 
         h[i] = malloc(p->counts[H_0] * p->real + 1);
         c[i] = malloc(p->counts[H_0] * p->real + 1);
     }
-    CHECK(fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], y[0],
-                     p->B * out, out, h[0], c[0], NULL) == FL_OK);
-    CHECK(fl_record(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], NULL, y[1],
-                    p->B * out, out, h[1], c[1], tape, NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = p->T, .B = p->B, .x = {in[X], p->B * I, I}, .h_0 = in[H_0],
+                  .c_0 = in[C_0], .y = {y[0], p->B * out, out}, .h_n = h[0], .c_n = c[0]) == FL_OK);
+    CHECK(RECORD(model, .T = p->T, .B = p->B, .x = {in[X], p->B * I, I}, .h_0 = in[H_0],
+                 .c_0 = in[C_0], .y = {y[1], p->B * out, out}, .h_n = h[1], .c_n = c[1],
+                 .tape = tape) == FL_OK);
     CHECK(memcmp(y[0], y[1], p->counts[DY] * p->real) == 0);
     CHECK(memcmp(h[0], h[1], p->counts[H_0] * p->real) == 0);
     CHECK(memcmp(c[0], c[1], p->counts[H_0] * p->real) == 0);
     char *to[OUTPUTS];
     for (int i = 0; i < OUTPUTS; i++) to[i] = wanted >> i & 1 ? r.arrays[i] : NULL;
-    CHECK(fl_backward(model, in[PARAMETERS], p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0],
-                      NULL, tape, in[DY], p->B * out, out, in[DH_N], in[DC_N], start != NULL,
-                      to[DX], p->B * I, I, to[DH_0], to[DC_0], to[DPARAMETERS], NULL) == FL_OK);
+    CHECK(BACKWARD(model, .parameters = in[PARAMETERS], .T = p->T, .B = p->B,
+                   .x = {in[X], p->B * I, I}, .h_0 = in[H_0], .c_0 = in[C_0], .tape = tape,
+                   .dy = {in[DY], p->B * out, out}, .dh_n = in[DH_N], .dc_n = in[DC_N],
+                   .accumulate = start != NULL, .dx = {to[DX], p->B * I, I}, .dh_0 = to[DH_0],
+                   .dc_0 = to[DC_0], .dparameters = to[DPARAMETERS]) == FL_OK);
     for (int i = 0; i < 2; i++) {
         free(y[i]);
         free(h[i]);
@@ -119,8 +123,8 @@ static double scalar(const problem *p) {
     CHECK(fl_model_create(&p->config, NULL, in[PARAMETERS], &model) == FL_OK);
     char *results[] = {malloc(p->counts[DY] * p->real), malloc(p->counts[H_0] * p->real),
                        malloc(p->counts[H_0] * p->real)};
-    fl_forward(model, p->T, p->B, NULL, in[X], p->B * I, I, in[H_0], in[C_0], results[0],
-               p->B * out, out, results[1], results[2], NULL);
+    FORWARD(model, .T = p->T, .B = p->B, .x = {in[X], p->B * I, I}, .h_0 = in[H_0], .c_0 = in[C_0],
+            .y = {results[0], p->B * out, out}, .h_n = results[1], .c_n = results[2]);
     double sum = 0;
     for (int i = 0; i < 3; i++) {
         for (size_t j = 0; j < p->counts[DY + i]; j++)
@@ -154,7 +158,7 @@ static void check_slopes(fl_config config) {
 static void test_central_differences(void) {
     for (int layers = 1; layers <= 2; layers++)
         for (int directions = 1; directions <= 2; directions++) {
-            const fl_config config = {3, 5, layers, directions, layers == 1, FL_FLOAT64};
+            const fl_config config = CONFIG(3, 5, layers, directions, layers == 1, FL_FLOAT64);
             check_slopes(config);
         }
 }
@@ -172,8 +176,8 @@ static void test_bits(int only_hash) {
             const fl_dtype dtype = kind % 2 ? FL_FLOAT64 : FL_FLOAT32;
             const int directions = 1 + (int)(i + (size_t)kind / 2) % 2,
                       layers = 1 + kind / 2 * (i < 4 ? 2 : 1);
-            const fl_config config = {sizes[i][2], sizes[i][3], layers,
-                                      directions,  i % 3 != 0,  dtype};
+            const fl_config config =
+                CONFIG(sizes[i][2], sizes[i][3], layers, directions, i % 3 != 0, dtype);
             problem p = problem_make(config, sizes[i][0], sizes[i][1]);
             results first = run(&p, fl_isa_name(0), NULL, 15);
             for (int k = 0; k < OUTPUTS; k++) hash_bytes(first.arrays[k], first.bytes[k]);
@@ -214,7 +218,7 @@ static void test_bits(int only_hash) {
 /* What a sequence gets does not depend on the others of the batch. */
 static void test_batches(void) {
     for (int dtype = 0; dtype < 2; dtype++) {
-        const fl_config config = {6, 19, 2, 2, 1, dtype ? FL_FLOAT64 : FL_FLOAT32};
+        const fl_config config = CONFIG(6, 19, 2, 2, 1, dtype ? FL_FLOAT64 : FL_FLOAT32);
         const ptrdiff_t T = 8, B = 7, LD = 4;
         problem all = problem_make(config, T, B), one = problem_make(config, T, 1);
         results whole = run(&all, NULL, NULL, 15);
@@ -254,7 +258,7 @@ static void test_reverse(void) {
     static const ptrdiff_t sizes[][4] = {{9, 13, 5, 7}, {40, 1, 8, 128}, {140, 2, 2, 9}};
     const int most = fl_get_num_threads();
     for (int layers = 1; layers <= 3; layers++) {
-        fl_config config = {3, 5, layers, 1, 1, FL_FLOAT64, .reverse = 1};
+        fl_config config = CONFIG(3, 5, layers, 1, 1, FL_FLOAT64, .reverse = 1);
         check_slopes(config);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             config.input_size = sizes[i][2];
@@ -274,7 +278,7 @@ static void test_reverse(void) {
 }
 
 static void test_empty_and_errors(void) {
-    const fl_config config = {2, 3, 1, 1, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(2, 3, 1, 1, 1, FL_FLOAT32);
     problem p = problem_make(config, 0, 2); /* no steps: gradients of the states pass through */
     results r = run(&p, NULL, NULL, 15);
     CHECK(memcmp(r.arrays[DH_0], p.inputs[DH_N], r.bytes[DH_0]) == 0);
@@ -296,24 +300,24 @@ static void test_empty_and_errors(void) {
     CHECK(fl_tape_bytes(model, -1, 1, NULL, &bytes) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, 1, 1, NULL, NULL) == FL_ERROR_ARGUMENT);
     CHECK(fl_tape_bytes(model, PTRDIFF_MAX / 2, 3, NULL, &bytes) == FL_ERROR_OVERFLOW);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, NULL, NULL) ==
+    CHECK(RECORD(model, .T = 1, .B = 1, .x = {x, 2, 2}, .y = {y, 3, 3}, .h_n = h, .c_n = c) ==
           FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, NULL, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_record(model, 1, 1, NULL, x, 2, 2, NULL, NULL, NULL, y, 3, 3, h, c, tape, NULL) ==
-          FL_OK);
-#define BACKWARD(model, parameters, T, x, tape)                                                   \
-    fl_backward(model, parameters, T, 1, NULL, x, 2, 2, NULL, NULL, NULL, tape, NULL, 0, 0, NULL, \
-                NULL, 0, NULL, 0, 0, NULL, NULL, gradient, NULL)
-    CHECK(BACKWARD(NULL, parameters, 1, x, tape) == FL_ERROR_ARGUMENT);
-    CHECK(BACKWARD(model, NULL, 1, x, tape) == FL_ERROR_ARGUMENT);
-    CHECK(BACKWARD(model, parameters, -1, x, tape) == FL_ERROR_ARGUMENT);
-    CHECK(BACKWARD(model, parameters, 1, NULL, tape) == FL_ERROR_ARGUMENT);
-    CHECK(BACKWARD(model, parameters, 1, x, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(BACKWARD(model, parameters, 1, x, tape) == FL_OK);
+    CHECK(RECORD(model, .T = 1, .B = 1, .x = {NULL, 2, 2}, .y = {y, 3, 3}, .h_n = h, .c_n = c,
+                 .tape = tape) == FL_ERROR_ARGUMENT);
+    CHECK(RECORD(model, .T = 1, .B = 1, .x = {x, 2, 2}, .y = {y, 3, 3}, .h_n = h, .c_n = c,
+                 .tape = tape) == FL_OK);
+#define TRY(model_, parameters_, T_, x_, tape_)                                                  \
+    BACKWARD(model_, .T = T_, .B = 1, .x = {x_, 2, 2}, .parameters = parameters_, .tape = tape_, \
+             .dparameters = gradient)
+    CHECK(TRY(NULL, parameters, 1, x, tape) == FL_ERROR_ARGUMENT);
+    CHECK(TRY(model, NULL, 1, x, tape) == FL_ERROR_ARGUMENT);
+    CHECK(TRY(model, parameters, -1, x, tape) == FL_ERROR_ARGUMENT);
+    CHECK(TRY(model, parameters, 1, NULL, tape) == FL_ERROR_ARGUMENT);
+    CHECK(TRY(model, parameters, 1, x, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(TRY(model, parameters, 1, x, tape) == FL_OK);
     for (size_t j = 0; j < p.counts[PARAMETERS]; j++) CHECK(gradient[j] == 0); /* of nothing */
-    CHECK(BACKWARD(model, parameters, 0, NULL, NULL) == FL_OK); /* no steps, no tape */
-#undef BACKWARD
+    CHECK(TRY(model, parameters, 0, NULL, NULL) == FL_OK); /* no steps, no tape */
+#undef TRY
     fl_model_destroy(model);
     problem_free(&p);
 }

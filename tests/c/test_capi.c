@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "platform.h"
+#include "probes.h"
 #include "random.h"
 
 typedef struct problem {
@@ -101,10 +103,10 @@ static result run(const problem *p, const char *isa, ptrdiff_t piece) {
     const ptrdiff_t width = p->config.num_directions * p->config.hidden_size;
     for (ptrdiff_t t = 0; t < p->T || t == 0; t += piece) {
         const ptrdiff_t n = piece < p->T - t ? piece : p->T - t;
-        CHECK(fl_forward(model, n, B, NULL, x + (size_t)(t * B * I) * size, B * I, I,
-                         t == 0 ? h_0 : r.h_n, t == 0 ? c_0 : r.c_n,
-                         r.y + (size_t)(t * B * width) * size, B * width, width, r.h_n, r.c_n,
-                         NULL) == FL_OK);
+        CHECK(FORWARD(model, .T = n, .B = B, .x = {x + (size_t)(t * B * I) * size, B * I, I},
+                      .h_0 = t == 0 ? h_0 : r.h_n, .c_0 = t == 0 ? c_0 : r.c_n,
+                      .y = {r.y + (size_t)(t * B * width) * size, B * width, width}, .h_n = r.h_n,
+                      .c_n = r.c_n) == FL_OK);
     }
     fl_model_destroy(model);
     free(parameters);
@@ -191,8 +193,8 @@ static void test_results(void) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (int dtype = FL_FLOAT32; dtype <= FL_FLOAT64; dtype++) {
-            const fl_config config = {cases[i].I, cases[i].H,    cases[i].L,
-                                      cases[i].D, cases[i].bias, (fl_dtype)dtype};
+            const fl_config config = CONFIG(cases[i].I, cases[i].H, cases[i].L, cases[i].D,
+                                            cases[i].bias, (fl_dtype)dtype);
             problem p = problem_make(config, cases[i].T, cases[i].B);
             double *y = calloc(p.y_count + 1, sizeof *y);
             double *h = calloc(p.state_count + 1, sizeof *h);
@@ -229,7 +231,7 @@ static void test_results(void) {
 /* Strides: batch-first memory, time running backwards, and one x for all steps. */
 static void test_strides(void) {
     enum { T = 5, B = 3, I = 4, H = 6 };
-    const fl_config config = {I, H, 1, 1, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(I, H, 1, 1, 1, FL_FLOAT32);
     problem p = problem_make(config, T, B);
     result expected = run(&p, fl_isa_name(0), T), got = result_make(&p);
     float *parameters = in_dtype(p.parameters, p.parameter_count, FL_FLOAT32);
@@ -243,8 +245,8 @@ static void test_strides(void) {
     for (int t = 0; t < T; t++)
         for (int b = 0; b < B; b++)
             memcpy(x_other + (b * T + t) * I, x + (t * B + b) * I, sizeof(float) * I);
-    CHECK(fl_forward(model, T, B, NULL, x_other, I, T * I, h_0, c_0, y_other, H, T * H, got.h_n,
-                     got.c_n, NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x_other, I, T * I}, .h_0 = h_0, .c_0 = c_0,
+                  .y = {y_other, H, T * H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
     CHECK(memcmp(got.h_n, expected.h_n, got.state_bytes) == 0);
     for (int t = 0; t < T; t++)
         for (int b = 0; b < B; b++)
@@ -254,28 +256,28 @@ static void test_strides(void) {
 
     for (int t = 0; t < T; t++)
         memcpy(x_other + (T - 1 - t) * B * I, x + t * B * I, sizeof(float) * B * I);
-    CHECK(fl_forward(model, T, B, NULL, x_other + (T - 1) * B * I, -B * I, I, h_0, c_0, got.y,
-                     B * H, H, got.h_n, got.c_n, NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x_other + (T - 1) * B * I, -B * I, I}, .h_0 = h_0,
+                  .c_0 = c_0, .y = {got.y, B * H, H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     for (int t = 0; t < T; t++) memcpy(x_other + t * B * I, x, sizeof(float) * B * I);
-    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, h_0, c_0, expected.y, B * H, H,
-                     expected.h_n, expected.c_n, NULL) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, 0, I, h_0, c_0, got.y, B * H, H, got.h_n, got.c_n,
-                     NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x_other, B * I, I}, .h_0 = h_0, .c_0 = c_0,
+                  .y = {expected.y, B * H, H}, .h_n = expected.h_n, .c_n = expected.c_n) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x, 0, I}, .h_0 = h_0, .c_0 = c_0,
+                  .y = {got.y, B * H, H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     /* The state may be updated in place, and left out at first. */
     memcpy(got.h_n, h_0, got.state_bytes);
     memcpy(got.c_n, c_0, got.state_bytes);
-    CHECK(fl_forward(model, T, B, NULL, x_other, B * I, I, got.h_n, got.c_n, got.y, B * H, H,
-                     got.h_n, got.c_n, NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x_other, B * I, I}, .h_0 = got.h_n, .c_0 = got.c_n,
+                  .y = {got.y, B * H, H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
     memset(h_0, 0, got.state_bytes);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, h_0, expected.y, B * H, H, expected.h_n,
-                     expected.c_n, NULL) == FL_OK);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, NULL, NULL, got.y, B * H, H, got.h_n, got.c_n,
-                     NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x, B * I, I}, .h_0 = h_0, .c_0 = h_0,
+                  .y = {expected.y, B * H, H}, .h_n = expected.h_n, .c_n = expected.c_n) == FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x, B * I, I}, .y = {got.y, B * H, H}, .h_n = got.h_n,
+                  .c_n = got.c_n) == FL_OK);
     CHECK(same_bits(&expected, &got));
 
     fl_model_destroy(model);
@@ -296,7 +298,7 @@ static void test_reverse(void) {
     ptrdiff_t starts[T + 1] = {0};
     for (int t = 0; t < T; t++) starts[t + 1] = starts[t] + 1 + (t < lengths[1]);
     for (int layers = 1; layers <= 3; layers++) {
-        fl_config config = {I, H, layers, 1, 1, FL_FLOAT32};
+        fl_config config = CONFIG(I, H, layers, 1, 1, FL_FLOAT32);
         problem p = problem_make(config, T, B);
         result expected = result_make(&p), got = result_make(&p);
         float *parameters = in_dtype(p.parameters, p.parameter_count, FL_FLOAT32);
@@ -308,14 +310,15 @@ static void test_reverse(void) {
         CHECK(fl_model_create(&config, NULL, parameters, &forward) == FL_OK);
         config.reverse = 1;
         CHECK(fl_model_create(&config, NULL, parameters, &reverse) == FL_OK);
-        CHECK(fl_forward(forward, T, B, NULL, x + (T - 1) * B * I, -B * I, I, h_0, c_0, last_y,
-                         -B * H, H, expected.h_n, expected.c_n, NULL) == FL_OK);
-        CHECK(fl_forward(reverse, T, B, NULL, x, B * I, I, h_0, c_0, got.y, B * H, H, got.h_n,
-                         got.c_n, NULL) == FL_OK);
+        CHECK(FORWARD(forward, .T = T, .B = B, .x = {x + (T - 1) * B * I, -B * I, I}, .h_0 = h_0,
+                      .c_0 = c_0, .y = {last_y, -B * H, H}, .h_n = expected.h_n,
+                      .c_n = expected.c_n) == FL_OK);
+        CHECK(FORWARD(reverse, .T = T, .B = B, .x = {x, B * I, I}, .h_0 = h_0, .c_0 = c_0,
+                      .y = {got.y, B * H, H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
         CHECK(same_bits(&expected, &got));
 
-        CHECK(fl_forward(reverse, T, B, starts, x, 0, I, h_0, c_0, got.y, 0, H, got.h_n, got.c_n,
-                         NULL) == FL_OK);
+        CHECK(FORWARD(reverse, .T = T, .B = B, .starts = starts, .x = {x, 0, I}, .h_0 = h_0,
+                      .c_0 = c_0, .y = {got.y, 0, H}, .h_n = got.h_n, .c_n = got.c_n) == FL_OK);
         for (ptrdiff_t b = 0; b < B; b++) {
             const size_t row = sizeof(float) * H;
             float h[3 * H], c[3 * H];
@@ -325,8 +328,8 @@ static void test_reverse(void) {
                 memcpy(h + l * H, h_0 + (l * B + b) * H, row);
                 memcpy(c + l * H, c_0 + (l * B + b) * H, row);
             }
-            CHECK(fl_forward(reverse, lengths[b], 1, NULL, x_one, I, I, h, c, expected.y, H, H, h,
-                             c, NULL) == FL_OK);
+            CHECK(FORWARD(reverse, .T = lengths[b], .B = 1, .x = {x_one, I, I}, .h_0 = h, .c_0 = c,
+                          .y = {expected.y, H, H}, .h_n = h, .c_n = c) == FL_OK);
             for (ptrdiff_t t = 0; t < lengths[b]; t++)
                 CHECK(memcmp(got.y + (size_t)(starts[t] + b) * row, expected.y + (size_t)t * row,
                              row) == 0);
@@ -349,7 +352,7 @@ static void test_reverse(void) {
 }
 
 static void test_errors(void) {
-    const fl_config good = {2, 3, 1, 1, 1, FL_FLOAT32};
+    const fl_config good = CONFIG(2, 3, 1, 1, 1, FL_FLOAT32);
     float parameters[4 * 3 * (2 + 3 + 2)] = {0}, data[64] = {0};
     size_t count;
     fl_model *model;
@@ -375,9 +378,9 @@ static void test_errors(void) {
     }
     const ptrdiff_t huge = PTRDIFF_MAX / 8;
     const fl_config overflowing[] = {
-        {huge, 3, 1, 1, 1, FL_FLOAT32},        {3, huge, 1, 1, 1, FL_FLOAT32},
-        {3, 3, huge, 1, 1, FL_FLOAT32},        {1 << 30, 1 << 30, 2, 2, 1, FL_FLOAT64},
-        {3, PTRDIFF_MAX, 1, 1, 1, FL_FLOAT32}, {PTRDIFF_MAX, 1, 1, 2, 1, FL_FLOAT32},
+        CONFIG(huge, 3, 1, 1, 1, FL_FLOAT32),        CONFIG(3, huge, 1, 1, 1, FL_FLOAT32),
+        CONFIG(3, 3, huge, 1, 1, FL_FLOAT32),        CONFIG(1 << 30, 1 << 30, 2, 2, 1, FL_FLOAT64),
+        CONFIG(3, PTRDIFF_MAX, 1, 1, 1, FL_FLOAT32), CONFIG(PTRDIFF_MAX, 1, 1, 2, 1, FL_FLOAT32),
     };
     for (size_t i = 0; i < sizeof overflowing / sizeof overflowing[0]; i++) {
         CHECK(fl_parameter_count(&overflowing[i], &count) == FL_ERROR_OVERFLOW);
@@ -390,33 +393,32 @@ static void test_errors(void) {
 
     CHECK(fl_model_create(&good, NULL, parameters, &model) == FL_OK);
     float h[3] = {1, 2, 3}, c[3] = {4, 5, 6};
-    CHECK(fl_forward(NULL, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, -1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, -1, NULL, data, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, NULL, 2, 2, h, c, data, 3, 3, h, c, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, NULL, c, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, 1, NULL, data, 2, 2, h, c, data, 3, 3, h, NULL, NULL) ==
-          FL_ERROR_ARGUMENT);
-    CHECK(fl_forward(model, 1, PTRDIFF_MAX / 8, NULL, data, 0, 0, NULL, NULL, data, 0, 0, h, c,
-                     NULL) == FL_ERROR_OVERFLOW);
+    CHECK(FORWARD(NULL, .T = 1, .B = 1, .x = {data, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .h_n = h, .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = -1, .B = 1, .x = {data, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .h_n = h, .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = 1, .B = -1, .x = {data, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .h_n = h, .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = 1, .B = 1, .x = {NULL, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .h_n = h, .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = 1, .B = 1, .x = {data, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = 1, .B = 1, .x = {data, 2, 2}, .h_0 = h, .c_0 = c, .y = {data, 3, 3},
+                  .h_n = h) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = 1, .B = PTRDIFF_MAX / 8, .x = {data}, .y = {data}, .h_n = h,
+                  .c_n = c) == FL_ERROR_OVERFLOW);
     CHECK(h[0] == 1 && h[2] == 3 && c[0] == 4 && c[2] == 6); /* nothing changed */
-    CHECK(fl_forward(model, 0, 1, NULL, NULL, 0, 0, h, c, NULL, 0, 0, data, data + 3, NULL) ==
+    CHECK(FORWARD(model, .T = 0, .B = 1, .h_0 = h, .c_0 = c, .h_n = data, .c_n = data + 3) ==
           FL_OK);
     CHECK(memcmp(data, h, sizeof h) == 0 && memcmp(data + 3, c, sizeof c) == 0);
-    CHECK(fl_forward(model, 3, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL) ==
-          FL_OK);
+    CHECK(FORWARD(model, .T = 3, .B = 0) == FL_OK);
     fl_model_destroy(model);
     fl_model_destroy(NULL);
 
-    CHECK(fl_tanh("mmx", FL_FLOAT32, 1, data, data) == FL_ERROR_ISA);
-    CHECK(fl_sigmoid(NULL, FL_FLOAT64, -1, data, data) == FL_ERROR_ARGUMENT);
-    CHECK(fl_sigmoid(NULL, FL_FLOAT64, 1, NULL, data) == FL_ERROR_ARGUMENT);
-    CHECK(fl_tanh(NULL, FL_FLOAT64, 0, NULL, NULL) == FL_OK);
+    CHECK(fl_probe_tanh("mmx", FL_FLOAT32, 1, data, data) == FL_ERROR_ISA);
+    CHECK(fl_probe_sigmoid(NULL, FL_FLOAT64, -1, data, data) == FL_ERROR_ARGUMENT);
+    CHECK(fl_probe_sigmoid(NULL, FL_FLOAT64, 1, NULL, data) == FL_ERROR_ARGUMENT);
+    CHECK(fl_probe_tanh(NULL, FL_FLOAT64, 0, NULL, NULL) == FL_OK);
     for (int status = FL_OK; status <= FL_ERROR_ISA + 1; status++)
         CHECK(strlen(fl_status_message((fl_status)status)) > 3);
 }
@@ -428,7 +430,7 @@ static void test_bad_starts(void) {
     static const ptrdiff_t starts[][T + 1] = {{0, 2, 3, 3}, {1, 2, 3, 3}, {-1, 1, 2, 2},
                                               {0, 3, 4, 4}, {0, 1, 3, 3}, {0, 2, 3, 5},
                                               {0, 2, 1, 1}, {0, 2, 2, 1}, {0, -1, -1, -1}};
-    const fl_config config = {I, H, 1, 1, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(I, H, 1, 1, 1, FL_FLOAT32);
     static const float numbers[4 * H * (I + H + 2)] = {0};
     fl_model *model;
     CHECK(fl_model_create(&config, NULL, numbers, &model) == FL_OK);
@@ -437,15 +439,15 @@ static void test_bad_starts(void) {
         float y[5 * H], h[B * H], c[B * H], tape[5 * 5 * H], dx[5 * I];
         size_t bytes = 7;
         h[0] = dx[0] = 7;
-        CHECK(fl_forward(model, T, B, starts[i], numbers, 0, I, NULL, NULL, y, 0, H, h, c, NULL) ==
-              expected);
+        CHECK(FORWARD(model, .T = T, .B = B, .starts = starts[i], .x = {numbers, 0, I},
+                      .y = {y, 0, H}, .h_n = h, .c_n = c) == expected);
         CHECK(fl_tape_bytes(model, T, B, starts[i], &bytes) == expected);
         CHECK((bytes == 7) == (i > 0) && (h[0] == 7) == (i > 0));
-        CHECK(fl_record(model, T, B, starts[i], numbers, 0, I, NULL, NULL, NULL, y, 0, H, h, c,
-                        tape, NULL) == expected);
+        CHECK(RECORD(model, .T = T, .B = B, .starts = starts[i], .x = {numbers, 0, I},
+                     .y = {y, 0, H}, .h_n = h, .c_n = c, .tape = tape) == expected);
         CHECK((h[0] == 7) == (i > 0));
-        CHECK(fl_backward(model, numbers, T, B, starts[i], numbers, 0, I, NULL, NULL, NULL, tape,
-                          NULL, 0, 0, NULL, NULL, 0, dx, 0, I, NULL, NULL, NULL, NULL) == expected);
+        CHECK(BACKWARD(model, .parameters = numbers, .T = T, .B = B, .starts = starts[i],
+                       .x = {numbers, 0, I}, .tape = tape, .dx = {dx, 0, I}) == expected);
         CHECK((dx[0] == 7) == (i > 0));
     }
     fl_model_destroy(model);
@@ -467,14 +469,15 @@ static void test_isas(void) {
 
 /* The caller's floating-point environment survives, and denormals are zero inside. */
 static void test_floating_point_environment(int flushes) {
-    const fl_config config = {1, 1, 1, 1, 0, FL_FLOAT32};
+    const fl_config config = CONFIG(1, 1, 1, 1, 0, FL_FLOAT32);
     const float parameters[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     float x = FLT_MIN / 4, y = 7, h = FLT_MIN / 8, c = FLT_MIN / 2;
     fl_model *model;
     CHECK(fl_model_create(&config, NULL, parameters, &model) == FL_OK);
     const fl_fp_state outer = fl_fp_enter();
     fl_fp_leave(outer);
-    CHECK(fl_forward(model, 1, 1, NULL, &x, 1, 1, &h, &c, &y, 1, 1, &h, &c, NULL) == FL_OK);
+    CHECK(FORWARD(model, .T = 1, .B = 1, .x = {&x, 1, 1}, .h_0 = &h, .c_0 = &c, .y = {&y, 1, 1},
+                  .h_n = &h, .c_n = &c) == FL_OK);
     const fl_fp_state after = fl_fp_enter();
     fl_fp_leave(after);
     CHECK(memcmp(&outer, &after, sizeof outer) == 0);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "processors.h"
@@ -136,25 +137,29 @@ static ptrdiff_t row_of(const problem *p) {
 
 static fl_status forward(problem *p) {
     const ptrdiff_t I = p->config.input_size, row = row_of(p);
-    return fl_forward(p->model, p->T, p->B, p->starts, p->arrays[X], p->B * I, I, p->states,
-                      p->states, p->arrays[Y], p->B * row, row, p->arrays[H_N], p->arrays[C_N],
-                      NULL);
+    return FORWARD(p->model, .T = p->T, .B = p->B, .starts = p->starts,
+                   .x = {p->arrays[X], p->B * I, I}, .h_0 = p->states, .c_0 = p->states,
+                   .y = {p->arrays[Y], p->B * row, row}, .h_n = p->arrays[H_N],
+                   .c_n = p->arrays[C_N]);
 }
 
 static fl_status record(problem *p) {
     const ptrdiff_t I = p->config.input_size, row = row_of(p);
-    return fl_record(p->model, p->T, p->B, p->starts, p->arrays[X], p->B * I, I, p->states,
-                     p->states, NULL, p->arrays[Y], p->B * row, row, p->arrays[H_N], p->arrays[C_N],
-                     p->arrays[TAPE], NULL);
+    return RECORD(p->model, .T = p->T, .B = p->B, .starts = p->starts,
+                  .x = {p->arrays[X], p->B * I, I}, .h_0 = p->states, .c_0 = p->states,
+                  .y = {p->arrays[Y], p->B * row, row}, .h_n = p->arrays[H_N],
+                  .c_n = p->arrays[C_N], .tape = p->arrays[TAPE]);
 }
 
 /* After record(). Adds to what is there, so that a half-done call shows. */
 static fl_status backward(problem *p) {
     const ptrdiff_t I = p->config.input_size, row = row_of(p);
-    return fl_backward(p->model, p->parameters, p->T, p->B, p->starts, p->arrays[X], p->B * I, I,
-                       p->states, p->states, NULL, p->arrays[TAPE], p->arrays[Y], p->B * row, row,
-                       p->arrays[H_N], p->arrays[C_N], 1, p->arrays[DX], p->B * I, I,
-                       p->arrays[DH_0], p->arrays[DC_0], p->arrays[DPARAMETERS], NULL);
+    return BACKWARD(
+        p->model, .parameters = p->parameters, .T = p->T, .B = p->B, .starts = p->starts,
+        .x = {p->arrays[X], p->B * I, I}, .h_0 = p->states, .c_0 = p->states,
+        .tape = p->arrays[TAPE], .dy = {p->arrays[Y], p->B * row, row}, .dh_n = p->arrays[H_N],
+        .dc_n = p->arrays[C_N], .accumulate = 1, .dx = {p->arrays[DX], p->B * I, I},
+        .dh_0 = p->arrays[DH_0], .dc_0 = p->arrays[DC_0], .dparameters = p->arrays[DPARAMETERS]);
 }
 
 static fl_status stream(problem *p) {
@@ -216,14 +221,16 @@ static void test_memory(const char *isa, fl_dtype dtype) {
         ptrdiff_t T, B;
         const ptrdiff_t *starts;
     } cases[] = {
-        {{3, 5, 1, 1, 1, dtype}, 4, 2, NULL},
-        {{7, 33, 3, 2, 0, dtype}, 5, 3, NULL},
-        {{7, 20, 2, 2, 1, dtype}, 5, 6, starts},
-        {{4, 17, 2, 1, 1, dtype, .proj_size = 6, .has_peepholes = 1, .layer_norm = 1}, 3, 2, NULL},
-        {{3, 9, 2, 1, 1, dtype, .coupled_gates = 1, .zoneout_h = 0.5, .reverse = 1}, 4, 3, NULL},
-        {{40, 65, 1, 1, 1, dtype}, 60, 16, NULL}, /* rows */
-        {{70, 129, 2, 1, 1, dtype}, 30, 1, NULL}, /* units */
-        {{30, 131, 1, 2, 1, dtype}, 30, 3, NULL}, /* directions */
+        {CONFIG(3, 5, 1, 1, 1, dtype), 4, 2, NULL},
+        {CONFIG(7, 33, 3, 2, 0, dtype), 5, 3, NULL},
+        {CONFIG(7, 20, 2, 2, 1, dtype), 5, 6, starts},
+        {CONFIG(4, 17, 2, 1, 1, dtype, .proj_size = 6, .has_peepholes = 1, .layer_norm = 1), 3, 2,
+         NULL},
+        {CONFIG(3, 9, 2, 1, 1, dtype, .coupled_gates = 1, .zoneout_h = 0.5, .reverse = 1), 4, 3,
+         NULL},
+        {CONFIG(40, 65, 1, 1, 1, dtype), 60, 16, NULL}, /* rows */
+        {CONFIG(70, 129, 2, 1, 1, dtype), 30, 1, NULL}, /* units */
+        {CONFIG(30, 131, 1, 2, 1, dtype), 30, 3, NULL}, /* directions */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         problem p = make_problem(cases[i].config, cases[i].T, cases[i].B, cases[i].starts, isa);
@@ -269,8 +276,8 @@ int main(int count, char **arguments) {
     const int quick = count > 1 && strcmp(arguments[1], "quick") == 0;
     processors = 5;
     /* First: a pool that has its threads makes no more. */
-    test_no_threads((fl_config){7, 33, 2, 2, 1, FL_FLOAT32}, 5, 3, 0);
-    test_no_threads((fl_config){70, 129, 1, 2, 1, FL_FLOAT32}, 60, 8, 1);
+    test_no_threads((fl_config)CONFIG(7, 33, 2, 2, 1, FL_FLOAT32), 5, 3, 0);
+    test_no_threads((fl_config)CONFIG(70, 129, 1, 2, 1, FL_FLOAT32), 60, 8, 1);
     for (int i = 0; i < (quick ? 1 : fl_isa_count()); i++)
         for (int dtype = FL_FLOAT32; dtype <= FL_FLOAT64; dtype++)
             for (int threads = 1; threads <= 3; threads += 2) {

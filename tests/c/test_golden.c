@@ -1,11 +1,12 @@
 /* The golden data, on every instruction set: the bits that the files hold, wherever it runs.
  *
- *     test_golden FILE...      files of tests/raw_golden_files.py, which says what is in them
+ *     test_golden FILE...      files of tests/tools/raw_golden_files.py, which says what is in them
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 
@@ -37,7 +38,7 @@ static void check_file(const char *path) {
     CHECK(fgetc(file) == EOF);
     fclose(file);
 
-    const fl_config config = {n[I], n[H], n[L], n[D], (int)n[BIAS], n[DOUBLE] != 0};
+    const fl_config config = CONFIG(n[I], n[H], n[L], n[D], (int)n[BIAS], n[DOUBLE] != 0);
     const ptrdiff_t x_row = n[I], y_row = n[D] * n[H];
     size_t count = 0, tape_bytes = 0;
     CHECK(fl_parameter_count(&config, &count) == FL_OK && count == (size_t)n[COUNT]);
@@ -49,20 +50,23 @@ static void check_file(const char *path) {
             memset(out[i], 0x5a, out_bytes[i]);
         }
         CHECK(fl_model_create(&config, fl_isa_name(isa), in[PARAMETERS], &model) == FL_OK);
-        CHECK(fl_forward(model, n[T], n[B], NULL, in[X], n[B] * x_row, x_row, in[H_0], in[C_0],
-                         out[Y], n[B] * y_row, y_row, out[H_N], out[C_N], NULL) == FL_OK);
+        CHECK(FORWARD(model, .T = n[T], .B = n[B], .x = {in[X], n[B] * x_row, x_row},
+                      .h_0 = in[H_0], .c_0 = in[C_0], .y = {out[Y], n[B] * y_row, y_row},
+                      .h_n = out[H_N], .c_n = out[C_N]) == FL_OK);
         for (int i = Y; i <= C_N; i++) {
             CHECK(memcmp(out[i], expected[i], out_bytes[i]) == 0);
             memset(out[i], 0x5a, out_bytes[i]);
         }
         CHECK(fl_tape_bytes(model, n[T], n[B], NULL, &tape_bytes) == FL_OK);
         void *tape = malloc(tape_bytes);
-        CHECK(fl_record(model, n[T], n[B], NULL, in[X], n[B] * x_row, x_row, in[H_0], in[C_0], NULL,
-                        out[Y], n[B] * y_row, y_row, out[H_N], out[C_N], tape, NULL) == FL_OK);
-        CHECK(fl_backward(model, in[PARAMETERS], n[T], n[B], NULL, in[X], n[B] * x_row, x_row,
-                          in[H_0], in[C_0], NULL, tape, in[DY], n[B] * y_row, y_row, in[DH_N],
-                          in[DC_N], 0, out[DX], n[B] * x_row, x_row, out[DH_0], out[DC_0],
-                          out[DPARAMETERS], NULL) == FL_OK);
+        CHECK(RECORD(model, .T = n[T], .B = n[B], .x = {in[X], n[B] * x_row, x_row}, .h_0 = in[H_0],
+                     .c_0 = in[C_0], .y = {out[Y], n[B] * y_row, y_row}, .h_n = out[H_N],
+                     .c_n = out[C_N], .tape = tape) == FL_OK);
+        CHECK(BACKWARD(model, .parameters = in[PARAMETERS], .T = n[T], .B = n[B],
+                       .x = {in[X], n[B] * x_row, x_row}, .h_0 = in[H_0], .c_0 = in[C_0],
+                       .tape = tape, .dy = {in[DY], n[B] * y_row, y_row}, .dh_n = in[DH_N],
+                       .dc_n = in[DC_N], .dx = {out[DX], n[B] * x_row, x_row}, .dh_0 = out[DH_0],
+                       .dc_0 = out[DC_0], .dparameters = out[DPARAMETERS]) == FL_OK);
         for (int i = 0; i < OUTPUTS; i++) {
             CHECK(memcmp(out[i], expected[i], out_bytes[i]) == 0);
             free(out[i]);

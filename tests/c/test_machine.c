@@ -9,8 +9,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
+#include "probes.h"
 #include "random.h"
 
 /* What fl_get_num_threads says first in a process with this in its environment. */
@@ -52,7 +54,7 @@ static void test_instruction_sets(void) {
     CHECK(fl_isa_default() == fl_isa_name(0));
     static const char *const unknown[] = {"avx9", "AVX2", "scalar ", "sca"};
     const float parameters[24] = {0};
-    const fl_config config = {1, 1, 1, 1, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(1, 1, 1, 1, 1, FL_FLOAT32);
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         fl_model *model = (fl_model *)&config;
         setenv("FASTLSTM_ISA", unknown[i], 1);
@@ -94,34 +96,34 @@ static void test_activations(const char *isa, fl_dtype dtype) {
             else ((float *)x)[j] = (float)value;
         }
         memset(y, 0x55, sizeof y);
-        CHECK(fl_sigmoid(isa, dtype, n, x, y) == FL_OK);
+        CHECK(fl_probe_sigmoid(isa, dtype, n, x, y) == FL_OK);
         for (ptrdiff_t j = 0; j < n; j++)
             CHECK(fabs(at(y, dtype, j) - 1 / (1 + exp(-exact[j]))) < tolerance);
         const double untouched = at(y, dtype, n);
         memset(y, 0x55, sizeof y);
         CHECK(untouched == at(y, dtype, n));
-        CHECK(fl_tanh(isa, dtype, n, x, x) == FL_OK);
+        CHECK(fl_probe_tanh(isa, dtype, n, x, x) == FL_OK);
         for (ptrdiff_t j = 0; j < n; j++) CHECK(fabs(at(x, dtype, j) - tanh(exact[j])) < tolerance);
     }
-    CHECK(fl_sigmoid(isa, dtype, 0, NULL, NULL) == FL_OK);
-    CHECK(fl_sigmoid(isa, dtype, -1, x, y) == FL_ERROR_ARGUMENT);
-    CHECK(fl_sigmoid(isa, dtype, 1, NULL, y) == FL_ERROR_ARGUMENT);
-    CHECK(fl_tanh(isa, dtype, 1, x, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_sigmoid("none", dtype, 1, x, y) == FL_ERROR_ISA);
-    CHECK(fl_tanh("none", dtype, 1, x, y) == FL_ERROR_ISA);
-    CHECK(fl_tanh(isa, (fl_dtype)7, 1, x, y) == FL_ERROR_ISA);
+    CHECK(fl_probe_sigmoid(isa, dtype, 0, NULL, NULL) == FL_OK);
+    CHECK(fl_probe_sigmoid(isa, dtype, -1, x, y) == FL_ERROR_ARGUMENT);
+    CHECK(fl_probe_sigmoid(isa, dtype, 1, NULL, y) == FL_ERROR_ARGUMENT);
+    CHECK(fl_probe_tanh(isa, dtype, 1, x, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(fl_probe_sigmoid("none", dtype, 1, x, y) == FL_ERROR_ISA);
+    CHECK(fl_probe_tanh("none", dtype, 1, x, y) == FL_ERROR_ISA);
+    CHECK(fl_probe_tanh(isa, (fl_dtype)7, 1, x, y) == FL_ERROR_ISA);
 }
 
 static void test_limits(const char *isa, fl_dtype dtype) {
     enum { N = 1000 };
     static double x[N];
-    const double real = dtype == FL_FLOAT64 ? 8 : 4, once = fl_limit_fma(isa, dtype, 1);
-    CHECK(once >= 2 && fl_limit_fma(isa, dtype, 0) == 0 && fl_limit_fma(isa, dtype, 9) == 9 * once);
-    const double read = fl_limit_read(isa, dtype, N, x, 3);
+    const double real = dtype == FL_FLOAT64 ? 8 : 4, once = fl_probe_fma(isa, dtype, 1);
+    CHECK(once >= 2 && fl_probe_fma(isa, dtype, 0) == 0 && fl_probe_fma(isa, dtype, 9) == 9 * once);
+    const double read = fl_probe_read(isa, dtype, N, x, 3);
     CHECK(read <= 3 * N * real && read > 3 * (N - 8 * 16) * real);
-    CHECK(fl_limit_read(isa, dtype, 7, x, 3) <= 3 * 7 * real);
-    CHECK(fl_limit_fma("none", dtype, 1) == 0 && fl_limit_read("none", dtype, N, x, 1) == 0);
-    CHECK(fl_limit_read(isa, dtype, N, NULL, 1) == 0);
+    CHECK(fl_probe_read(isa, dtype, 7, x, 3) <= 3 * 7 * real);
+    CHECK(fl_probe_fma("none", dtype, 1) == 0 && fl_probe_read("none", dtype, N, x, 1) == 0);
+    CHECK(fl_probe_read(isa, dtype, N, NULL, 1) == 0);
 }
 
 int main(void) {

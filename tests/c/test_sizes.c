@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 
@@ -26,12 +27,12 @@ static int is_refusal(fl_status status) {
 
 /* Variants that add to the parameters, the scratch memory or the tape. */
 static const fl_config variants[] = {
-    {1, 2, 1, 1, 1, FL_FLOAT32},
-    {3, 5, 2, 2, 1, FL_FLOAT64},
-    {3, 5, 3, 1, 0, FL_FLOAT32, .proj_size = 2},
-    {3, 5, 1, 1, 1, FL_FLOAT64, .has_peepholes = 1, .coupled_gates = 1},
-    {3, 5, 2, 2, 1, FL_FLOAT32, .layer_norm = 1, .zoneout_h = 0.5, .zoneout_c = 0.5},
-    {3, 5, 2, 1, 1, FL_FLOAT64, .proj_size = 4, .has_peepholes = 1, .layer_norm = 1},
+    CONFIG(1, 2, 1, 1, 1, FL_FLOAT32),
+    CONFIG(3, 5, 2, 2, 1, FL_FLOAT64),
+    CONFIG(3, 5, 3, 1, 0, FL_FLOAT32, .proj_size = 2),
+    CONFIG(3, 5, 1, 1, 1, FL_FLOAT64, .has_peepholes = 1, .coupled_gates = 1),
+    CONFIG(3, 5, 2, 2, 1, FL_FLOAT32, .layer_norm = 1, .zoneout_h = 0.5, .zoneout_c = 0.5),
+    CONFIG(3, 5, 2, 1, 1, FL_FLOAT64, .proj_size = 4, .has_peepholes = 1, .layer_norm = 1),
 };
 enum { VARIANTS = sizeof variants / sizeof variants[0] };
 
@@ -129,14 +130,17 @@ static void test_calls(const fl_config *config, const fl_model *model) {
                         const fl_masks *masks = masked ? &all : NULL;
                         const ptrdiff_t B = size_near(powers[i], offset);
                         if (T > 0)
-                            CHECK(is_refusal(fl_forward(model, T, B, starts, room, 0, 0, NULL, NULL,
-                                                        room, 0, 0, room, room, NULL)));
+                            CHECK(is_refusal(FORWARD(model, .T = T, .B = B, .starts = starts,
+                                                     .x = {room}, .y = {room}, .h_n = room,
+                                                     .c_n = room)));
                         if (T > 0)
-                            CHECK(is_refusal(fl_record(model, T, B, starts, room, 0, 0, NULL, NULL,
-                                                       masks, room, 0, 0, room, room, room, NULL)));
-                        CHECK(is_refusal(fl_backward(model, room, T, B, starts, room, 0, 0, NULL,
-                                                     NULL, masks, room, NULL, 0, 0, NULL, NULL, 0,
-                                                     NULL, 0, 0, room, room, room, NULL)));
+                            CHECK(is_refusal(RECORD(model, .T = T, .B = B, .starts = starts,
+                                                    .x = {room}, .masks = masks, .y = {room},
+                                                    .h_n = room, .c_n = room, .tape = room)));
+                        CHECK(is_refusal(BACKWARD(model, .parameters = room, .T = T, .B = B,
+                                                  .starts = starts, .x = {room}, .masks = masks,
+                                                  .tape = room, .dh_0 = room, .dc_0 = room,
+                                                  .dparameters = room)));
                     }
     CHECK(memcmp(room, before, sizeof room) == 0);
 }
@@ -160,16 +164,16 @@ static void test_tapes(const fl_config *config, const fl_model *model) {
             /* A tape that can't be is refused before anything is read. */
             double room[8] = {0};
             if (status == FL_ERROR_OVERFLOW) {
-                CHECK(fl_record(model, T, B, NULL, room, 0, 0, NULL, NULL, NULL, room, 0, 0, room,
-                                room, room, NULL) == FL_ERROR_OVERFLOW);
-                CHECK(fl_backward(model, room, T, B, NULL, room, 0, 0, NULL, NULL, NULL, room, NULL,
-                                  0, 0, NULL, NULL, 0, room, 0, 0, room, room, room,
-                                  NULL) == FL_ERROR_OVERFLOW);
+                CHECK(RECORD(model, .T = T, .B = B, .x = {room}, .y = {room}, .h_n = room,
+                             .c_n = room, .tape = room) == FL_ERROR_OVERFLOW);
+                CHECK(BACKWARD(model, .parameters = room, .T = T, .B = B, .x = {room}, .tape = room,
+                               .dx = {room}, .dh_0 = room, .dc_0 = room,
+                               .dparameters = room) == FL_ERROR_OVERFLOW);
             }
             /* Two directions and layers keep a layer's output whole. */
             if (config->num_directions == 2 && config->num_layers > 1 && powers[i] >= 47)
-                CHECK(is_refusal(fl_forward(model, T, 1, NULL, room, 0, 0, NULL, NULL, room, 0, 0,
-                                            room, room, NULL)));
+                CHECK(is_refusal(FORWARD(model, .T = T, .B = 1, .x = {room}, .y = {room},
+                                         .h_n = room, .c_n = room)));
         }
     size_t bytes;
     const ptrdiff_t falling[] = {0, 2, 1}, rising[] = {0, 1, 3}, late[] = {1, 2},
@@ -197,9 +201,9 @@ static void test_streams(const fl_config *config, const fl_model *model) {
     if (config->num_directions == 2) return;
     CHECK(fl_stream_create(model, 1, &stream) == FL_OK);
     double room[8] = {0};
-    CHECK(fl_stream_push(stream, PTRDIFF_MIN, room, 0, 0, room, 0, 0, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, PTRDIFF_MAX, NULL, 0, 0, room, 0, 0, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, PTRDIFF_MAX, room, 0, 0, NULL, 0, 0, NULL) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = PTRDIFF_MIN, .x = {room}, .y = {room}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = PTRDIFF_MAX, .y = {room}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = PTRDIFF_MAX, .x = {room}) == FL_ERROR_ARGUMENT);
     fl_stream_destroy(stream);
 }
 

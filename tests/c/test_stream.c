@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "platform.h"
@@ -58,8 +59,8 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
     char *h_0 = random_reals(state_count, 0.7, config.dtype);
     char *c_0 = random_reals(state_count, 0.9, config.dtype);
     char *y = malloc(y_bytes), *h_n = malloc(state_bytes), *c_n = malloc(state_bytes);
-    CHECK(fl_forward(model, T, B, NULL, x, B * I, I, h_0, c_0, y, B * H, H, h_n, c_n, NULL) ==
-          FL_OK);
+    CHECK(FORWARD(model, .T = T, .B = B, .x = {x, B * I, I}, .h_0 = h_0, .c_0 = c_0,
+                  .y = {y, B * H, H}, .h_n = h_n, .c_n = c_n) == FL_OK);
 
     fl_stream *stream = NULL;
     CHECK(fl_stream_create(model, B, &stream) == FL_OK && stream != NULL);
@@ -75,8 +76,8 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
         fl_stream_set_state(stream, h_0, c_0);
         for (ptrdiff_t t = 0; t < T; t += pieces[i]) {
             const ptrdiff_t n = pieces[i] < T - t ? pieces[i] : T - t;
-            CHECK(fl_stream_push(stream, n, x + (size_t)t * x_step, B * I, I,
-                                 got + (size_t)t * y_step, B * H, H, NULL) == FL_OK);
+            CHECK(PUSH(stream, .T = n, .x = {x + (size_t)t * x_step, B * I, I},
+                       .y = {got + (size_t)t * y_step, B * H, H}) == FL_OK);
         }
         CHECK(memcmp(y, got, y_bytes) == 0 && same_state(stream, h_n, c_n, state_bytes));
     }
@@ -88,7 +89,7 @@ static void check_bits(fl_config config, const char *isa, ptrdiff_t T, ptrdiff_t
             memcpy(x_first + (b * (size_t)T + t) * x_row, x + (t * (size_t)B + b) * x_row, x_row);
     memset(got, 0, y_bytes);
     fl_stream_set_state(stream, h_0, c_0);
-    CHECK(fl_stream_push(stream, T, x_first, I, T * I, got, H, T * H, NULL) == FL_OK);
+    CHECK(PUSH(stream, .T = T, .x = {x_first, I, T * I}, .y = {got, H, T * H}) == FL_OK);
     for (size_t t = 0; t < (size_t)T; t++)
         for (size_t b = 0; b < (size_t)B; b++)
             CHECK(memcmp(y + (t * (size_t)B + b) * y_row, got + (b * (size_t)T + t) * y_row,
@@ -116,8 +117,8 @@ static void test_bits(ptrdiff_t T) {
     for (int isa = 0; isa < fl_isa_count(); isa++)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
             for (int dtype = FL_FLOAT32; dtype <= FL_FLOAT64; dtype++) {
-                const fl_config config = {cases[i].I, cases[i].H,    cases[i].L,
-                                          1,          cases[i].bias, (fl_dtype)dtype};
+                const fl_config config =
+                    CONFIG(cases[i].I, cases[i].H, cases[i].L, 1, cases[i].bias, (fl_dtype)dtype);
                 check_bits(config, fl_isa_name(isa), T, cases[i].B);
             }
 }
@@ -125,7 +126,7 @@ static void test_bits(ptrdiff_t T) {
 /* A stream begins at zero; a reset returns the chosen sequences there and leaves the others. */
 static void test_reset(void) {
     enum { I = 3, H = 5, L = 2, B = 4, STATE = L * B * H };
-    const fl_config config = {I, H, L, 1, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(I, H, L, 1, 1, FL_FLOAT32);
     fl_model *model = random_model(&config, NULL);
     const float zeros[STATE] = {0};
     const size_t bytes = sizeof zeros;
@@ -158,13 +159,13 @@ static void test_reset(void) {
 /* Streams of one model do not know of each other. */
 static void test_streams_are_apart(void) {
     enum { I = 2, H = 19, STEPS = 30 };
-    const fl_config config = {I, H, 1, 1, 1, FL_FLOAT64};
+    const fl_config config = CONFIG(I, H, 1, 1, 1, FL_FLOAT64);
     fl_model *model = random_model(&config, NULL);
     char *x = random_reals(STEPS * I, 1, FL_FLOAT64);
     double expected[STEPS * H], y[H], other[H];
     fl_stream *one, *two;
     CHECK(fl_stream_create(model, 1, &one) == FL_OK && fl_stream_create(model, 1, &two) == FL_OK);
-    CHECK(fl_stream_push(one, STEPS, x, I, I, expected, H, H, NULL) == FL_OK);
+    CHECK(PUSH(one, .T = STEPS, .x = {x, I, I}, .y = {expected, H, H}) == FL_OK);
     fl_stream_reset(one, NULL);
     for (size_t t = 0; t < STEPS; t++) {
         fl_stream_step(two, x + (STEPS - 1 - t) * I * sizeof(double), other);
@@ -178,8 +179,9 @@ static void test_streams_are_apart(void) {
 }
 
 static void test_errors(void) {
-    const fl_config config = {2, 3, 1, 1, 1, FL_FLOAT32}, both = {2, 3, 1, 2, 1, FL_FLOAT32};
-    const fl_config back = {2, 3, 1, 1, 1, FL_FLOAT32, .reverse = 1};
+    const fl_config config = CONFIG(2, 3, 1, 1, 1, FL_FLOAT32),
+                    both = CONFIG(2, 3, 1, 2, 1, FL_FLOAT32);
+    const fl_config back = CONFIG(2, 3, 1, 1, 1, FL_FLOAT32, .reverse = 1);
     fl_model *model = random_model(&config, NULL), *two_directions = random_model(&both, NULL);
     fl_model *reverse = random_model(&back, NULL);
     fl_stream *stream = (fl_stream *)(void *)&model;
@@ -196,11 +198,11 @@ static void test_errors(void) {
     const float h[3] = {1, 2, 3}, c[3] = {4, 5, 6};
     CHECK(fl_stream_create(model, 1, &stream) == FL_OK);
     fl_stream_set_state(stream, h, c);
-    CHECK(fl_stream_push(NULL, 1, x, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, -1, x, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 1, NULL, 2, 2, y, 3, 3, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 1, x, 2, 2, NULL, 3, 3, NULL) == FL_ERROR_ARGUMENT);
-    CHECK(fl_stream_push(stream, 0, NULL, 0, 0, NULL, 0, 0, NULL) == FL_OK);
+    CHECK(PUSH(NULL, .T = 1, .x = {x, 2, 2}, .y = {y, 3, 3}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = -1, .x = {x, 2, 2}, .y = {y, 3, 3}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = 1, .x = {NULL, 2, 2}, .y = {y, 3, 3}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = 1, .x = {x, 2, 2}, .y = {NULL, 3, 3}) == FL_ERROR_ARGUMENT);
+    CHECK(PUSH(stream, .T = 0) == FL_OK);
     CHECK(y[0] == 7 && y[2] == 7);
     CHECK(same_state(stream, (const char *)h, (const char *)c, sizeof h));
     fl_stream_destroy(stream);
@@ -212,7 +214,7 @@ static void test_errors(void) {
 
 /* The caller's floating-point environment survives a step, and denormals are zero inside. */
 static void test_floating_point_environment(int flushes) {
-    const fl_config config = {1, 1, 1, 1, 0, FL_FLOAT32};
+    const fl_config config = CONFIG(1, 1, 1, 1, 0, FL_FLOAT32);
     const float parameters[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     const float x = FLT_MIN / 4, h = FLT_MIN / 8, c = FLT_MIN / 2;
     float y = 7;

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "check.h"
 #include "fastlstm.h"
 #include "processors.h"
@@ -41,7 +42,7 @@ static float *numbers(size_t count, unsigned seed) {
 
 static problem make_problem(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, ptrdiff_t L,
                             ptrdiff_t D) {
-    const fl_config config = {I, H, L, D, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(I, H, L, D, 1, FL_FLOAT32);
     size_t count = 0;
     CHECK(fl_parameter_count(&config, &count) == FL_OK);
     problem p = {.T = T, .B = B, .I = I, .width = D * H};
@@ -63,8 +64,9 @@ static void free_problem(problem *p) {
 
 static result run(const problem *p) {
     result r = {numbers(p->y_count, 4), numbers(p->state_count, 5), numbers(p->state_count, 6)};
-    CHECK(fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1,
-                     r.y, p->B * p->width, p->width, r.h_n, r.c_n, NULL) == FL_OK);
+    CHECK(FORWARD(p->model, .T = p->T, .B = p->B, .x = {p->x, p->B * p->I, p->I}, .h_0 = p->state,
+                  .c_0 = p->state + 1, .y = {r.y, p->B * p->width, p->width}, .h_n = r.h_n,
+                  .c_n = r.c_n) == FL_OK);
     return r;
 }
 
@@ -196,8 +198,9 @@ static int is_over(void *context) {
 
 static fl_status run_watched(const problem *p, result *r, patience *patience) {
     const fl_watch watch = {is_over, patience};
-    return fl_forward(p->model, p->T, p->B, NULL, p->x, p->B * p->I, p->I, p->state, p->state + 1,
-                      r->y, p->B * p->width, p->width, r->h_n, r->c_n, &watch);
+    return FORWARD(p->model, .T = p->T, .B = p->B, .x = {p->x, p->B * p->I, p->I}, .h_0 = p->state,
+                   .c_0 = p->state + 1, .y = {r->y, p->B * p->width, p->width}, .h_n = r->h_n,
+                   .c_n = r->c_n, .watch = &watch);
 }
 
 /* Calls given up at each time that they ask; then one that is not. */
@@ -236,7 +239,7 @@ static void test_cancelled(void) {
 /* The same for tapes. */
 static void test_cancelled_backward(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H,
                                     ptrdiff_t D) {
-    const fl_config config = {I, H, 1, D, 1, FL_FLOAT32};
+    const fl_config config = CONFIG(I, H, 1, D, 1, FL_FLOAT32);
     problem p = make_problem(T, B, I, H, 1, D);
     size_t count = 0, bytes = 0;
     CHECK(fl_parameter_count(&config, &count) == FL_OK);
@@ -250,18 +253,19 @@ static void test_cancelled_backward(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdi
         patience patience = {.n = 1};
         const fl_watch watch = {is_over, &patience};
         for (int i = 0; i < 2; i++) {
-            const fl_status status =
-                fl_record(p.model, T, B, NULL, p.x, B * I, I, NULL, NULL, NULL, r.y, B * p.width,
-                          p.width, r.h_n, r.c_n, tape, i == 0 ? &watch : NULL);
+            const fl_status status = RECORD(
+                p.model, .T = T, .B = B, .x = {p.x, B * I, I}, .y = {r.y, B * p.width, p.width},
+                .h_n = r.h_n, .c_n = r.c_n, .tape = tape, .watch = i == 0 ? &watch : NULL);
             CHECK(status == (i == 0 ? FL_ERROR_CANCELLED : FL_OK));
         }
         int n = 0;
         for (fl_status status = FL_ERROR_CANCELLED; status == FL_ERROR_CANCELLED; n++) {
             patience.asked = 0;
             patience.n = n; /* 0: never */
-            status = fl_backward(p.model, parameters, T, B, NULL, p.x, B * I, I, NULL, NULL, NULL,
-                                 tape, r.y, B * p.width, p.width, NULL, NULL, 0, dx[n > 0], B * I,
-                                 I, NULL, NULL, gradients[n > 0], &watch);
+            status = BACKWARD(p.model, .parameters = parameters, .T = T, .B = B,
+                              .x = {p.x, B * I, I}, .tape = tape, .dy = {r.y, B * p.width, p.width},
+                              .dx = {dx[n > 0], B * I, I}, .dparameters = gradients[n > 0],
+                              .watch = &watch);
             if (n == 0) {
                 CHECK(status == FL_OK && patience.asked > 0);
                 status = FL_ERROR_CANCELLED;
@@ -293,14 +297,16 @@ static void test_cancelled_push(void) {
     patience patience = {.n = 0};
     const fl_watch watch = {is_over, &patience};
     fl_stream_set_state(stream, p.state, p.state + 1);
-    CHECK(fl_stream_push(stream, 7, p.x, x_step, p.I, got.y, y_step, p.width, &watch) == FL_OK);
+    CHECK(PUSH(stream, .T = 7, .x = {p.x, x_step, p.I}, .y = {got.y, y_step, p.width},
+               .watch = &watch) == FL_OK);
     for (patience.n = 1; patience.n < 4; patience.n++) {
         patience.asked = 0;
-        CHECK(fl_stream_push(stream, p.T - 7, p.x + 7 * x_step, x_step, p.I, got.y + 7 * y_step,
-                             y_step, p.width, &watch) == FL_ERROR_CANCELLED);
+        CHECK(PUSH(stream, .T = p.T - 7, .x = {p.x + 7 * x_step, x_step, p.I},
+                   .y = {got.y + 7 * y_step, y_step, p.width},
+                   .watch = &watch) == FL_ERROR_CANCELLED);
     }
-    CHECK(fl_stream_push(stream, p.T - 7, p.x + 7 * x_step, x_step, p.I, got.y + 7 * y_step, y_step,
-                         p.width, NULL) == FL_OK);
+    CHECK(PUSH(stream, .T = p.T - 7, .x = {p.x + 7 * x_step, x_step, p.I},
+               .y = {got.y + 7 * y_step, y_step, p.width}) == FL_OK);
     fl_stream_get_state(stream, got.h_n, got.c_n);
     CHECK(same(&p, &expected, &got));
     fl_stream_destroy(stream);

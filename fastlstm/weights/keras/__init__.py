@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import Any
 
 from fastlstm.weights.archive import Archive
-from fastlstm.weights.contents import Contents, Head
+from fastlstm.weights.contents import Contents, Trained
 from fastlstm.weights.keras.config import layers_of
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.layers import find_configured, find_unconfigured
 from fastlstm.weights.names import summarised
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 __all__ = ["read", "write"]
 
@@ -58,17 +53,11 @@ def read(path: Path) -> Contents:
     return Contents(path, "Keras", tuple(found), tuple(refused), summarised(others))
 
 
-def write(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write(trained: Trained, path: Path) -> None:
     """Write a layer as a Keras model, see `export`; equal layers make equal files."""
     from fastlstm.weights.keras.export import write_model
 
-    write_model(layer, path, head=head, state=state)
+    write_model(trained, path)
 
 
 def _from_archive(path: Path) -> tuple[bytes, str, str | None]:

@@ -11,17 +11,16 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.weights.contents import Arrays, Head
-from fastlstm.weights.gates import ORDER, from_rows
+from fastlstm._extras import import_for
+from fastlstm._gates import ORDER, from_rows
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.weights.contents import Arrays, Head, Trained
 from fastlstm.weights.keras.options import ACTIVATIONS, MERGE_MODES
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 #: Of the first Keras that reads what is written here.
 VERSION = "3.0.0"
@@ -64,13 +63,7 @@ class _Layer(NamedTuple):
     arrays: dict[str, Arrays]
 
 
-def write_model(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write_model(trained: Trained, path: Path) -> None:
     """Write a model; equal layers make equal files.
 
     The two biases are added, in float64, since Keras has one.
@@ -82,11 +75,8 @@ def write_model(
     ValueError
         If Keras does not have one of the options, or there is a state, which it has no place for.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        what = f"writing {path.suffix}"
-        raise ImportError(f'{what} needs h5py: pip install "fastlstm[keras]"') from error
+    h5py = import_for(f"writing {path.suffix}", "h5py", "keras")
+    layer, head, state = trained
     options = layer.options
     _check(options, state)
     layers = _layers(layer, options)

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._extras import missing
 from fastlstm.weights.keras import hdf5_worker
 
 #: Texts, and lists of texts.
@@ -162,9 +163,7 @@ def _start(path: Path, size: int) -> tuple[subprocess.Popen[bytes], threading.Ti
     specs = [importlib.util.find_spec(name) for name in ("h5py", "numpy")]
     places = [str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin]
     if len(places) != 2:
-        raise ImportError(
-            f'{path}: reading {path.suffix} needs h5py: pip install "fastlstm[keras]"'
-        )
+        raise missing(f"{path}: reading {path.suffix}", "h5py", "keras")
     if not sys.executable or getattr(sys, "frozen", False):
         raise ValueError(
             f"{path}: HDF5 is read in a process of its own, for which sys.executable, "

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._gates import ORDER, to_rows
 from fastlstm.weights.contents import Arrays, Found, Head, Other, Refused
-from fastlstm.weights.gates import ORDER, to_rows
 from fastlstm.weights.keras.config import Layer
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.options import Recurrent, UnsupportedError, kind_of, recurrent_of

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.export import read_metadata, to_onnx, write
@@ -84,12 +85,7 @@ def locate(path: Path) -> tuple[Proto, dict[str, Site]]:
 
 
 def _open(path: Path) -> tuple[Proto, list[Located], Counter[str]]:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading .onnx needs onnx: pip install "fastlstm[onnx]"'
-        ) from error
+    onnx = import_for(f"{path}: reading .onnx", "onnx", "onnx")
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
     except MemoryError:

@@ -11,22 +11,21 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._extras import import_for
+from fastlstm._gates import COUPLED_ORDER, ORDER, as_order
 from fastlstm._merge import MERGE_MODES
 from fastlstm._version import __version__
-from fastlstm.weights.contents import Found, Head, checked_head, checked_state
-from fastlstm.weights.gates import COUPLED_ORDER, ORDER, as_order
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.weights.contents import Found, Head, Trained
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.graph import Proto, text
 from fastlstm.weights.onnx.node import GATES
 from fastlstm.weights.onnx.plan import Plan, nodes_of
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
 
 #: Operators and file format of ONNX 1.12 (2022), which ONNX Runtime has since 1.12.
 OPSET, IR_VERSION = 17, 8
@@ -50,13 +49,7 @@ _IMPOSSIBLE = {
 _OF_TRAINING = ("dropout", "recurrent_dropout", "weight_dropout")
 
 
-def write(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write(trained: Trained, path: Path) -> None:
     """Write a layer as an ONNX model; equal layers make equal files.
 
     Raises
@@ -66,11 +59,7 @@ def write(
     ValueError
         As `to_onnx`.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise ImportError('writing .onnx needs onnx: pip install "fastlstm[onnx]"') from error
-    model = to_onnx(layer, head=head, state=state)
+    model = _model("writing .onnx", trained)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -102,15 +91,18 @@ def to_onnx(
         If ONNX's LSTM lacks an option of the layer; the message names it. If the head or the state
         doesn't fit, or the layer has more than 2 GiB of parameters.
     """
-    import onnx
+    return _model("to_onnx", Trained.checked(layer, head, state))
 
+
+def _model(what: str, trained: Trained) -> Proto:
+    onnx = import_for(what, "onnx", "onnx")
+    layer, head, state = trained
     options = layer.options
     for name, nothing in _IMPOSSIBLE.items():
         if options[name] != nothing:
             raise ValueError(f"{name}: {options[name]!r} can't be saved as ONNX")
     if layer.parameters.nbytes > LARGEST:
         raise ValueError("the layer has more than 2 GiB of parameters, the most of an ONNX file")
-    head, state = checked_head(layer, head), checked_state(layer, state)
     bidirectional = layer.num_directions == 2
     plan = Plan.of(options, bidirectional, head is not None, state is not None)
     graph = onnx.helper.make_graph(

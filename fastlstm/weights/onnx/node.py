@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastlstm._gates import COUPLED_ORDER, ORDER, as_order, to_rows
 from fastlstm.weights.contents import Arrays, Found
-from fastlstm.weights.gates import COUPLED_ORDER, ORDER, as_order, to_rows
 from fastlstm.weights.onnx.folding import Array, dequantized
 from fastlstm.weights.onnx.graph import short, text
 from fastlstm.weights.onnx.plan import ACTIVATIONS

@@ -15,6 +15,9 @@ from fastlstm.weights.contents import Found
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.places import Unnamed, places_in
 
+#: What runs it.
+PACKAGE = "keras"
+
 Result = tuple[Any, NDArray[Any], NDArray[Any]]
 
 

@@ -20,6 +20,9 @@ from fastlstm.weights.onnx.node import INPUTS, SCALES
 
 Array = NDArray[Any]
 
+#: What runs it.
+PACKAGE = "onnxruntime"
+
 #: TensorProto.DataType.FLOAT, all that ONNX Runtime's LSTM takes.
 _FLOAT = 1
 

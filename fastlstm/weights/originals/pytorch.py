@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.weights import format_of
 from fastlstm.weights.contents import Found
+from fastlstm.weights.formats import format_of
 from fastlstm.weights.pytorch.module import TORCH_HAS
+
+#: What runs it.
+PACKAGE = "torch"
 
 #: Of arrays that PyTorch can take, in either byte order.
 _FLOATS = [np.dtype(f"{order}f{size}") for order in "<>" for size in (2, 4, 8)]
@@ -68,12 +71,12 @@ def run(
 
 def _parameters(torch: Any, path: Path) -> dict[str, Any]:
     """Return all tensors of a file by their dotted names."""
-    contents = format_of(path)
-    if contents == "safetensors":
+    name = format_of(path).name
+    if name == "safetensors":
         from safetensors.torch import load_file
 
         return dict(load_file(path))
-    if contents == "npz":
+    if name == "npz":
         with np.load(path) as arrays:
             floats = {k: a for k, a in arrays.items() if a.dtype in _FLOATS}
         # PyTorch has but one byte order, that of the machine.

@@ -91,6 +91,10 @@ def read(path: Path) -> Contents:
 
 def _read_zip(path: Path) -> Contents:
     with Archive(path, "file of torch.save") as archive:
+        if any(name.endswith("/archive_format") for name in archive.names):
+            raise ValueError(
+                "a program of torch.export, which is not read: in PyTorch save module.state_dict()"
+            )
         roots = [
             name.removesuffix("data.pkl")
             for name in archive.names

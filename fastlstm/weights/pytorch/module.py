@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 from collections import OrderedDict
 from dataclasses import replace
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastlstm._extras import import_for
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.weights import native
-from fastlstm.weights.contents import Arrays, Head
+from fastlstm.weights.contents import Arrays, Trained
 from fastlstm.weights.names import find_layers
 
 if TYPE_CHECKING:
     import torch
-
-    from fastlstm.lstm import LSTM, BiLSTM
+    from torch import nn
 
 __all__ = ["from_torch", "to_torch", "write"]
 
@@ -111,8 +110,6 @@ def to_torch(layer: LSTM | BiLSTM) -> torch.nn.LSTM:
     ValueError
         Naming the options of the layer that PyTorch does not have.
     """
-    from fastlstm.lstm import LSTM, BiLSTM
-
     if not isinstance(layer, LSTM | BiLSTM):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     _check_options(layer, "made a torch.nn.LSTM")
@@ -130,16 +127,11 @@ def to_torch(layer: LSTM | BiLSTM) -> torch.nn.LSTM:
         device="meta",  # else it would draw parameters from PyTorch's generator
     ).to_empty(device="cpu")
     module.load_state_dict(_tensors(torch, dict(layer.state_dict())))
-    return module.eval()  # type: ignore[no-any-return]  # torch is Any here
+    evaluated: nn.LSTM = module.eval()
+    return evaluated
 
 
-def write(
-    layer: LSTM | BiLSTM,
-    path: Path,
-    *,
-    head: Head | None,
-    state: tuple[NDArray[Any], NDArray[Any]] | None,
-) -> None:
+def write(trained: Trained, path: Path) -> None:
     """Write a layer's ``state_dict`` with ``torch.save``; equal layers make equal files.
 
     ``torch.nn.LSTM(...).load_state_dict(torch.load(path))`` takes it, where there is no head or
@@ -151,16 +143,13 @@ def write(
     ImportError
         If PyTorch is not installed.
     ValueError
-        If the suffix is that of a TorchScript program; or naming the options of the layer that
-        PyTorch does not have.
+        Naming the options of the layer that PyTorch does not have.
     """
-    if path.suffix.lower() == ".jit":  # torch.jit.load would not take a state dict
-        raise ValueError("path: a TorchScript program can't be written; .pt is a state dict")
-    _check_options(layer, "saved for PyTorch (but as .npz or .safetensors)")
+    _check_options(trained.layer, "saved for PyTorch (but as .npz or .safetensors)")
     torch = _import("writing PyTorch's files")
-    tensors = _tensors(torch, native.arrays_of(layer, head, state))
+    tensors = _tensors(torch, native.arrays_of(trained))
     tensors._metadata = OrderedDict(  # type: ignore[attr-defined]  # an attribute of PyTorch's
-        {"": {"version": 1}, native.KEY: {"options": native.text_of(layer)}}
+        {"": {"version": 1}, native.KEY: {"options": native.text_of(trained.layer)}}
     )
     # To a path, the names inside the file would have that of the file.
     buffer = io.BytesIO()
@@ -169,11 +158,7 @@ def write(
 
 
 def _import(what: str) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(f"{what} needs PyTorch: pip install torch") from error
-    return torch
+    return import_for(what, "torch", title="PyTorch")
 
 
 def _parameter_names(torch: Any, module: Any) -> list[str]:
@@ -211,14 +196,8 @@ def _layer(torch: Any, module: Any) -> LSTM | BiLSTM:
 
 def _check_options(layer: LSTM | BiLSTM, what: str) -> None:
     """Raise ValueError if the layer computes what PyTorch's can't."""
-    usual = {
-        name: parameter.default
-        for name, parameter in inspect.signature(type(layer)).parameters.items()
-    }
     lacking = [
-        f"{name}={value!r}"
-        for name, value in layer.options.items()
-        if name not in TORCH_HAS and value != usual[name]
+        f"{name}={value!r}" for name, value in layer._spec.chosen.items() if name not in TORCH_HAS
     ]
     if lacking:
         raise ValueError(

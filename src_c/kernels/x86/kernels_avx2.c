@@ -3,6 +3,7 @@
 #include "platform.h"
 
 #if FL_X86
+#include <immintrin.h>
 FL_TARGET_BEGIN("avx2,fma")
 #define FL_ISA avx2
 #define FL_WIDTH 256

@@ -3,6 +3,7 @@
 #include "platform.h"
 
 #if FL_X86
+#include <immintrin.h>
 FL_TARGET_BEGIN("avx512f")
 #define FL_ISA avx512
 #define FL_HALF avx2

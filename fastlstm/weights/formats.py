@@ -1,0 +1,281 @@
+"""The formats of files of weights, one object each in one tuple.
+
+Reading, saving, telling what a file is, the command line and ``docs/weights.md`` all go by
+`FORMATS`. A further format is one more module in this package, with ``read(path)`` and
+``write(trained, path)``, and its entry in the tuple. Such a module is imported when a file of its
+format is read or written, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from fastlstm.weights.contents import Contents, Trained
+
+
+class Match(IntEnum):
+    """How a file may show that it is of a format; the greatest of all formats decides."""
+
+    NONE = 0
+    #: Its first bytes may be: they decide where the suffix is unknown.
+    PERHAPS = 1
+    SUFFIX = 2
+    #: It is a container that no other format may claim.
+    PROBABLY = 3
+    CERTAINLY = 4
+
+
+class Start(NamedTuple):
+    """What there is to tell the format of a file by.
+
+    Attributes
+    ----------
+    suffix : str
+        In lower case, with its dot.
+    first : bytes
+        Its first 16 bytes, or all where there are fewer.
+    size : int
+    members : tuple of str or None
+        Of a zip archive; None where it is none, or damaged.
+    """
+
+    suffix: str
+    first: bytes
+    size: int
+    members: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, path: Path) -> Start:
+        """Look at a file."""
+        with path.open("rb") as file:
+            first = file.read(16)
+        members = _members(path) if first.startswith(_ZIP) else None
+        return cls(path.suffix.lower(), first, path.stat().st_size, members)
+
+
+_ZIP = b"PK\x03\x04"
+
+
+def _members(path: Path) -> tuple[str, ...] | None:
+    import zipfile  # not cheap, and needed for archives alone
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(archive.namelist())
+    except Exception:  # of a dozen types; the reader of the format will say what is wrong
+        return None
+
+
+class _Module(Protocol):
+    """What the module of a format holds."""
+
+    def read(self, path: Path) -> Contents:
+        """Read all that an existing file holds; what is wrong with it is a ValueError."""
+
+    def write(self, trained: Trained, path: Path) -> None:
+        """Write a file; ValueError if the format can't express an option of the layer."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files of weights.
+
+    Attributes
+    ----------
+    name : str
+        Of the format, and of its module in this package.
+    suffixes : tuple of str
+        Those that its files have, in lower case; the usual one first.
+    needs : str
+        What has to be installed, beyond this package.
+    reads, writes : str
+        What is read of its files, and what is written.
+    recognises : callable
+        Tells from the `Start` of a file whether it is of the format.
+    original : str
+        The module of ``originals`` that runs an LSTM of such a file as its own framework does.
+    read_only : mapping of str to str
+        Suffixes that are not written, and why.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    needs: str
+    reads: str
+    writes: str
+    recognises: Callable[[Start], Match]
+    original: str
+    read_only: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Suffixes of files that are written."""
+        return tuple(suffix for suffix in self.suffixes if suffix not in self.read_only)
+
+    def match(self, start: Start) -> Match:
+        """Return how a file shows that it is of this format."""
+        by_suffix = Match.SUFFIX if start.suffix in self.suffixes else Match.NONE
+        return max(self.recognises(start), by_suffix)
+
+    def read(self, path: Path) -> Contents:
+        """Read all that an existing file holds.
+
+        Raises
+        ------
+        ImportError
+            If a package is missing.
+        ValueError
+            If the file is damaged.
+        """
+        return self._module.read(path)
+
+    def write(self, trained: Trained, path: Path) -> None:
+        """Write a file, of one of the suffixes `written`; equal layers make equal files.
+
+        Raises
+        ------
+        ImportError
+            If a package is missing.
+        ValueError
+            If the format can't express an option of the layer, or has no place for a state.
+        """
+        self._module.write(trained, path)
+
+    @property
+    def _module(self) -> _Module:
+        return cast(_Module, importlib.import_module(f"fastlstm.weights.{self.name}"))
+
+
+def _is_npz(start: Start) -> Match:
+    if not start.first.startswith(_ZIP):
+        return Match.NONE
+    return Match.PERHAPS if start.members is None else Match.PROBABLY
+
+
+def _is_safetensors(start: Start) -> Match:
+    """A length, and a header of it in JSON."""
+    length = int.from_bytes(start.first[:8], "little")
+    fits = start.first[8:9] == b"{" and length <= start.size - 8
+    return Match.CERTAINLY if fits else Match.NONE
+
+
+def _is_pytorch(start: Start) -> Match:
+    """A pickle's protocol, or an archive of one; or of torch.export, to be refused by name."""
+    pickled = start.first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    ends = ("/data.pkl", "/archive_format")
+    archived = any(name.endswith(ends) for name in start.members or ())
+    return Match.CERTAINLY if pickled or archived else Match.NONE
+
+
+def _is_onnx(start: Start) -> Match:
+    """Where a model begins, with its version."""
+    return Match.PERHAPS if start.first.startswith(b"\x08") else Match.NONE
+
+
+def _is_keras(start: Start) -> Match:
+    """HDF5, or an archive with such a file in it."""
+    hdf5 = start.first.startswith(b"\x89HDF\r\n\x1a\n")
+    archived = not {"config.json", "model.weights.h5"}.isdisjoint(start.members or ())
+    return Match.CERTAINLY if hdf5 or archived else Match.NONE
+
+
+#: Where two are equally sure of a file the first one has it.
+FORMATS = (
+    Format(
+        "npz",
+        (".npz",),
+        needs="NumPy",
+        reads="this package's own, and any with PyTorch's names",
+        writes="all options, head, initial state",
+        recognises=_is_npz,
+        original="pytorch",
+    ),
+    Format(
+        "safetensors",
+        (".safetensors",),
+        needs="fastlstm[io]",
+        reads="the same",
+        writes="the same",
+        recognises=_is_safetensors,
+        original="pytorch",
+    ),
+    Format(
+        "pytorch",
+        (".pt", ".pth", ".bin", ".ckpt", ".jit"),
+        needs="nothing to read, PyTorch to write",
+        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; LSTM, LSTMCell, "
+        "projections",
+        writes="a state dict (not .jit)",
+        recognises=_is_pytorch,
+        original="pytorch",
+        # torch.jit.load would not take a state dict.
+        read_only={".jit": "a TorchScript program can't be written; .pt is a state dict"},
+    ),
+    Format(
+        "onnx",
+        (".onnx",),
+        needs="fastlstm[onnx]",
+        reads="every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised",
+        writes="a graph of LSTM nodes",
+        recognises=_is_onnx,
+        original="onnx",
+    ),
+    Format(
+        "keras",
+        (".keras", ".h5", ".hdf5"),
+        needs="fastlstm[keras] (h5py)",
+        reads="LSTM and Bidirectional, of Sequential and functional models; weights alone",
+        writes="a Sequential model",
+        recognises=_is_keras,
+        original="keras",
+    ),
+)
+
+#: Where a file is saved under a name without a suffix.
+DEFAULT = FORMATS[0]
+
+#: All suffixes that are read, and those that are written too.
+SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
+WRITTEN = tuple(suffix for each in FORMATS for suffix in each.written)
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of an existing file: by its first bytes, else by its suffix.
+
+    Raises
+    ------
+    ValueError
+        If neither tells.
+    """
+    start = Start.of(path)
+    likeliest = max(FORMATS, key=lambda each: each.match(start))
+    if likeliest.match(start) is Match.NONE:
+        raise ValueError(
+            f"{path}: neither its first bytes nor its suffix {start.suffix!r} are those of a file "
+            f"of weights; known suffixes are {', '.join(SUFFIXES)}"
+        )
+    return likeliest
+
+
+def format_for(path: Path) -> Format:
+    """Return the format of a file that is to be written: by its suffix.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown, or that of files that are not written.
+    """
+    suffix = path.suffix.lower()
+    if not suffix:
+        return DEFAULT
+    for each in FORMATS:
+        if suffix in each.suffixes:
+            if suffix in each.read_only:
+                raise ValueError(f"path: {each.read_only[suffix]}")
+            return each
+    raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")

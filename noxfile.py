@@ -1,0 +1,481 @@
+"""The stages of ``.ci/run``, each a session that can be run by itself.
+
+``nox -l`` lists them, ``nox -s lint types`` runs two, ``nox -s tests -- -k stream`` hands arguments
+on to pytest, and ``nox`` alone runs what a change should pass before it is sent. Sessions that need
+PyTorch, JAX and the other peers share one virtual environment, which ``environment`` makes; with
+``-R`` nothing is installed or built again.
+
+All but ``lint``, ``types``, ``coefficients``, ``readme`` and ``tests`` need Linux on x86-64 with
+Clang, gcc-aarch64-linux-gnu, qemu-user and Valgrind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+PEERS = [
+    "torch==2.13.0", "onnxruntime", "openvino", "jax", "flax", "dm-haiku", "equinox", "thinc",
+    "ncnn", "keras>=3.5", "atheris", "mpmath", "statsmodels", "threadpoolctl",
+]  # fmt: skip
+# Models to load; not the frameworks that they ask for.
+PRETRAINED = ["silero-vad", "g2p-fa"]
+
+# Two tests at a time: many of them use all processors.
+PYTEST = ["python", "-m", "pytest", "-q", "-n", "2"]
+
+# The folders and files that people write, for tools that don't look for them themselves.
+WRITTEN = ["src_c", "fastlstm", "tests", "bench", "docs", "examples", ".github"]
+TEXT = {
+    ".c", ".cmake", ".cpp", ".h", ".in", ".md", ".pc", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh",
+    ".toml", ".txt", ".yaml", ".yml",
+}  # fmt: skip
+GENERATED = {ROOT / "fastlstm" / "_core.c"}
+
+C_FLAGS = ["-O2", "-Wno-missing-field-initializers", "-Werror", "-Isrc_c"]
+COMPILERS = {
+    "gcc": ["gcc"],
+    "clang": ["clang"],
+    "arm64": ["aarch64-linux-gnu-gcc", "-static"],
+    "asan": [
+        "gcc", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+    ],
+    "tsan": ["gcc", "-O1", "-g", "-fsanitize=thread"],
+}  # fmt: skip
+DEFAULT_ISA_TESTS = [
+    "tests/core/test_core.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
+    "tests/cli/test_train_cli.py", "tests/layer/test_layer.py", "tests/layer/test_ragged.py",
+    "tests/layer/test_dropout.py", "tests/layer/test_variants.py", "tests/stream/test_stream.py",
+    "tests/training/test_tape.py", "tests/training/test_training.py",
+    "tests/weights/test_weights.py", "tests/robustness/test_long_runs.py",
+]  # fmt: skip
+# Scalar kernels on large layers take minutes, and ran so in C.
+SANITIZED_TESTS = [
+    "tests/core/test_core.py", "tests/core/test_exactness.py", "tests/core/test_threads.py",
+    "tests/layer/test_arguments.py", "tests/layer/test_layer.py", "tests/stream/test_stream.py",
+    "tests/robustness/test_long_runs.py",
+    "-k", "not (bits_do_not_depend_on_threads and scalar)",
+]  # fmt: skip
+WHEEL_TESTS = [
+    "tests/c/test_c.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
+    "tests/cli/test_train_cli.py", "tests/core/test_core.py", "tests/core/test_exactness.py",
+    "tests/core/test_threads.py", "tests/data/test_data.py", "tests/layer/test_layer.py",
+    "tests/reference/test_reference.py", "tests/stream/test_stream.py",
+    "tests/training/test_gradients.py", "tests/weights/test_weights.py",
+]  # fmt: skip
+# What tests/c/fail_allocations.c stands in for.
+WRAPPED = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
+
+
+# ---------------------------------------------------------------------------------------------
+# What sessions have in common
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def cache(session: nox.Session) -> Path:
+    """Folder for what one session leaves to another."""
+    return session.cache_dir.resolve()
+
+
+def written(*suffixes: str) -> list[str]:
+    """Files that people write, by how their names end; all text files without one."""
+    files = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in WRITTEN:
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    kept = [path for path in files if path.suffix in (suffixes or TEXT) and path not in GENERATED]
+    return [str(path.relative_to(ROOT)) for path in sorted(kept)]
+
+
+def binaries(session: nox.Session) -> Path:
+    """Folder of the commands of the environment that ``environment`` made."""
+    return cache(session).parent / "environment" / "bin"
+
+
+def shared(session: nox.Session, *command: str, **options: Any) -> str:
+    """Run a command of that environment, in a session that has none of its own."""
+    session.env["PATH"] = f"{binaries(session)}{os.pathsep}{os.environ['PATH']}"
+    return run(session, binaries(session) / command[0], *command[1:], **options)
+
+
+def run(session: nox.Session, *command: str | Path, **options: Any) -> str:
+    """Run a command; with ``silent=True``, print what it printed and return it."""
+    printed = session.run(*map(str, command), external=True, **options)
+    if not isinstance(printed, str):
+        return ""
+    print(printed, flush=True)
+    return printed
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder where there is one."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def expect(session: nox.Session, condition: object, what: str) -> None:
+    """End the session as failed where something does not hold."""
+    if not condition:
+        session.error(what)
+
+
+def instruction_sets(session: nox.Session) -> list[str]:
+    """Instruction sets of this machine, the fastest first."""
+    code = "from fastlstm import _core; print(*_core.available_isas())"
+    isas = shared(session, "python", "-c", code, silent=True).split()
+    expect(session, "scalar" in isas, "the scalar kernels are missing")
+    return isas
+
+
+def at_once(session: nox.Session, commands: Iterable[list[str]]) -> None:
+    """Run commands on all processors, and fail if one of them does."""
+    with ThreadPoolExecutor(processors()) as pool:
+        for ran in pool.map(lambda command: subprocess.run(command, check=False), commands):
+            expect(session, ran.returncode == 0, f"failed: {' '.join(map(str, ran.args))}")
+
+
+def build_c(session: nox.Session, name: str, compiler: str) -> Path:
+    """Build a program of ``tests/c``; those of one compiler share the objects of the library."""
+    folder = cache(session) / compiler
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    flags = [*(ROOT / "src_c" / "flags_unix.txt").read_text().split(), *C_FLAGS]
+    command = [COMPILERS[compiler][0], *flags, *COMPILERS[compiler][1:]]
+    stamp = folder / "stamp"
+    newest = max(path.stat().st_mtime for path in [*(ROOT / "src_c").rglob("*"), Path(__file__)])
+    if not stamp.exists() or stamp.stat().st_mtime < newest:
+        stamp.unlink(missing_ok=True)
+        session.log(f"compiling the library: {' '.join(command)}")
+        sources = (ROOT / "src_c" / "sources.txt").read_text().split()
+        objects = [folder / "objects" / f"{source.replace('/', '-')}.o" for source in sources]
+        for old in (folder / "objects").iterdir():
+            old.unlink()
+        at_once(
+            session,
+            [
+                [*command, "-c", f"src_c/{source}", "-o", str(target)]
+                for source, target in zip(sources, objects, strict=True)
+            ],
+        )
+        stamp.touch()
+    library = sorted((folder / "objects").iterdir())
+    wrapped = [WRAPPED] if name == "test_faults" else []
+    program = folder / name
+    session.log(f"building {name} with {compiler}")
+    at_once(
+        session,
+        [
+            [
+                *command, *wrapped, f"tests/c/{name}.c", *map(str, library), "-lm", "-pthread",
+                "-o", str(program),
+            ]
+        ],
+    )  # fmt: skip
+    return program
+
+
+def result_hash(printed: str) -> list[str]:
+    """Give the line with the hash of all results that a C test printed."""
+    return [line for line in printed.splitlines() if line.startswith("hash")]
+
+
+def skipped(report: Path) -> Iterator[str]:
+    """Tests that were skipped, as pytest names them, from a report in JUnit's format."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("skipped") is not None:
+            module, name = case.get("classname"), case.get("name", "")
+            # A module that needs a package as a whole is one case, without a class.
+            file = (module or name).replace(".", "/") + ".py"
+            yield f"{file}::{name}" if module else file
+
+
+# ---------------------------------------------------------------------------------------------
+# What a change should pass before it is sent
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, spelling, whitespace, the direction of imports."""
+    session.install(*EXTRAS["lint"])
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    text = [*written(), ".ci/run"]
+    for command, files in {
+        "clang-format --dry-run --Werror": written(".c", ".cpp", ".h"),
+        "codespell": text,
+        "trailing-whitespace-fixer": text,
+        "end-of-file-fixer": text,
+        "check-toml": written(".toml"),
+    }.items():
+        session.log(f"{command} ({len(files)} files)")
+        session.run(*command.split(), *files, log=False)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types of the package, by mypy."""
+    session.install(*EXTRAS["lint"], *PROJECT["dependencies"])
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite, but for what needs a package that is not there; arguments are pytest's."""
+    session.install("-e", ".[test,cli,io,onnx,keras]", "pytest-xdist")
+    report = cache(session) / "tests.xml"
+    session.run(*PYTEST, f"--junitxml={report}", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def readme(session: nox.Session) -> None:
+    """Both commands of the README, as they stand there, in a new virtual environment."""
+    commands = re.findall(r"^pip install .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    expect(session, len(commands) == 2, f"the README has two commands, found {commands}")
+    for command in commands:
+        start = time.perf_counter()
+        session.run("bash", "-c", command, external=True)
+        session.log(f"{time.perf_counter() - start:.0f} s: {command}")
+
+
+@nox.session
+def coefficients(session: nox.Session) -> None:
+    """The coefficients of the activations are those that minimax.py computes."""
+    session.install("mpmath")
+    printed = session.run("python", "src_c/kernels/minimax.py", silent=True)
+    numbers = re.findall(r"^ *(\d.*),  ", str(printed), re.MULTILINE)
+    expect(session, len(numbers) == 15, f"15 coefficients expected, got {len(numbers)}")
+    template = (ROOT / "src_c" / "kernels" / "math_tpl.h").read_text()
+    for number in numbers:
+        expect(session, number in template, f"math_tpl.h lacks {number}")
+
+
+# ---------------------------------------------------------------------------------------------
+# With every peer
+
+
+@nox.session
+def environment(session: nox.Session) -> None:
+    """The virtual environment with every peer, which the sessions below share."""
+    session.install(*PEERS, "-e", ".[dev,cli,io,onnx,keras]")
+    session.install("--no-deps", *PRETRAINED)
+
+
+@nox.session(venv_backend="none", requires=["environment", "tests"])
+def peers(session: nox.Session) -> None:
+    """The tests that were skipped for want of a peer or a tool: with all of them, and strictly."""
+    names, report = cache(session) / "skipped", cache(session) / "peers.xml"
+    found = list(skipped(cache(session) / "tests.xml"))
+    expect(session, found, "no test was skipped, though peers were missing")
+    names.write_text("\n".join(found) + "\n")
+    session.log(f"{len(found)} tests or files were skipped")
+    strict = {"FASTLSTM_TEST_STRICT": "1"}
+    shared(session, *PYTEST, f"--junitxml={report}", f"@{names}", env=strict)
+    again = list(skipped(report))
+    expect(session, not again, f"skipped again, whatever for: {again}")
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def isas(session: nox.Session) -> None:
+    """What does not go over all instruction sets anyway, on each but the fastest."""
+    for isa in instruction_sets(session)[1:]:
+        shared(
+            session, *PYTEST, "--default-isa-only", *DEFAULT_ISA_TESTS, env={"FASTLSTM_ISA": isa}
+        )
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def bench(session: nox.Session) -> None:
+    """The benchmark with every peer, three rounds."""
+    shared(session, "python", "-m", "fastlstm", "bench", "--rounds", "3")
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def fuzz(session: nox.Session) -> None:
+    """Damaged files of weights, found by the code that they reach."""
+    log = cache(session) / "fuzz"
+    command = ["python", "tests/tools/fuzz_weights_guided.py", "--seconds", "30"]
+    try:
+        with log.open("w") as stream:
+            shared(session, *command, "--keep", str(cache(session) / "findings"), stderr=stream)
+    finally:
+        print("\n".join(log.read_text(errors="replace").splitlines()[-50:]))
+
+
+# ---------------------------------------------------------------------------------------------
+# Sanitizers and other processors
+
+
+@nox.session(venv_backend="none")
+def sanitizers(session: nox.Session) -> None:
+    """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
+    once = ["capi", "features", "sizes", "machine", "stream", "backward", "variants"]
+    options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
+    for name in once:
+        run(session, build_c(session, f"test_{name}", "asan"), env=options)
+    # All instruction sets take a quarter of an hour there.
+    run(session, build_c(session, "test_faults", "asan"), "quick", env=options)
+    # The pool, its barriers and many callers.
+    options = {"TSAN_OPTIONS": "die_after_fork=0"}
+    run(session, build_c(session, "test_threads", "tsan"), "quick", env=options)
+    run(session, build_c(session, "stress", "tsan"), "10")  # seconds
+    for name in ("test_backward", "test_variants"):  # with as many threads as there are processors
+        run(session, build_c(session, name, "tsan"), "only_hash")
+
+
+@nox.session(venv_backend="none")
+def valgrind(session: nox.Session) -> None:
+    """C under Valgrind, which sees what is read before it is written."""
+    checked = {
+        "test_capi": "quick",
+        "test_stream": "quick",
+        "test_backward": "only_hash",
+        "test_variants": "only_hash",
+    }
+    for name, argument in checked.items():
+        printed = run(
+            session, "valgrind", "-q", "--fair-sched=yes", "--error-exitcode=1",
+            "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite",
+            build_c(session, name, "gcc"), argument, silent=True,
+        )  # fmt: skip
+        if name == "test_capi":  # it has no AVX-512, and flushes no denormals
+            expect(
+                session, "instruction sets: avx2 scalar" in printed.splitlines(), "other kernels"
+            )
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def emulated(session: nox.Session) -> None:
+    """The same hash of all results on x86-64, on one without AVX, and on arm64."""
+    nehalem, haswell = ["qemu-x86_64", "-cpu", "Nehalem"], ["qemu-x86_64", "-cpu", "Haswell"]
+    for name in ("test_capi", "test_backward", "test_variants"):
+        gcc, clang, arm64 = (build_c(session, name, c) for c in ("gcc", "clang", "arm64"))
+        # Emulated, all of the others takes too long.
+        quick = [] if name == "test_capi" else ["only_hash"]
+        expected = result_hash(run(session, gcc, silent=True))
+        expect(session, expected, f"{name} prints no hash")
+        for command in (
+            [clang],
+            [*nehalem, gcc, *quick],
+            [*haswell, gcc, *quick],
+            ["qemu-aarch64", arm64, *quick],
+        ):
+            got = result_hash(run(session, *command, silent=True))
+            expect(session, got == expected, f"{got} is not {expected}")
+    # The golden inputs, with what this machine's fastest instruction set makes of them.
+    golden = cache(session) / "golden"
+    golden.mkdir(exist_ok=True)
+    tests_first = {"PYTHONPATH": str(ROOT / "tests")}
+    shared(session, "python", "tests/tools/raw_golden_files.py", str(golden), env=tests_first)
+    files = sorted(golden.iterdir())
+    run(session, *nehalem, build_c(session, "test_golden", "gcc"), *files)
+    run(session, "qemu-aarch64", build_c(session, "test_golden", "arm64"), *files)
+    run(session, "qemu-aarch64", build_c(session, "test_activations", "arm64"), "neon", "65537")
+
+
+@nox.session(name="emulated-python", venv_backend="none", requires=["environment"])
+def emulated_python(session: nox.Session) -> None:
+    """Python and NumPy on a processor of 2008: scalar kernels by themselves."""
+    # Left out are a test that takes four minutes there, and one whose child process runs on the
+    # real processor.
+    printed = run(
+        session, "qemu-x86_64", "-cpu", "Nehalem", binaries(session) / "python", "-m", "pytest",
+        "-p", "no:cacheprovider", "tests/core/test_core.py", "tests/layer/test_layer.py",
+        "-k", "not many_threads and not environment_means_the_fastest", silent=True,
+    )  # fmt: skip
+    header = "fastlstm: scalar by default, of scalar"
+    expect(session, header in printed.splitlines(), f"no line says {header!r}")
+
+
+@nox.session(venv_backend="none", requires=["environment"])
+def floats(session: nox.Session) -> None:
+    """The activations of all 2^32 floats on the fastest instruction set, a sample on the others."""
+    program = str(build_c(session, "test_activations", "gcc"))
+    fastest, *others = instruction_sets(session)
+    halves = [("0", "0x7fffffff"), ("0x80000000", "0xffffffff")]
+    at_once(session, [[program, fastest, "1", *half] for half in halves])
+    for isa in others:
+        run(session, program, isa, "61")
+
+
+@nox.session(name="sanitizers-python", reuse_venv=False)
+def sanitizers_python(session: nox.Session) -> None:
+    """Python under sanitizers: the memory of the core, and what it leaks."""
+    remove(ROOT / "build")  # or pip would take objects built with other switches
+    switches = {"FASTLSTM_SANITIZE": "1", "FASTLSTM_WERROR": "1"}
+    session.install(".[test]", "pytest-xdist", env=switches)
+    remove(ROOT / "build")
+    (core,) = session.env_dir.rglob("fastlstm/_core*.so")
+    expect(session, b"__asan" in core.read_bytes(), "the core was built without sanitizers")
+    # Away from the sources, or they would be imported in place of what was installed.
+    work = cache(session) / "sanitized"
+    remove(work)
+    shutil.copytree(ROOT / "tests", work / "tests")
+    # The C++ library comes along because the sanitizer has to see its exceptions, if any.
+    libraries = ("libasan.so", "libstdc++.so")
+    # Python itself leaks by design; leaks.py looks for leaks of the core alone.
+    options = {
+        "LD_PRELOAD": " ".join(
+            run(session, "gcc", f"-print-file-name={name}", silent=True).strip()
+            for name in libraries
+        ),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=1",
+    }
+    with session.chdir(work):
+        session.run(
+            *PYTEST, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
+            "--rootdir", str(work), *SANITIZED_TESTS, env=options,
+        )  # fmt: skip
+        session.run("python", "tests/tools/leaks.py")
+
+
+# ---------------------------------------------------------------------------------------------
+# What is published
+
+
+@nox.session(reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """Source archive, wheel by Clang, installed without the sources: it runs, and passes tests."""
+    work = cache(session) / "wheel"
+    remove(work)
+    session.install("build")
+    session.run("python", "-m", "build", "--quiet", "--sdist", "--outdir", str(work), ".")
+    (archive,) = work.glob("*.tar.gz")
+    switches = {"CC": "clang", "FASTLSTM_WERROR": "1"}
+    session.run(
+        "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(work), str(archive), env=switches
+    )
+    (built,) = work.glob("*.whl")
+    size = built.stat().st_size
+    session.log(f"{built.name}: {size} bytes")
+    expect(session, size < 1_000_000, f"a wheel of {size} bytes")  # the README promises it
+    session.install(str(built), *EXTRAS["test"], "pytest-xdist")
+    with tarfile.open(archive) as contents:
+        contents.extractall(work, filter="data")
+    (away,) = (path for path in work.iterdir() if path.is_dir())
+    for sources in ("fastlstm", "bench"):
+        remove(away / sources)
+    with session.chdir(away):
+        session.run("fastlstm", "run")
+        session.run(*PYTEST, "-p", "no:cacheprovider", *WHEEL_TESTS)

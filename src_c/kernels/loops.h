@@ -1,0 +1,64 @@
+/* Loops that the templates share. They expand by the vocabulary and the precision in force where
+ * they are used, and are the same text for all of them. */
+#ifndef FL_LOOPS_H
+#define FL_LOOPS_H
+
+#define FL_PANEL (4 * FL_V)
+#define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
+
+/* Calls DO(j, n) for the vectors of a row from `first` up to `end`. */
+#define FL_FOR_VECTORS(first, end, DO)                    \
+    do {                                                  \
+        ptrdiff_t j = (first);                            \
+        for (; j + FL_V <= (end); j += FL_V) DO(j, FL_V); \
+        if (j < (end)) DO(j, (end) - j);                  \
+    } while (0)
+
+/* Calls TILE(R, N, row, panel) so that the tiles cover a single row's panels: several at a time
+ * where the weights, `bytes` of them, are larger than FL_GROUP_BYTES (see the vocabularies). With
+ * `backward`, the last panel comes first: what the sweep before read last is still in the cache. */
+#define FL_FOR_PANELS(panels, bytes, backward, TILE)                              \
+    do {                                                                          \
+        const int grouped = (bytes) > FL_GROUP_BYTES;                             \
+        const ptrdiff_t groups = grouped ? (panels) / FL_TILE_PANELS : 0;         \
+        const ptrdiff_t stops = (panels) - groups * (FL_TILE_PANELS - 1);         \
+        for (ptrdiff_t i = 0; i < stops; i++) {                                   \
+            const ptrdiff_t stop = (backward) ? stops - 1 - i : i;                \
+            if (stop < groups) TILE(1, FL_TILE_PANELS, 0, stop * FL_TILE_PANELS); \
+            else TILE(1, 1, 0, stop + groups * (FL_TILE_PANELS - 1));             \
+        }                                                                         \
+    } while (0)
+
+/* The same over rows x panels. Panels are the outer loop: the weights of a panel are read once for
+ * all rows. */
+#define FL_FOR_TILES(rows, panels, backward, TILE)                      \
+    do {                                                                \
+        for (ptrdiff_t i = 0; i < (panels); i++)                        \
+            FL_FOR_ROWS(rows, (backward) ? (panels) - 1 - i : i, TILE); \
+    } while (0)
+
+/* Rows are cut into tiles of nearly equal height: 8 rows are 4 + 4 rather than 6 + 2. */
+#define FL_FOR_ROWS(rows, panel, TILE)                                         \
+    do {                                                                       \
+        const ptrdiff_t tiles = ((rows) + FL_TILE_ROWS - 1) / FL_TILE_ROWS;    \
+        const ptrdiff_t low = (rows) / tiles, taller = (rows) % tiles;         \
+        for (ptrdiff_t tile = 0, row = 0, R; tile < tiles; tile++, row += R) { \
+            R = low + (tile < taller);                                         \
+            FL_TILE_OF_ROWS(R, row, panel, TILE)                               \
+        }                                                                      \
+    } while (0)
+
+#define FL_TILE_OF_ROWS(R, row, panel, TILE)            \
+    switch (R) {                                        \
+        case 6: FL_TILE_IF(6, row, panel, TILE); break; \
+        case 5: FL_TILE_IF(5, row, panel, TILE); break; \
+        case 4: FL_TILE_IF(4, row, panel, TILE); break; \
+        case 3: FL_TILE_IF(3, row, panel, TILE); break; \
+        case 2: FL_TILE_IF(2, row, panel, TILE); break; \
+        default: TILE(1, 1, row, panel);                \
+    }
+/* Tiles that are too tall for this instruction set are not compiled. */
+#define FL_TILE_IF(R, row, panel, TILE) \
+    if (R <= FL_TILE_ROWS) TILE((R <= FL_TILE_ROWS ? R : 1), 1, row, panel)
+
+#endif

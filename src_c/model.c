@@ -1,0 +1,238 @@
+/* Making a model: sizes checked, parameters packed for one instruction set. */
+#include <float.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "model.h"
+#include "platform.h"
+#include "structs.h"
+
+static int is_activation(fl_activation kind) { return kind >= FL_USUAL && kind <= FL_IDENTITY; }
+
+/* 0, or a number that is one inside calls too, where the smallest count as 0. */
+static int is_option(double value, fl_dtype dtype) {
+    return value == 0 || value >= (dtype == FL_FLOAT64 ? DBL_MIN : (double)FLT_MIN);
+}
+
+enum { CONFIG_SIZE = FL_FIRST_SIZE(fl_config, reverse) };
+
+static int config_is_valid(const fl_config *config) {
+    return config != NULL && config->input_size >= 1 && config->hidden_size >= 1 &&
+           config->num_layers >= 1 &&
+           (config->num_directions == 1 || (config->num_directions == 2 && !config->reverse)) &&
+           (config->dtype == FL_FLOAT32 || config->dtype == FL_FLOAT64) && config->proj_size >= 0 &&
+           config->proj_size < config->hidden_size && is_activation(config->gate_activation) &&
+           is_activation(config->cell_activation) && is_activation(config->output_activation) &&
+           is_option(config->clip, config->dtype) && is_option(config->cell_clip, config->dtype) &&
+           is_option(config->zoneout_h, config->dtype) && config->zoneout_h <= 1 &&
+           is_option(config->zoneout_c, config->dtype) && config->zoneout_c <= 1;
+}
+
+/* *total += count * rows * columns, checked. */
+static int add_block(size_t count, size_t rows, size_t columns, size_t *total) {
+    size_t block;
+    return fl_size_multiply(rows, columns, &block) && fl_size_multiply(block, count, &block) &&
+           fl_size_add(*total, block, total);
+}
+
+/* Reals of all layers: a matrix with `rows` rows and a column for each input, each hidden state and
+ * `biases` more, and `others` besides, for each direction of each layer. */
+static int count_reals(const fl_config *config, size_t rows, size_t biases, size_t others,
+                       size_t *count) {
+    const size_t D = (size_t)config->num_directions, above = (size_t)config->num_layers - 1;
+    const size_t P = (size_t)fl_config_output_size(config);
+    size_t columns, directions, bytes;
+    *count = 0;
+    return fl_size_add((size_t)config->input_size, P, &columns) &&
+           fl_size_add(columns, biases, &columns) && add_block(D, rows, columns, count) &&
+           add_block(D, others, 1, count) && fl_size_multiply(D, P, &columns) &&
+           fl_size_add(columns, P, &columns) && fl_size_add(columns, biases, &columns) &&
+           fl_size_multiply(D, above, &directions) && add_block(directions, rows, columns, count) &&
+           add_block(directions, others, 1, count) &&
+           fl_size_multiply(*count, sizeof(double), &bytes);
+}
+
+fl_status fl_parameter_count(const fl_config *given, size_t *count) {
+    fl_config own;
+    const fl_config *config = fl_struct_read(given, &own, sizeof own, CONFIG_SIZE);
+    if (!config_is_valid(config) || count == NULL) return FL_ERROR_ARGUMENT;
+    const size_t H = (size_t)config->hidden_size;
+    size_t rows, others = 0;
+    const int fits =
+        fl_size_multiply((size_t)fl_config_gates(config), H, &rows) &&
+        add_block(1, (size_t)config->proj_size, H, &others) &&
+        add_block(1, (size_t)fl_config_peepholes(config), H, &others) &&
+        (!config->layer_norm || (add_block(2, rows, 1, &others) && add_block(2, H, 1, &others))) &&
+        count_reals(config, rows, config->has_bias ? 2 : 0, others, count);
+    return fits ? FL_OK : FL_ERROR_OVERFLOW;
+}
+
+static void pack_weights(const fl_model *model, ptrdiff_t K, const int *blocks, const void *weights,
+                         void *packed) {
+    const ptrdiff_t H = model->config.hidden_size;
+    const int gates = (int)fl_config_gates(&model->config);
+    model->kernels->pack_weights(gates, 0, model->panels, H, K, blocks, weights, packed);
+    if (model->narrow)
+        model->narrow->pack_weights(gates, fl_model_narrow_panel(model), 1, H, K, blocks, weights,
+                                    packed);
+}
+
+static void pack_bias(const fl_model *model, const void *b_ih, const void *b_hh, void *packed) {
+    const ptrdiff_t H = model->config.hidden_size;
+    const int gates = (int)fl_config_gates(&model->config);
+    model->kernels->pack_bias(gates, 0, model->panels, H, b_ih, b_hh, packed);
+    if (model->narrow)
+        model->narrow->pack_bias(gates, fl_model_narrow_panel(model), 1, H, b_ih, b_hh, packed);
+}
+
+/* Reals of a packed projection. */
+static int count_projection(const fl_config *config, size_t V, size_t *count) {
+    const size_t P = (size_t)config->proj_size;
+    return fl_size_multiply((P + V - 1) / V * V, (size_t)config->hidden_size, count);
+}
+
+/* Packs every direction of every layer, moving through both vectors as it goes. */
+static void pack_all(fl_model *model, const char *parameters) {
+    static const int gates[4] = {0, 1, 2, 3};
+    static const int all_peepholes[4] = {0, 1, -1, 2}, coupled_peepholes[3] = {0, -1, 1};
+    const fl_config *config = &model->config;
+    const int *peepholes = config->coupled_gates ? coupled_peepholes : all_peepholes;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size, D = config->num_directions;
+    const size_t real = model->kernels->real_bytes, V = (size_t)model->kernels->lanes;
+    const ptrdiff_t G = fl_config_gates(config);
+    const size_t rows = (size_t)(G * H) * real;
+    const size_t packed_rows = (size_t)model->z_row * real;
+    char *packed = model->packed;
+
+    for (ptrdiff_t index = 0; index < config->num_layers * D; index++) {
+        fl_direction *direction = &model->directions[index];
+        direction->input_size = index < D ? config->input_size : D * P;
+        const size_t input_size = (size_t)direction->input_size;
+
+        pack_weights(model, direction->input_size, gates, parameters, packed);
+        direction->w = packed;
+        parameters += rows * input_size;
+        packed += packed_rows * input_size;
+
+        pack_weights(model, P, gates, parameters, packed);
+        direction->u = packed;
+        parameters += rows * (size_t)P;
+        packed += packed_rows * (size_t)P;
+
+        const char *b_ih = config->has_bias ? parameters : NULL;
+        const char *b = config->layer_norm ? NULL : b_ih; /* else added to what is normalised */
+        pack_bias(model, b, b ? b + rows : NULL, packed);
+        direction->bias = packed;
+        parameters += config->has_bias ? 2 * rows : 0;
+        packed += packed_rows;
+
+        if (config->proj_size) { /* W_hr (P, H), transposed */
+            size_t reals = 0;
+            count_projection(config, V, &reals);
+            model->kernels->pack_columns(0, (P - 1) / (4 * (ptrdiff_t)V) + 1, H, P, parameters, 1,
+                                         H, packed);
+            direction->projection = packed;
+            parameters += (size_t)(P * H) * real;
+            packed += reals * real;
+        }
+        if (config->has_peepholes) {
+            pack_weights(model, 1, peepholes, parameters, packed);
+            direction->peepholes = packed;
+            parameters += (size_t)(fl_config_peepholes(config) * H) * real;
+            packed += packed_rows;
+        }
+        if (config->layer_norm) {
+            const size_t norm = (size_t)fl_config_norm_size(config) * real;
+            memcpy(packed, parameters, norm);
+            memset(packed + norm, 0, rows);
+            for (int i = 0; b_ih && i < 2; i++)
+                model->kernels->put_rows(1, G * H, b_ih + i * (ptrdiff_t)rows, 0, packed + norm, 0,
+                                         1);
+            direction->norm = packed;
+            parameters += norm;
+            packed += 4 * packed_rows; /* of which 3G + 2 for each unit are needed */
+        }
+    }
+}
+
+static fl_activation or_usual(fl_activation kind, fl_activation usual) {
+    return kind == FL_USUAL ? usual : kind;
+}
+
+/* What the configuration asks for, in the words of the drivers. */
+static void set_variant(fl_model *model) {
+    fl_config *config = &model->config;
+    config->gate_activation = or_usual(config->gate_activation, FL_SIGMOID);
+    config->cell_activation = or_usual(config->cell_activation, FL_TANH);
+    config->output_activation = or_usual(config->output_activation, FL_TANH);
+    model->output_size = fl_config_output_size(config);
+    model->needs_rows = config->proj_size > 0 || config->zoneout_h > 0 || config->layer_norm;
+    model->is_variant = model->needs_rows || config->has_peepholes || config->coupled_gates ||
+                        config->gate_activation != FL_SIGMOID ||
+                        config->cell_activation != FL_TANH ||
+                        config->output_activation != FL_TANH || config->clip > 0 ||
+                        config->cell_clip > 0 || config->zoneout_c > 0;
+    const ptrdiff_t H = config->hidden_size, gates = fl_config_gates(config) * H;
+    model->record_size = 5 * H + (model->is_variant ? model->output_size : 0) +
+                         (config->layer_norm ? 2 * gates + H + 3 : 0);
+}
+
+fl_status fl_model_create(const fl_config *given, const char *isa, const void *parameters,
+                          fl_model **model) {
+    if (model == NULL) return FL_ERROR_ARGUMENT;
+    *model = NULL;
+    fl_config own;
+    const fl_config *config = fl_struct_read(given, &own, sizeof own, CONFIG_SIZE);
+    if (!config_is_valid(config) || parameters == NULL) return FL_ERROR_ARGUMENT;
+    const fl_kernels *kernels = fl_kernels_find(isa, config->dtype, FL_WEIGHTS_REAL);
+    if (kernels == NULL) return FL_ERROR_ISA;
+
+    const size_t H = (size_t)config->hidden_size, V = (size_t)kernels->lanes;
+    const int narrow = kernels->half != NULL && H % V != 0 && H % V <= V / 2;
+    const size_t panels = narrow ? H / V : (H - 1) / V + 1;
+    size_t units, rows, projection, others, reals, directions, bytes;
+    if (!fl_size_multiply(panels, V, &units) || !fl_size_add(units, narrow ? V / 2 : 0, &units) ||
+        !fl_size_multiply(units, (size_t)fl_config_gates(config), &rows) ||
+        !count_projection(config, V, &projection) ||
+        !fl_size_multiply(rows, config->layer_norm ? 4 : 0, &others) ||
+        !fl_size_add(others, projection, &others) ||
+        !count_reals(config, rows, config->has_peepholes ? 2 : 1, others, &reals) ||
+        !fl_size_multiply((size_t)config->num_layers, (size_t)config->num_directions,
+                          &directions) ||
+        !fl_size_multiply(directions, sizeof(fl_direction), &bytes) ||
+        !fl_size_add(bytes, sizeof(fl_model), &bytes))
+        return FL_ERROR_OVERFLOW;
+
+    fl_model *made = calloc(1, bytes);
+    if (made == NULL) return FL_ERROR_MEMORY;
+    made->packed = fl_memory_alloc(reals, kernels->real_bytes);
+    if (made->packed == NULL) {
+        free(made);
+        return FL_ERROR_MEMORY;
+    }
+    made->config = *config;
+    made->config.size = sizeof *config;
+    made->kernels = kernels;
+    made->panels = (ptrdiff_t)panels;
+    made->narrow = narrow ? kernels->half : NULL;
+    made->z_row = (ptrdiff_t)rows;
+    set_variant(made);
+    made->bytes = bytes + reals * kernels->real_bytes;
+    const fl_fp_state saved = fl_fp_enter();
+    pack_all(made, parameters);
+    fl_fp_leave(saved);
+    *model = made;
+    return FL_OK;
+}
+
+void fl_model_destroy(fl_model *model) {
+    if (model == NULL) return;
+    fl_memory_free(model->packed);
+    free(model);
+}
+
+const char *fl_model_isa(const fl_model *model) { return model->kernels->isa; }
+
+size_t fl_model_bytes(const fl_model *model) { return model->bytes; }

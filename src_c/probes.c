@@ -1,0 +1,37 @@
+/* Single kernels by themselves: activations element by element, and the limits of the hardware. */
+#include "probes.h"
+#include "kernels/kernels.h"
+#include "platform.h"
+
+/* Activations of a table, in the floating-point environment of the kernels. */
+static fl_status apply(void (*activation)(ptrdiff_t, const void *, void *), ptrdiff_t n,
+                       const void *x, void *y) {
+    if (n < 0 || (n > 0 && (x == NULL || y == NULL))) return FL_ERROR_ARGUMENT;
+    const fl_fp_state saved = fl_fp_enter();
+    activation(n, x, y);
+    fl_fp_leave(saved);
+    return FL_OK;
+}
+
+fl_status fl_probe_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
+    return kernels ? apply(kernels->sigmoid, n, x, y) : FL_ERROR_ISA;
+}
+
+fl_status fl_probe_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
+    return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
+}
+
+double fl_probe_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
+    volatile double sink = 0;
+    return kernels ? kernels->limit_fma(rounds, &sink) : 0;
+}
+
+double fl_probe_read(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x,
+                     ptrdiff_t repeats) {
+    const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
+    volatile double sink = 0;
+    return kernels && x ? kernels->limit_read(n, x, repeats, &sink) : 0;
+}

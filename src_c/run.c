@@ -1,0 +1,442 @@
+/* The forward pass: layers, directions, chunks of time, steps.
+ *
+ * For each chunk of time a direction of a layer does
+ *
+ *   z (n, B, panels, G, V) = bias + x (n, B, I_l) @ W    one large product, off the critical path
+ *   for each t: h_t, c_t = cell(z_t + h_{t-1} @ U)       h_{t-1} is read where y_{t-1} was written
+ *               h_t = zoneout(h_{t-1}, h_t @ W_hr)       variants that have these
+ *
+ * Odd steps sweep over U from its end: what the step before read last is still in the cache.
+ *
+ * Sequences of different lengths are sorted, the longest first, so that those that take a step are
+ * the first so many. Forward in time some stop, backward in time some begin. With one direction
+ * every layer handles a chunk before the next chunk comes, the last one first if it is a reverse
+ * one, so memory does not grow with T; with two, a layer needs all of the layer below.
+ */
+#include <string.h>
+
+#include "run.h"
+#include "kernels/kernels.h"
+#include "memory.h"
+#include "platform.h"
+
+/* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
+ * a chunk has at most so many steps, beyond which a longer one gains nothing. Steps of so many
+ * multiply-adds are worth looking at each time whether the call is given up. */
+enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256, WATCHED_STEP = 1 << 16 };
+
+/* The panels that one thread computes: the narrow one goes to the last thread, which then has no
+ * more of the others than anyone. */
+static fl_panels panels_of(const fl_model *model, const fl_share *share) {
+    const ptrdiff_t halves = 2 * model->panels + (model->narrow != NULL);
+    const ptrdiff_t first = (halves * share->index / share->count + 1) / 2;
+    const ptrdiff_t last = (halves * (share->index + 1) / share->count + 1) / 2;
+    const int is_last = share->index == share->count - 1;
+    fl_panels panels = {first, (is_last ? model->panels : last) - first, 0};
+    panels.narrow = is_last && model->narrow != NULL;
+    return panels;
+}
+
+/* One direction of one layer over some steps. Step s of its walk is time s, or T - 1 - s. */
+typedef struct walk {
+    ptrdiff_t T, B;
+    int reverse;
+    fl_ragged ragged;
+    fl_rows x, y;                            /* in (T, B, I_l), out (T, B, P) */
+    fl_rows tape;                            /* out (T, B, R); data NULL for none */
+    char *h, *c;                             /* (B, P), (B, H) contiguous, the state, in and out */
+    fl_rows recurrent, zoneout_h, zoneout_c; /* masks; data NULL for none */
+    const fl_direction_scratch *scratch;
+} walk;
+
+static ptrdiff_t time_of(const walk *walk, ptrdiff_t s) {
+    return walk->reverse ? walk->T - 1 - s : s;
+}
+
+/* Sequences that take step s; none beyond the last. */
+static ptrdiff_t count_of(const walk *walk, ptrdiff_t s) {
+    return s < walk->T ? fl_ragged_count(walk->ragged, time_of(walk, s), walk->B) : 0;
+}
+
+/* What the layer normalisation of some rows works on: `part` 0 for W x, 1 for U h, 2 for c~, of the
+ * rows at time t from sequence b on. */
+static fl_norm norm_of(const fl_model *model, const fl_direction *direction, const walk *walk,
+                       int part, ptrdiff_t t, ptrdiff_t b, ptrdiff_t rows) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
+    const ptrdiff_t gates = fl_config_gates(&model->config) * H;
+    const char *norm = direction->norm;
+    fl_norm of = {.config = &model->config, .rows = rows, .z_stride = model->z_row};
+    of.scale = norm + part * gates * real;
+    of.normal = walk->scratch->normal;
+    if (part == 0) of.shift = norm + fl_config_norm_size(&model->config) * real; /* b */
+    if (part == 2) of.shift = norm + (2 * gates + H) * real;
+    if (walk->tape.data) {
+        char *record = fl_rows_at(walk->tape, t, b, (size_t)real);
+        of.normal = record + (5 * H + model->output_size + part * gates) * real;
+        of.factors = record + (model->record_size - 3 + part) * real;
+        of.normal_stride = model->record_size;
+    }
+    return of;
+}
+
+/* How a thread goes through rows, each of them K numbers that meet the weights of its panels. */
+typedef struct pace {
+    fl_stop *stop; /* or NULL: not looked at here */
+    int thread;
+    double work;     /* multiply-adds of a row */
+    ptrdiff_t slice; /* rows to do between two looks whether the call is given up */
+} pace;
+
+static pace pace_of(const fl_model *model, const fl_share *share, ptrdiff_t K) {
+    pace pace = {.stop = share->stop, .thread = share->thread};
+    if (pace.stop == NULL) return pace;
+    pace.work = (double)K * (double)model->z_row / (double)share->count;
+    pace.slice = fl_stop_slice(pace.work, model->kernels->lanes);
+    return pace;
+}
+
+static int gives_up(const pace *pace, ptrdiff_t rows) {
+    return fl_stop_check(pace->stop, pace->thread, pace->work * (double)rows);
+}
+
+/* fl_model_product() for the input, in slices of rows until the call is given up. */
+static void product(const fl_model *model, const fl_direction *direction, fl_panels panels,
+                    const pace *pace, ptrdiff_t rows, const char *x, ptrdiff_t x_stride, char *z,
+                    ptrdiff_t z_stride) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, I = direction->input_size;
+    const ptrdiff_t slice = pace->stop ? pace->slice : rows;
+    for (ptrdiff_t first = 0; first < rows; first += slice) {
+        const ptrdiff_t count = fl_size_min(slice, rows - first);
+        if (gives_up(pace, count)) return;
+        fl_model_product(model, panels, count, I, x + first * x_stride * real, x_stride,
+                         direction->w, direction->bias, z + first * z_stride * real, z_stride);
+    }
+}
+
+/* z of a chunk after its product, normalised, scaled and shifted by the bias. */
+static void norm_inputs(const fl_model *model, const fl_direction *direction, const walk *walk,
+                        ptrdiff_t t, ptrdiff_t n, char *z) {
+    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)model->kernels->real_bytes;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const ptrdiff_t rows = fl_ragged_count(walk->ragged, t + i, walk->B);
+        const fl_norm norm = norm_of(model, direction, walk, 0, t + i, 0, rows);
+        model->kernels->norm_gates(&norm, model->panels, z + i * z_step, z + i * z_step);
+    }
+}
+
+/* z (n, B, panels, G, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
+ * products as the rows of x allow. */
+static void input_product(const fl_model *model, const fl_direction *direction, const walk *walk,
+                          ptrdiff_t t, ptrdiff_t n, char *z, fl_panels panels, const pace *pace) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, z_row = model->z_row;
+    const ptrdiff_t B = walk->B;
+    const fl_rows x = walk->x;
+    ptrdiff_t calls = n, rows = B, call_stride = x.stride_t, row_stride = x.stride_b;
+    ptrdiff_t z_call_stride = B * z_row, z_row_stride = z_row;
+
+    if (walk->ragged.starts) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            rows = fl_ragged_count(walk->ragged, t + i, B);
+            if (rows == 0) break; /* and none later */
+            product(model, direction, panels, pace, rows, fl_rows_at(x, t + i, 0, (size_t)real),
+                    row_stride, z + i * z_call_stride * real, z_row);
+        }
+        return;
+    }
+    if (B == 1 || x.stride_t == B * x.stride_b) { /* the rows of all steps lie evenly spaced */
+        calls = 1;
+        rows = n * B;
+        row_stride = B == 1 ? x.stride_t : x.stride_b;
+    } else if (B < n) { /* one product per sequence, over time */
+        calls = B;
+        rows = n;
+        call_stride = x.stride_b;
+        row_stride = x.stride_t;
+        z_call_stride = z_row;
+        z_row_stride = B * z_row;
+    }
+    const char *first = fl_rows_at(x, t, 0, (size_t)real);
+    for (ptrdiff_t i = 0; i < calls; i++)
+        product(model, direction, panels, pace, rows, first + i * call_stride * real, row_stride,
+                z + i * z_call_stride * real, z_row_stride);
+}
+
+/* take_step() of variants, and with a mask on h. */
+static FL_NOINLINE void take_variant_step(const fl_model *model, const fl_direction *direction,
+                                          const walk *walk, ptrdiff_t s, ptrdiff_t first,
+                                          ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
+                                          fl_panels panels) {
+    const fl_kernels *kernels = model->kernels;
+    const fl_config *config = &model->config;
+    const size_t real = kernels->real_bytes;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size, columns = 4 * kernels->lanes;
+    const ptrdiff_t t = time_of(walk, s), rows = end - first, y_stride = walk->y.stride_b;
+    const char *recurrent = fl_rows_find(walk->recurrent, 0, first, real);
+    char *y = fl_rows_at(walk->y, t, first, real);
+    const ptrdiff_t h_row = recurrent ? P : h_stride;
+    if (recurrent)
+        kernels->mask_rows(rows, P, recurrent, P, h, h_stride, NULL, 0, walk->scratch->masked, P);
+    fl_step step = {.config = config, .rows = rows, .P = P, .h_stride = h_row};
+    step.h = recurrent ? walk->scratch->masked : h;
+    step.u = direction->u;
+    step.z = z += first * model->z_row * (ptrdiff_t)real;
+    step.z_stride = model->z_row;
+    step.peepholes = direction->peepholes;
+    step.zoneout_c = fl_rows_find(walk->zoneout_c, t, first, real);
+    step.c = walk->c + first * H * (ptrdiff_t)real;
+    step.h_out = model->needs_rows ? walk->scratch->cells : y;
+    step.h_out_stride = model->needs_rows ? H : y_stride;
+    step.record = fl_rows_find(walk->tape, t, first, real);
+    step.record_stride = model->record_size;
+    step.backward = s % 2 != 0;
+    if (config->layer_norm) { /* U h is a whole of its own, and the cell begins with it */
+        const fl_norm norm = norm_of(model, direction, walk, 1, t, first, rows);
+        fl_model_product(model, panels, rows, P, step.h, h_row, step.u, direction->bias,
+                         walk->scratch->recurrent, model->z_row);
+        kernels->norm_gates(&norm, model->panels, walk->scratch->recurrent, z);
+        step.P = 0;
+        step.candidate = walk->scratch->candidates;
+    }
+    if (model->is_variant) fl_model_variant_step(model, panels, &step);
+    else
+        fl_model_step(model, direction, panels, rows, step.h, h_row, step.z, step.c, y, y_stride,
+                      step.record, step.backward);
+    if (!model->needs_rows) return;
+    if (config->layer_norm) {
+        const fl_norm norm = norm_of(model, direction, walk, 2, t, first, rows);
+        kernels->norm_cell(&norm, walk->scratch->cells, walk->scratch->candidates,
+                           walk->scratch->cells, H);
+    }
+    if (config->proj_size)
+        kernels->multiply(0, (P + columns - 1) / columns, rows, H, P, walk->scratch->cells, H,
+                          direction->projection, y, y_stride, 0);
+    else kernels->put_rows(rows, H, walk->scratch->cells, H, y, y_stride, 0);
+    if (config->zoneout_h > 0)
+        kernels->mix_rows(rows, P, fl_rows_find(walk->zoneout_h, t, first, real), P,
+                          config->zoneout_h, h, h_stride, y, y_stride, y, y_stride);
+    if (step.record)
+        kernels->put_rows(rows, P, y, y_stride, (char *)step.record + 5 * H * (ptrdiff_t)real,
+                          step.record_stride, 0);
+}
+
+/* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z. */
+FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
+                         ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
+                         ptrdiff_t h_stride, char *z, fl_panels panels) {
+    if (model->is_variant || walk->recurrent.data) {
+        take_variant_step(model, direction, walk, s, first, end, h, h_stride, z, panels);
+        return;
+    }
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
+    const ptrdiff_t t = time_of(walk, s);
+    char *record = fl_rows_find(walk->tape, t, first, (size_t)real);
+    fl_model_step(model, direction, panels, end - first, h, h_stride,
+                  z + first * model->z_row * real, walk->c + first * H * real,
+                  fl_rows_at(walk->y, t, first, (size_t)real), walk->y.stride_b, record,
+                  s % 2 != 0);
+}
+
+/* take_step() in slices of rows, until the call is given up; returns whether it is. */
+static FL_NOINLINE int take_watched_step(const fl_model *model, const fl_direction *direction,
+                                         const walk *walk, ptrdiff_t s, ptrdiff_t first,
+                                         ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
+                                         fl_panels panels, const pace *pace) {
+    for (ptrdiff_t b = first; b < end; b += pace->slice) {
+        const ptrdiff_t last = fl_size_min(b + pace->slice, end);
+        if (gives_up(pace, last - b)) return 1;
+        take_step(model, direction, walk, s, b, last,
+                  h + (b - first) * h_stride * (ptrdiff_t)model->kernels->real_bytes, h_stride, z,
+                  panels);
+    }
+    return 0;
+}
+
+/* The same, of which a step that nobody watches pays nothing: 20 ns are a fifth of a tiny one. */
+FL_INLINE int take_rows(const fl_model *model, const fl_direction *direction, const walk *walk,
+                        ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
+                        ptrdiff_t h_stride, char *z, fl_panels panels, const pace *pace) {
+    if (pace->stop != NULL)
+        return take_watched_step(model, direction, walk, s, first, end, h, h_stride, z, panels,
+                                 pace);
+    take_step(model, direction, walk, s, first, end, h, h_stride, z, panels);
+    return 0;
+}
+
+/* Runs one direction of one layer, in chunks of time. */
+static void run_direction(const fl_model *model, const fl_direction *direction, const walk *walk,
+                          ptrdiff_t chunk, const fl_share *share) {
+    char *const z = walk->scratch->z;
+    const size_t real = model->kernels->real_bytes;
+    const ptrdiff_t P = model->output_size, T = walk->T;
+    const ptrdiff_t row = P * (ptrdiff_t)real;
+    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)real;
+    const fl_panels panels = panels_of(model, share);
+    const pace of_inputs = pace_of(model, share, direction->input_size);
+    const pace of_steps = pace_of(model, share, P);
+    pace of_each_step = of_steps; /* what is short is looked at once a chunk */
+    if (of_steps.work * (double)walk->B < WATCHED_STEP) of_each_step.stop = NULL;
+    ptrdiff_t going = 0; /* sequences that have taken the step before: their h is in y */
+
+    for (ptrdiff_t first = 0; first < T; first += chunk) {
+        const ptrdiff_t n = fl_size_min(chunk, T - first);
+        const ptrdiff_t t = walk->reverse ? T - first - n : first;
+        if (of_each_step.stop == NULL && gives_up(&of_steps, n * walk->B)) return;
+        input_product(model, direction, walk, t, n, z, panels, &of_inputs);
+        if (model->config.layer_norm) norm_inputs(model, direction, walk, t, n, z);
+        for (ptrdiff_t s = first; s < first + n; s++) {
+            const ptrdiff_t count = count_of(walk, s), next = count_of(walk, s + 1);
+            char *z_s = z + (time_of(walk, s) - t) * z_step;
+            going = fl_size_min(going, count);
+            if (going > 0 && take_rows(model, direction, walk, s, 0, going,
+                                       fl_rows_at(walk->y, time_of(walk, s - 1), 0, real),
+                                       walk->y.stride_b, z_s, panels, &of_each_step))
+                return;
+            if (going < count && take_rows(model, direction, walk, s, going, count,
+                                           walk->h + going * row, P, z_s, panels, &of_each_step))
+                return;
+            /* All of h_t must be there before anyone reads it. */
+            if (share->count > 1 && fl_barrier_wait(share->units)) return;
+            if (share->index == 0)
+                for (ptrdiff_t b = next; b < count; b++)
+                    memcpy(walk->h + b * row, fl_rows_at(walk->y, time_of(walk, s), b, real),
+                           (size_t)row);
+            going = count;
+        }
+    }
+    /* The next run reads h, and may write where this one's last y is. */
+    if (share->count > 1) fl_barrier_wait(share->units);
+}
+
+fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T, ptrdiff_t B,
+                            const ptrdiff_t *starts, int directions_at_once) {
+    const size_t real = model->kernels->real_bytes, rows = (size_t)B;
+    const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
+    const size_t P = (size_t)model->output_size, y_row = D * P * real; /* fits, as z_row: model.c */
+    const ptrdiff_t buffers = model->config.num_layers - 1;
+    const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm;
+    size_t z_step, buffer_bytes;
+    if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
+    const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
+    made->chunk = fl_size_min(T, fl_size_min(affordable > 1 ? affordable : 1, CHUNK_STEPS));
+    /* With two directions a layer needs all of the layer below. */
+    const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
+    const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
+    if (!fl_size_multiply(y_row, between_rows, &buffer_bytes) ||
+        !fl_size_multiply(buffer_bytes, (size_t)between_steps, &buffer_bytes))
+        return FL_ERROR_OVERFLOW;
+
+    fl_part parts[3 + 2 * 6] = {{&made->last, 2 * rows, y_row},
+                                {&made->between[0], buffers > 0, buffer_bytes},
+                                {&made->between[1], buffers > 1, buffer_bytes}};
+    int count = 3;
+    for (int d = 0; d < directions_at_once; d++) {
+        fl_direction_scratch *direction = &made->directions[d];
+        parts[count++] = (fl_part){&direction->z, (size_t)made->chunk, z_step};
+        parts[count++] = (fl_part){&direction->masked, rows, P * real};
+        parts[count++] = (fl_part){&direction->cells, cells, H * real};
+        parts[count++] = (fl_part){&direction->candidates, norm * rows, H * real};
+        parts[count++] = (fl_part){&direction->recurrent, norm, z_step};
+        parts[count++] = (fl_part){&direction->normal, norm * 4, H * real};
+    }
+    const fl_status status = fl_memory_alloc_parts(parts, count, &made->memory);
+    if (status == FL_OK && directions_at_once == 1) made->directions[1] = made->directions[0];
+    return status;
+}
+
+void fl_scratch_destroy(fl_scratch *scratch) { fl_memory_free(scratch->memory); }
+
+/* One direction's part of a layer's output, times the mask on its way to the layer above. */
+static void mask_output(const fl_model *model, const walk *walk, fl_rows mask) {
+    const size_t real = model->kernels->real_bytes;
+    for (ptrdiff_t t = 0; t < walk->T; t++) {
+        char *y = fl_rows_at(walk->y, t, 0, real);
+        model->kernels->mask_rows(fl_ragged_count(walk->ragged, t, walk->B), model->output_size,
+                                  fl_rows_at(mask, t, 0, real), mask.stride_b, y, walk->y.stride_b,
+                                  NULL, 0, y, walk->y.stride_b);
+    }
+}
+
+/* All layers and directions over the same steps. */
+static void run_stack(const fl_model *model, const fl_span *span, const fl_scratch *scratch,
+                      const fl_share *share) {
+    const size_t real = model->kernels->real_bytes;
+    const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
+    const ptrdiff_t P = model->output_size, T = span->T, B = span->B;
+    const fl_rows last = {scratch->last, B * D * P, D * P, NULL, 1};
+    fl_rows x = span->x;
+    for (ptrdiff_t l = 0; l < L; l++) {
+        const fl_rows between = {scratch->between[l % 2], B * D * P, D * P,
+                                 D == 2 ? span->ragged.starts : NULL, 0};
+        const fl_rows out = l < L - 1 ? between : span->y.data ? span->y : last;
+        for (ptrdiff_t d = 0; d < D; d++) {
+            if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;
+            const ptrdiff_t index = l * D + d, column = d * P * (ptrdiff_t)real;
+            walk walk = {.T = T, .B = B, .ragged = span->ragged};
+            walk.reverse = fl_config_is_reverse(&model->config, d);
+            walk.x = x;
+            walk.y = out;
+            walk.y.data += column;
+            walk.tape = fl_stack_at(span->tape, index, real);
+            walk.h = span->h + index * span->h_stride * (ptrdiff_t)real;
+            walk.c = span->c + index * span->c_stride * (ptrdiff_t)real;
+            walk.recurrent = fl_stack_at(span->recurrent, index, real);
+            walk.zoneout_h = fl_stack_at(span->zoneout_h, index, real);
+            walk.zoneout_c = fl_stack_at(span->zoneout_c, index, real);
+            walk.scratch = &scratch->directions[d];
+            run_direction(model, &model->directions[index], &walk, scratch->chunk, share);
+            fl_rows mask = fl_stack_at(span->between, l, real);
+            if (l == L - 1 || mask.data == NULL) continue;
+            mask.data += column;
+            mask_output(model, &walk, mask);
+        }
+        /* The layer above reads both directions. */
+        if (share->direction != FL_ALL_DIRECTIONS && fl_barrier_wait(share->everyone)) return;
+        x = out;
+    }
+}
+
+fl_status fl_span_set_masks(fl_span *span, const fl_model *model, const fl_masks *masks) {
+    const fl_config *config = &model->config;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size, T = span->T, B = span->B;
+    const ptrdiff_t *starts = span->ragged.starts;
+    if (masks == NULL) return FL_OK;
+    const int zones_out_h = config->zoneout_h > 0, zones_out_c = config->zoneout_c > 0;
+    if ((masks->zoneout_h && !zones_out_h) || (masks->zoneout_c && !zones_out_c))
+        return FL_ERROR_ARGUMENT;
+    size_t widest; /* a row of all sequences: without steps no tape has bounded B */
+    if (!fl_size_multiply((size_t)B, 2 * (size_t)H, &widest)) return FL_ERROR_OVERFLOW;
+    span->recurrent = fl_stack_of(masks->recurrent, 1, B, P, NULL);
+    span->recurrent.rows.stride_t = 0; /* the same at every step */
+    span->between = fl_stack_of(masks->between, T, B, config->num_directions * P, starts);
+    span->zoneout_h = fl_stack_of(masks->zoneout_h, T, B, P, starts);
+    span->zoneout_c = fl_stack_of(masks->zoneout_c, T, B, H, starts);
+    return FL_OK;
+}
+
+void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real) {
+    fl_rows *views[] = {&span->x,
+                        &span->y,
+                        &span->tape.rows,
+                        &span->recurrent.rows,
+                        &span->between.rows,
+                        &span->zoneout_h.rows,
+                        &span->zoneout_c.rows};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        if (views[i]->data) *views[i] = fl_rows_from(*views[i], t, b, real);
+    if (span->ragged.starts) span->ragged.starts += t;
+    span->ragged.first += b;
+}
+
+void fl_span_run(const fl_span *span, const fl_model *model, const fl_scratch *scratch,
+                 const fl_share *share) {
+    const int whole = model->config.num_directions == 2 || model->config.num_layers == 1;
+    const ptrdiff_t stretch = whole ? span->T : scratch->chunk;
+    for (ptrdiff_t done = 0; done < span->T; done += stretch) {
+        if (fl_stop_check(share->stop, share->thread, 0)) return;
+        fl_span part = *span;
+        part.T = fl_size_min(stretch, span->T - done);
+        const ptrdiff_t first = model->config.reverse ? span->T - done - part.T : done;
+        if (first > 0) fl_span_move(&part, first, 0, model->kernels->real_bytes);
+        run_stack(model, &part, scratch, share);
+    }
+}

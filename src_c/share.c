@@ -1,0 +1,69 @@
+/* How many threads a call is worth, and how they share it. */
+#include "share.h"
+
+#include "memory.h"
+#include "threads.h"
+
+/* Measured on a virtual machine of 2 Zen 4 cores, see docs/benchmarks.md. */
+enum {
+    THREAD_WORK = 1 << 21,    /* multiply-adds worth waking a thread for */
+    STEP_WORK = 1 << 16,      /* multiply-adds of a step worth a barrier; and, of a step back, */
+    STEP_BACK_WORK = 1 << 15, /* for each thread */
+    SEQUENCES_PER_THREAD = 4  /* that use a core's arithmetic about as well as many do */
+};
+
+/* Multiply-adds of all layers and directions for one row, as a double since they may be many. */
+static double work_of_row(const fl_work *work) {
+    const fl_config *config = &work->model->config;
+    const double H = (double)config->hidden_size, D = (double)config->num_directions;
+    const double P = (double)work->model->output_size;
+    const double first = (double)config->input_size + P, above = D * P + P;
+    const double products = work->backward ? 2 : 1;
+    return products * 4 * H * D * (first + ((double)config->num_layers - 1) * above);
+}
+
+/* Each of two directions, or units of a direction, to threads; by one if that pays less. */
+static fl_plan share_forward(const fl_work *work, int threads, double row) {
+    const fl_model *model = work->model;
+    const int directions = (int)model->config.num_directions;
+    const double step = row * (double)work->B / (double)(model->config.num_layers * directions);
+    ptrdiff_t per_direction = threads / directions;
+    if (step < STEP_WORK || work->whole_rows) per_direction = 1;
+    per_direction = fl_size_min(per_direction, model->panels + (model->narrow != NULL));
+    const ptrdiff_t by_rows = fl_size_min(work->B, threads);
+    const int by_units = directions * (int)per_direction;
+    if (by_units >= by_rows && by_units > 1) return (fl_plan){FL_BY_UNITS, by_units, directions, 0};
+    return (fl_plan){by_rows > 1 ? FL_BY_ROWS : FL_BY_ONE, (int)by_rows, 1, 0};
+}
+
+/* Directions one after the other; products after the steps are for all threads. */
+static fl_plan share_backward(const fl_work *work, int threads) {
+    const double H = (double)work->model->config.hidden_size, step = 4 * H * H * (double)work->B;
+    const ptrdiff_t columns = 4 * work->model->kernels->lanes;
+    const ptrdiff_t panels = work->model->config.hidden_size / columns;
+    fl_plan plan = {work->B > 1 ? FL_BY_ROWS : FL_BY_ONE, threads, 1, 0};
+    if (panels >= threads && step >= (double)threads * STEP_BACK_WORK && !work->whole_rows)
+        plan.sharing = FL_BY_UNITS;
+    return plan;
+}
+
+/* The plan with `most` threads at most. */
+static fl_plan plan_of(const fl_work *work, int most) {
+    const double row = work_of_row(work), all = row * work->rows;
+    int threads = most;
+    if (all < (double)threads * THREAD_WORK) threads = (int)(all / THREAD_WORK);
+    if (threads <= 1) return (fl_plan){FL_BY_ONE, 1, 1, 0};
+    if (work->B >= (ptrdiff_t)threads * SEQUENCES_PER_THREAD)
+        return (fl_plan){FL_BY_ROWS, threads, 1, 0};
+    return work->backward ? share_backward(work, threads) : share_forward(work, threads, row);
+}
+
+fl_plan fl_plan_begin(const fl_work *work) {
+    fl_plan plan = plan_of(work, fl_get_num_threads());
+    const int taken = fl_pool_take(plan.threads);
+    if (taken < plan.threads) plan = plan_of(work, taken); /* made for all of them */
+    plan.taken = taken;
+    return plan;
+}
+
+void fl_plan_end(const fl_plan *plan) { fl_pool_release(plan->taken); }

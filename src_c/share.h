@@ -1,0 +1,45 @@
+/* How a call is shared out over threads, forward or backward.
+ *
+ * Which way is taken changes no bit: sequences and units do not meet in any sum but those over
+ * rows, which are cut into blocks that depend on sizes alone.
+ */
+#ifndef FL_SHARE_H
+#define FL_SHARE_H
+
+#include <stddef.h>
+
+#include "model.h"
+
+typedef enum fl_sharing {
+    FL_BY_ONE,  /* One thread takes all steps; of a backward pass, others help with the products
+                   after them. For small calls. */
+    FL_BY_ROWS, /* Each takes sequences and runs all steps of them: no barriers. For batches. */
+    FL_BY_UNITS /* Each takes a direction, or units of one: its share of U stays in its own cache.
+                   One spin barrier a step. For few sequences through a large layer. */
+} fl_sharing;
+
+/* What there is to share. */
+typedef struct fl_work {
+    const fl_model *model;
+    ptrdiff_t B;
+    double rows; /* (t, b), over all steps: more than ptrdiff_t holds, maybe, where x has strides of
+                    0 */
+    int backward;
+    int whole_rows; /* whether a step goes on after its cells, with whole rows: units can't be
+                       shared */
+} fl_work;
+
+/* How it is shared. */
+typedef struct fl_plan {
+    fl_sharing sharing;
+    int threads;    /* the calling one included */
+    int directions; /* that run at once: 2 where a thread takes one of two, else 1 */
+    int taken;      /* threads of the pool */
+} fl_plan;
+
+/* Plans a call and takes the pool's threads for it, as far as there are. fl_plan_end must follow.
+ */
+fl_plan fl_plan_begin(const fl_work *work);
+void fl_plan_end(const fl_plan *plan);
+
+#endif

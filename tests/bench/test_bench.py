@@ -1,0 +1,703 @@
+"""Tests of the benchmark.  None of them asserts a time: clocks and contestants are made up."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastlstm import _core
+from fastlstm.bench import (
+    grid,
+    main,
+    markdown,
+    measure,
+    peers,
+    picture,
+    problem,
+    report,
+    threads,
+)
+from fastlstm.bench.compare import CellResult, Entry, Settings
+from fastlstm.bench.grid import Cell
+from fastlstm.bench.limits import Limits, measure_limits
+from fastlstm.bench.machine import Machine
+from fastlstm.bench.measure import Plan, Spread
+from support.benchmark_fakes import FakeClock, in_float64
+from support.optional import require
+
+TINY = Cell(T=3, B=2, I=5, H=4)
+TRAINING = replace(TINY, training=True)
+PEEPHOLES = replace(TINY, options=(("peepholes", True),))
+PATH_OF_PEERS = "fastlstm.bench.peers."
+
+
+# --- measuring ------------------------------------------------------------------------------
+
+
+class FakeRunner:
+    """Takes so long on the fake clock, and writes down that it was called."""
+
+    def __init__(self, name: str, seconds: float, clock: FakeClock, log: list[str]) -> None:
+        self.name, self.seconds, self.clock, self.log = name, seconds, clock, log
+
+    def __call__(self) -> None:
+        self.clock.now += self.seconds
+        self.log.append(self.name)
+
+
+def test_contestants_take_turns() -> None:
+    clock, log = FakeClock(), []
+    calls = {n: FakeRunner(n, s, clock, log) for n, s in (("a", 1.0), ("b", 2.0), ("c", 4.0))}
+    plans = {"a": Plan(2, 3), "b": Plan(1, 3), "c": Plan(1, 2)}
+    samples = measure.interleave(calls, plans, clock=clock)
+    # Each sample follows an untimed call; a: two calls a sample; c: stops after two rounds.
+    assert "".join(log) == "aaabbcc" + "aaabbcc" + "aaabb"
+    assert samples == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 2}
+
+
+def test_pause_comes_before_each_sample_and_is_not_timed() -> None:
+    clock, log = FakeClock(), []
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        log.append("z")
+
+    calls = {n: FakeRunner(n, 1.0, clock, log) for n in "ab"}
+    plans = dict.fromkeys("ab", Plan(1, 2))
+    samples = measure.interleave(calls, plans, pause_seconds=9.0, clock=clock, sleep=sleep)
+    assert "".join(log) == "zaazbb" * 2
+    assert samples == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
+def test_garbage_collection_is_off_while_measuring_and_back_on_after_an_error() -> None:
+    seen: list[bool] = []
+
+    def fail() -> None:
+        seen.append(gc.isenabled())
+        raise RuntimeError("broken")
+
+    assert gc.isenabled()
+    with pytest.raises(RuntimeError, match="broken"):
+        measure.interleave({"a": fail}, {"a": Plan(1, 1)})
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("seconds", [1e-7, 3e-5, 0.0021])
+def test_samples_of_quick_calls_are_long_enough(seconds: float) -> None:
+    clock = FakeClock()
+    plan = measure.make_plan(
+        FakeRunner("a", seconds, clock, []),
+        rounds=15,
+        sample_seconds=0.004,
+        budget_seconds=1.0,
+        clock=clock,
+    )
+    assert 0.004 <= plan.inner * seconds < 0.012
+    assert plan.rounds == 15
+
+
+def test_slow_contestants_get_fewer_rounds_but_not_too_few() -> None:
+    def plan(seconds: float, rounds: int = 15) -> Plan:
+        clock = FakeClock()
+        return measure.make_plan(
+            FakeRunner("a", seconds, clock, []),
+            rounds=rounds,
+            sample_seconds=0.004,
+            budget_seconds=1.0,
+            clock=clock,
+        )
+
+    assert plan(0.0625) == Plan(1, 8)  # a sample and its untimed call: an eighth of a second
+    assert plan(2.0) == Plan(1, 5)
+    assert plan(2.0, rounds=3).rounds == 3
+
+
+def test_median_and_quartiles() -> None:
+    assert Spread.of([5.0, 1.0, 4.0, 2.0, 3.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread(4.0, 3.0, 5.0).relative == 0.25
+    with pytest.raises(ValueError, match="values"):
+        Spread.of([])
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert measure.ratios([2.0, 9.0, 4.0], [1.0, 3.0]) == [2.0, 3.0]
+
+
+def test_geometric_mean() -> None:
+    assert measure.geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2.0)
+    assert np.isnan(measure.geometric_mean([]))
+
+
+def result_of(cell: Cell, samples: dict[str, list[float]], difference: float = 1e-7) -> CellResult:
+    """Result with made-up samples."""
+    entries = {name: Entry(values, 1, difference) for name, values in samples.items()}
+    return CellResult(cell, entries, {}, "numpy")
+
+
+def test_ratio_to_the_best_peer_is_the_median_of_ratios() -> None:
+    result = result_of(
+        TINY,
+        {
+            "fastlstm": [1.0, 2.0, 4.0],
+            "numpy": [0.5, 0.5, 0.5],
+            "torch": [9.0, 9.0, 9.0],
+            "jax": [3.0, 4.0, 4.0],
+        },
+    )
+    assert result.best_peer == "jax", "the reference is no peer"
+    # Round by round 3, 2, 1; the ratio of the medians would be 2 as well, so check the quartiles.
+    assert result.ratio("jax") == Spread(2.0, 1.5, 2.5)
+    assert result.ratio("numpy") == Spread(0.25, 0.1875, 0.375)
+    assert result.ratio("openvino") is None
+    assert not result.lost
+
+
+def test_ratio_differs_from_the_ratio_of_medians_when_the_machine_drifts() -> None:
+    ours, theirs = [1.0, 10.0, 2.0], [3.0, 10.0, 1.0]
+    result = result_of(TINY, {"fastlstm": ours, "torch": theirs})
+    ratio = result.ratio("torch")
+    assert ratio is not None
+    assert ratio.median == 1.0
+    assert np.median(theirs) / np.median(ours) == 1.5
+
+
+def test_cell_without_peers_has_no_ratio() -> None:
+    result = result_of(TINY, {"fastlstm": [1.0], "numpy": [2.0]})
+    assert result.best_peer is None
+    assert result.ratio(result.best_peer) is None
+    assert not result.lost
+
+
+# --- threads --------------------------------------------------------------------------------
+
+
+def test_environment_holds_every_library() -> None:
+    wanted = threads.environment(1, {"XLA_FLAGS": "--xla_dump_to=x", "OMP_NUM_THREADS": "8"})
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "FASTLSTM_NUM_THREADS", "NPROC"):
+        assert wanted[name] == "1"
+    assert wanted["XLA_FLAGS"].split() == [
+        "--xla_dump_to=x",
+        "--xla_cpu_multi_thread_eigen=false",
+    ]
+    assert threads.environment(1, wanted) == wanted, "a child must find that nothing is left to do"
+    assert "XLA_FLAGS" not in threads.environment(2, {})
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", "1000000"])
+def test_bad_thread_counts(text: str) -> None:
+    with pytest.raises(ValueError, match="threads"):
+        threads.parse_count(text)
+
+
+def test_all_threads_are_those_of_this_process() -> None:
+    assert threads.parse_count("all") == len(threads.processors())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system can't pin")
+def test_pinning_ends_with_its_context() -> None:
+    before = os.sched_getaffinity(0)
+    with threads.pinned(1) as chosen:
+        assert chosen is not None
+        assert set(chosen) == os.sched_getaffinity(0)
+        assert len(chosen) == 1
+    assert os.sched_getaffinity(0) == before
+
+
+# --- table, JSON, picture -------------------------------------------------------------------
+
+MACHINE = Machine(
+    cpu="Imaginary CPU",
+    family="family 1",
+    processors=4,
+    caches={"L1d": 32768, "L2": 2097152},
+    system="System 1",
+    compiler="cc 1.0",
+    isa="scalar",
+    python="CPython 3.11",
+    packages={"fastlstm": "0.1.0", "numpy": "2.0.0", "torch": "2.13.0"},
+)
+
+
+LIMITS = Limits({"float32": 1e10, "float64": 5e9}, (("L1d", 32768, 1e9), ("memory", 0, 1e8)))
+
+
+def report_of(*results: CellResult, missing: tuple[str, ...] = ()) -> report.Report:
+    measured = {name for result in results for name in result.peers}
+    return report.Report(
+        command="python -m fastlstm bench",
+        date="2026-01-01T00:00:00+00:00",
+        grid="short",
+        machine=MACHINE,
+        settings=Settings(),
+        limits=LIMITS,
+        pinned_to=(3,),
+        peers=[peer for name, peer in peers.PEERS.items() if name in measured],
+        missing=[peers.PEERS[name] for name in missing],
+        results=results,
+    )
+
+
+def row(text: str, cell: Cell) -> list[str]:
+    """Columns of one cell in a printed table."""
+    (line,) = [found for found in text.splitlines() if found.startswith(f"| {cell.name} ")]
+    return [column.strip() for column in line.strip("|").split("|")]
+
+
+def test_table_shows_losses_in_bold_and_every_figure() -> None:
+    won = result_of(TINY, {"fastlstm": [1e-6] * 3, "numpy": [5e-6] * 3, "torch": [2e-6] * 3})
+    other = replace(TINY, B=1)
+    lost = result_of(other, {"fastlstm": [4e-6] * 3, "torch": [3e-6] * 3})
+    text = report.table(report_of(won, lost))
+    # 1728 FLOP in a microsecond; at batch 1, 768 bytes of U in 4 microseconds
+    assert row(text, TINY)[1:] == [
+        "1.00 ±0%", "5.00 ±0%", "2.00 ±0%", "1.7", "-", "86%", "torch", "2.00", "5.00", "1e-07",
+    ]  # fmt: skip
+    assert row(text, other)[1:] == [
+        "4.00 ±0%", "-", "3.00 ±0%", "0.2", "0.2", "20%", "torch", "**0.75**", "-", "1e-07",
+    ]  # fmt: skip
+    assert "limits of one thread: float32 10 GFLOP/s" in text
+    assert "reading L1d 1 GB/s, memory 0 GB/s" in text
+    assert "Geometric mean of the ratio 1.22" in text
+    assert f"least 0.75 ({other.name}), 1 of 2 cells lost" in text
+    assert "All results agree." in text
+
+
+def test_table_says_who_is_missing_and_who_was_left_out() -> None:
+    result = replace(
+        result_of(TINY, {"fastlstm": [1.0], "torch": [2.0]}),
+        left_out={"numpy": "skipped, as one call would take about 9 s, over 2 s"},
+    )
+    text = report.table(report_of(result, missing=("jax",)))
+    assert "jax not installed" in text
+    assert 'pip install "fastlstm[bench]"' in text
+    assert f"numpy left out of {TINY.name}: skipped, as one call would take about 9 s" in text
+
+
+@pytest.mark.parametrize("difference", [1e-3, float("nan"), float("inf")])
+def test_disagreement_is_said_and_can_be_written_as_json(difference: float) -> None:
+    found = report_of(result_of(TINY, {"fastlstm": [1.0], "torch": [2.0]}, difference))
+    assert not found.agreed
+    text = report.table(found)
+    assert f"DISAGREEMENT in {TINY.name}: torch" in text
+    assert "All results agree" not in text
+    written = json.loads(json.dumps(report.as_dict(found), allow_nan=False))
+    assert written["agreed"] is False
+    assert written["cells"][0]["disagreeing"] == ["fastlstm", "torch"]
+
+
+def test_json_holds_medians_quartiles_and_what_follows_from_them() -> None:
+    found = report_of(result_of(TINY, {"fastlstm": [1e-6, 2e-6, 3e-6], "torch": [4e-6] * 3}))
+    written = json.loads(json.dumps(report.as_dict(found), allow_nan=False))
+    assert set(written) == {
+        "schema", "command", "date", "grid", "machine", "settings", "limits", "pinned_to",
+        "threads_held_by", "not_installed", "cells", "summary", "agreed",
+    }  # fmt: skip
+    assert written["machine"]["packages"]["torch"] == "2.13.0"
+    assert written["settings"]["threads"] == 1
+    (cell,) = written["cells"]
+    assert {k: cell[k] for k in ("T", "B", "I", "H", "L", "D", "dtype")} == {
+        "T": 3, "B": 2, "I": 5, "H": 4, "L": 1, "D": 1, "dtype": "float32",
+    }  # fmt: skip
+    assert cell["flops"] == 1728
+    assert cell["share_of_limit"] == pytest.approx(0.432)
+    assert written["limits"]["levels"][0] == ["L1d", 32768, 1e9]
+    ours = cell["contestants"]["fastlstm"]
+    assert ours["seconds"] == pytest.approx([2e-6, 1.5e-6, 2.5e-6])
+    assert ours["gflop_per_s"] == pytest.approx(0.864)
+    assert ours["weight_gb_per_s"] == pytest.approx(0.384)
+    assert (ours["rounds"], ours["inner"]) == (3, 1)
+    assert cell["best_peer"] == "torch"
+    assert cell["contestants"]["torch"]["fastlstm_ratio"][0] == pytest.approx(2.0)
+    assert set(cell["contestants"]) == {"fastlstm", "torch"}
+    assert written["summary"]["lost"] == []
+    assert written["summary"]["geometric_mean"] == pytest.approx(2.0)
+
+
+def training_result(cell: Cell = TRAINING) -> CellResult:
+    """Training at 3 microseconds a call, torch at 6; a hundredth of that to repack."""
+    return replace(
+        result_of(cell, {"fastlstm": [3e-6] * 3, "torch": [6e-6] * 3}),
+        repacking=Spread(0.01, 0.01, 0.02),
+        left_out={"onnxruntime": "does not train here"},
+    )
+
+
+def test_training_has_a_column_for_repacking_and_none_for_bandwidth() -> None:
+    other = replace(TRAINING, B=1)
+    text = report.table(report_of(training_result(), training_result(other)))
+    # 3 * 1728 FLOP in 3 microseconds, at a peak of 10 GFLOP/s; at B = 1 half of that
+    assert row(text, TRAINING)[1:] == [
+        "3.00 ±0%", "-", "6.00 ±0%", "1.7", "-", "17%", "torch", "2.00", "-", "1e-07", "1.00%",
+    ]  # fmt: skip
+    assert row(text, other)[4:7] == ["0.9", "-", "9%"]
+    assert "| repack |" in text
+    assert "Repack: time of load_parameters" in text
+    assert "onnxruntime left out of every cell: does not train here" in text
+    inference = report.table(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+    assert "repack" not in inference.lower()
+
+
+def test_json_of_training() -> None:
+    written = json.loads(json.dumps(report.as_dict(report_of(training_result())), allow_nan=False))
+    (cell,) = written["cells"]
+    assert cell["name"] == TRAINING.name
+    assert cell["training"] is True
+    assert cell["flops"] == 3 * 1728
+    assert cell["share_of_limit"] == pytest.approx(0.1728)
+    assert cell["repacking"] == [0.01, 0.01, 0.02]
+    assert cell["contestants"]["fastlstm"]["weight_gb_per_s"] is None
+
+
+def variant_result() -> CellResult:
+    """Peepholes in 3 microseconds a call, ONNX Runtime in 6; a vanilla LSTM in 2.5."""
+    samples = {"fastlstm": [3e-6] * 3, "onnxruntime": [6e-6] * 3}
+    return replace(result_of(PEEPHOLES, samples), over_vanilla=Spread(1.2, 1.1, 1.3))
+
+
+def test_variants_have_columns_for_vanilla() -> None:
+    plain = result_of(TINY, {"fastlstm": [1e-6]})
+    text = report.table(report_of(variant_result(), plain))
+    assert row(text, PEEPHOLES)[-3:] == ["1e-07", TINY.name, "1.20"]
+    assert row(text, TINY)[-3:] == ["1e-07", "-", "-"]
+    assert "Over vanilla: fastlstm's time" in text
+    assert "vanilla" not in report.table(report_of(plain))
+
+
+def test_json_of_variants() -> None:
+    found = report_of(variant_result(), result_of(TINY, {"fastlstm": [1e-6]}))
+    variant, plain = json.loads(json.dumps(report.as_dict(found), allow_nan=False))["cells"]
+    assert variant["options"] == {"peepholes": True}
+    assert variant["vanilla"] == TINY.name
+    assert variant["over_vanilla"] == [1.2, 1.1, 1.3]
+    assert (plain["options"], plain["vanilla"], plain["over_vanilla"]) == ({}, None, None)
+
+
+def test_a_file_has_a_line_for_each_cell_and_nine_digits_of_a_figure() -> None:
+    found = report_of(variant_result(), result_of(TINY, {"fastlstm": [1.23456789012e-6]}))
+    text = report.as_json(report.as_dict(found))
+    variant, plain = (line for line in text.splitlines() if line.startswith('{"name"'))
+    written = json.loads(text)
+    assert [json.loads(variant.removesuffix(",")), json.loads(plain)] == written["cells"]
+    assert '"seconds":[1.23456789e-06,' in plain
+    exact = json.dumps(report.as_dict(found))
+    assert written == json.loads(exact, parse_float=lambda figure: float(f"{float(figure):.9g}"))
+
+
+def test_results_in_the_repository_are_small_and_make_tables() -> None:
+    folder = Path(markdown.__file__).parent / "results"
+    if not folder.is_dir():
+        pytest.skip("an installed package has no results")
+    files = sorted(folder.glob("*.json"))
+    assert sum(path.stat().st_size for path in files) < 200_000
+    for path in files:
+        written = json.loads(path.read_text())
+        assert len(path.read_text().splitlines()) == len(written) + 3 + len(written["cells"])
+        assert len(markdown.section(written).splitlines()) == 6 + len(written["cells"])
+
+
+def test_markdown_refuses_a_file_of_another_schema(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text('{"schema": 1}')
+    with pytest.raises(SystemExit) as stopped:
+        markdown.main([str(path)])
+    assert stopped.value.code == 2
+    assert "has schema 1, expected 2" in capsys.readouterr().err
+
+
+def test_markdown_of_a_written_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*results: CellResult) -> list[str]:
+        path = tmp_path / "figures.json"
+        path.write_text(json.dumps(report.as_dict(report_of(*results))))
+        assert markdown.main([str(path)]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    limits = (
+        "Limits of one thread in this run: 10 GFLOP/s in float32, 5 in float64; reading in GB/s: "
+        "L1d 1, memory 0. Geometric mean of the ratio to the best peer 2.00, "
+    )
+    assert printed(training_result()) == [
+        "`python -m fastlstm bench`",
+        "",
+        limits + f"least 2.00 ({TRAINING.name}); none of 1 cells lost.",
+        "",
+        "| cell | fastlstm, µs | torch | GFLOP/s | of the limit | best peer | ratio | repack |",
+        "|---|--:|--:|--:|--:|---|--:|--:|",
+        f"| {TRAINING.name} | 3 | 6 | 2 | 17% | torch | 2.00 | 1.00% |",
+    ]
+    alone = replace(TINY, B=1)
+    lost = {"fastlstm": [4e-3] * 3, "torch": [3e-3] * 3}
+    assert printed(result_of(TINY, {"fastlstm": [1e-6] * 3}), result_of(alone, lost))[4:] == [
+        "| cell | fastlstm, µs | torch | GFLOP/s | GB/s | of the limit | best peer | ratio |",
+        "|---|--:|--:|--:|--:|--:|---|--:|",
+        f"| {TINY.name} | 1 | - | 2 | - | 86% | - | - |",
+        f"| {alone.name} | 4,000 | 3,000 | 0 | 0 | 0% | torch | **0.75** |",
+    ]
+    heading, rule, *rows = printed(variant_result(), result_of(alone, lost))[4:]
+    assert heading.endswith("| best peer | ratio | vanilla | over vanilla |")
+    assert rule.endswith("|---|--:|---|--:|")
+    assert rows == [
+        f"| {PEEPHOLES.name} | 3 | - | 6 | 1 | - | 29% | onnxruntime | 2.00 | {TINY.name} | 1.20 |",
+        f"| {alone.name} | 4,000 | 3,000 | - | 0 | 0 | 0% | torch | **0.75** | - | - |",
+    ]
+
+
+def test_markdown_of_a_file_from_before_there_were_variants() -> None:
+    written: Any = report.as_dict(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+    new = markdown.section(written)
+    (cell,) = written["cells"]
+    for key in ("options", "ragged", "vanilla", "over_vanilla"):
+        del cell[key]
+    assert markdown.section(written) == new
+
+
+def test_limit_of_a_cell_by_hand() -> None:
+    # W: 3 steps * 2 rows * 16 * 5 multiply-adds, 960 FLOP. U: 256 bytes a step, read at 1 GB/s,
+    # longer than 256 FLOP at 10 GFLOP/s.
+    assert LIMITS.seconds(TINY, 1) == pytest.approx(960 / 1e10 + 3 * 256 / 1e9)
+    # Two threads: half of each.
+    assert LIMITS.seconds(TINY, 2) == pytest.approx(LIMITS.seconds(TINY, 1) / 2)
+    # Many rows: the multiply-adds are what takes long.
+    many = replace(TINY, B=2000)
+    assert LIMITS.seconds(many, 1) == pytest.approx(many.flops / 1e10)
+    # U beyond the cache: 64 * 64 * 4 * 4 bytes from memory.
+    large = Cell(T=1, B=1, I=1, H=64)
+    assert LIMITS.seconds(large, 1) == pytest.approx(2 * 4 * 64 / 1e10 + 65536 / 1e8)
+    # Sequences of different lengths: one row a step in the end, and U is read all the same.
+    ragged = Cell(T=50, B=90, I=5, H=4, ragged="lengths")
+    steps = [max(128 * rows / 1e10, 256 / 1e9) for rows in ragged.rows_of_steps]
+    assert min(steps) == 256 / 1e9 < max(steps)
+    inputs = 2 * sum(ragged.lengths) * 16 * 5 / 1e10
+    assert LIMITS.seconds(ragged, 1) == pytest.approx(inputs + sum(steps))
+    # Training: all products at the peak.
+    assert LIMITS.seconds(TRAINING, 2) == pytest.approx(3 * 1728 / 2e10)
+    # Caches unknown: multiply-adds alone.
+    assert Limits(LIMITS.flops, ()).seconds(TINY, 1) == pytest.approx(TINY.flops / 1e10)
+
+
+@pytest.mark.slow
+def test_limits_are_measured() -> None:
+    limits = measure_limits()
+    assert set(limits.flops) == {"float32", "float64"}
+    assert all(rate > 0 for rate in limits.flops.values())
+    assert all(rate > 0 for _, _, rate in limits.levels)
+    caches = list(_core.cache_sizes())
+    assert [name for name, _, _ in limits.levels] == (caches and [*caches, "memory"])
+
+
+def test_picture_is_a_png() -> None:
+    require("matplotlib")
+    samples = {"fastlstm": [1e-6] * 3, "torch": [2e-6] * 3, "jax": [5e-7] * 3}
+    drawn = picture.draw(report_of(result_of(TINY, samples)))
+    assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ValueError, match="no peer"):
+        picture.draw(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+
+
+def test_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.json"
+    report.write_file(path, b"one", force=False)
+    with pytest.raises(FileExistsError, match="--force"):
+        report.write_file(path, b"two", force=False)
+    assert path.read_bytes() == b"one"
+
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(OSError, match="disk full"):
+            report.write_file(path, b"two", force=True)
+    assert path.read_bytes() == b"one"
+    report.write_file(path, b"two", force=True)
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+class MadeUpPeer:
+    """The reference with something added to its results."""
+
+    def __init__(self, p: problem.Problem, error: float) -> None:
+        self.p, self.error = p, error
+
+    def __call__(self) -> None:
+        pass
+
+    def arrays(self) -> problem.Arrays:
+        *right, last = (a.astype(self.p.cell.dtype) for a in in_float64(self.p))
+        return *right, last + np.asarray(self.error, last.dtype)
+
+
+@pytest.fixture
+def tiny_grid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One small cell, measured in this process, against made-up peers only."""
+    monkeypatch.setitem(grid.GRIDS, "short", (TINY,))
+    monkeypatch.setitem(grid.GRIDS, "training", (TRAINING,))
+    monkeypatch.setitem(grid.GRIDS, "variants", (PEEPHOLES, TINY))
+    monkeypatch.setattr(threads, "environment_is_set", lambda count: True)
+    kept = dict(peers.PEERS)  # by hand: monkeypatch would bring them back in reverse order
+    peers.PEERS.clear()
+    for name, error in (("right", 0.0), ("wrong", 0.01)):
+        module = ModuleType(PATH_OF_PEERS + name)
+        module.build = lambda p, count, e=error: MadeUpPeer(p, e)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        peers.PEERS[name] = peers.Contestant(name, name, (), "nothing")
+    broken = ModuleType(PATH_OF_PEERS + "broken")
+    monkeypatch.setitem(sys.modules, broken.__name__, broken)  # has no build()
+    peers.PEERS["broken"] = peers.Contestant("broken", "broken", (), "nothing")
+    yield
+    peers.PEERS.clear()
+    peers.PEERS.update(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_grid")
+def test_exit_code_tells_agreement(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--peers", "right", "--rounds", "2"]) == 0
+    assert "All results agree." in capsys.readouterr().out
+    assert main(["--peers", "right,wrong", "--rounds", "2"]) == 1
+    assert f"DISAGREEMENT in {TINY.name}: wrong differs from numpy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_grid")
+def test_training_run_measures_repacking_and_compares_gradients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "figures.json"
+    arguments = ["--grid", "training", "--rounds", "2", "--json", str(path)]
+    assert main([*arguments, "--peers", "right"]) == 0
+    assert row(capsys.readouterr().out, TRAINING)[-1].endswith("%")
+    (cell,) = json.loads(path.read_text())["cells"]
+    assert list(cell["contestants"]) == ["fastlstm", "numpy", "right"]
+    assert cell["repacking"][0] > 0
+    # "wrong" is off in its last array, the gradient of a bias.
+    assert main([*arguments, "--peers", "right,wrong", "--force"]) == 1
+    assert f"DISAGREEMENT in {TRAINING.name}: wrong differs from numpy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_grid")
+def test_variants_are_held_against_vanilla_and_peers_that_have_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers.PEERS["wrong"] = replace(peers.PEERS["wrong"], variants=("peepholes",))
+    path = tmp_path / "figures.json"
+    arguments = ["--grid", "variants", "--rounds", "2", "--json", str(path)]
+    assert main([*arguments, "--peers", "right"]) == 0
+    out = capsys.readouterr().out
+    assert f"right left out of {PEEPHOLES.name}: has no peepholes here" in out
+    variant, plain = json.loads(path.read_text())["cells"]
+    assert list(variant["contestants"]) == ["fastlstm", "numpy"]
+    assert variant["over_vanilla"][0] > 0
+    assert list(plain["contestants"]) == ["fastlstm", "numpy", "right"]
+    assert plain["over_vanilla"] is None
+    assert main([*arguments, "--peers", "wrong", "--force"]) == 1
+    assert f"DISAGREEMENT in {PEEPHOLES.name}: wrong" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_grid")
+def test_peer_that_fails_is_left_out_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--peers", "right,broken", "--rounds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert f"broken left out of {TINY.name}: failed: AttributeError" in out
+    assert row(out, TINY)[4] == "-"
+
+
+@pytest.mark.usefixtures("tiny_grid")
+def test_json_file_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    assert main(["--peers", "right", "--rounds", "2", "--json", str(path)]) == 0
+    written = json.loads(path.read_text())
+    assert written["schema"] == report.SCHEMA
+    assert written["command"] == (
+        "python -m fastlstm bench --grid short --threads 1 --rounds 2 --peers right"
+    ), "a command to repeat the measurement, without the paths of this machine"
+    (cell,) = written["cells"]
+    assert list(cell["contestants"]) == ["fastlstm", "numpy", "right"]
+    assert all(entry["rounds"] == 2 for entry in cell["contestants"].values())
+    assert cell["contestants"]["numpy"]["difference"] == 0.0
+    assert written["machine"]["packages"]["numpy"] == np.__version__
+
+
+@pytest.mark.usefixtures("tiny_grid")
+def test_existing_file_is_only_overwritten_with_force(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("precious")
+    arguments = ["--peers", "right", "--rounds", "2", "--json", str(path)]
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert "--force" in captured.err
+    assert captured.out == "", "it must stop before measuring"
+    assert path.read_text() == "precious"
+    assert main([*arguments, "--force"]) == 0
+    assert json.loads(path.read_text())["agreed"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cell", "lstm-T1-B1-H17"], "unknown cell 'lstm-T1-B1-H17'"),
+        (["--grid", "long"], "unknown grid 'long'"),
+        (["--peers", "keras"], "unknown peer 'keras'"),
+        (["--threads", "0"], "threads must be"),
+        (["--rounds", "0"], "rounds must be at least 1"),
+        (["--plot", "figure.gif"], "must end in .png"),
+        (["--json", "no/such/folder/a.json"], "does not exist"),
+        (["--peers", "", "--plot", "figure.png"], "there is none"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "figure.png" in arguments:
+        require("matplotlib")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_list_prints_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--grid", "full", "--cell", "lstm-T1-B1-I1-*", "--list"]) == 0
+    assert capsys.readouterr().out == "lstm-T1-B1-I1-H20  audio, one sample at 48 kHz\n"
+
+
+def test_whole_command_in_its_child_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in threads.environment(1, os.environ):
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "figures.json"
+    arguments = ["--cell", "lstm-T1-B1-H16", "--peers", "", "--rounds", "2", "--json", str(path)]
+    assert main(arguments) == 0
+    out = capfd.readouterr().out
+    assert "| lstm-T1-B1-H16 |" in out
+    assert "1 thread each" in out
+    written = json.loads(path.read_text())
+    assert written["pinned_to"] is None or len(written["pinned_to"]) == 1
+    (cell,) = written["cells"]
+    assert list(cell["contestants"]) == ["fastlstm", "numpy"]
+    assert all(entry["seconds"][0] > 0 for entry in cell["contestants"].values())
+    assert written["agreed"] is True

@@ -1,0 +1,150 @@
+"""Builds the C test programs from the C sources alone, and runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import fastlstm
+from fastlstm import _core
+from support.compilers import compiler
+from support.optional import missing
+from support.paths import GOLDEN, ROOT, TESTS
+from support.processes import PROCESSORS
+from tools.raw_golden_files import write_raw_golden_files
+
+SRC_C = ROOT / "src_c"
+FLAGS = [
+    *(SRC_C / "flags_unix.txt").read_text().split(),
+    "-O2",
+    "-Wno-missing-field-initializers",
+    "-Werror",
+    f"-I{SRC_C}",
+]
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The library, compiled once for all programs."""
+    command = compiler()
+    if os.name == "nt" or not command:
+        missing("a C compiler")
+    folder = tmp_path_factory.mktemp("objects")
+    sources = [str(SRC_C / source) for source in (SRC_C / "sources.txt").read_text().split()]
+
+    def compiled(source: str) -> None:
+        subprocess.run([*command, *FLAGS, "-c", source], cwd=folder, check=True)
+
+    with ThreadPoolExecutor(PROCESSORS) as pool:
+        list(pool.map(compiled, sources))
+    return sorted(folder.glob("*.o"))
+
+
+def build(name: str, objects: list[Path], folder: Path, *flags: str) -> Path:
+    program = folder / name
+    source = TESTS / "c" / f"{name}.c"
+    words = [*FLAGS, source, *objects, "-lm", "-pthread"]
+    subprocess.run([*compiler(), *map(str, words), *flags, "-o", str(program)], check=True)
+    return program
+
+
+def run(*command: str) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ", 0 failed" in ran.stdout
+    assert not ran.stdout.startswith("0 checks")
+    return ran.stdout
+
+
+def test_c_api(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_capi", objects, tmp_path)))
+
+
+def test_c_structs_and_version(objects: list[Path], tmp_path: Path) -> None:
+    output = run(str(build("test_structs", objects, tmp_path)))
+    assert output.startswith(f"version {fastlstm.__version__}\n")
+
+
+def test_c_header_in_cxx(objects: list[Path], tmp_path: Path) -> None:
+    command = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if command is None:
+        missing("a C++ compiler")
+    program = tmp_path / "test_header"
+    flags = ["-std=c++17", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{SRC_C}"]
+    words = [*flags, TESTS / "c" / "test_header.cpp", *objects, "-lm", "-pthread", "-o", program]
+    subprocess.run([command, *map(str, words)], check=True)
+    run(str(program))
+
+
+def test_c_backward(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_backward", objects, tmp_path)))
+
+
+def test_c_linear(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_linear", objects, tmp_path)))
+
+
+def test_c_variants(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_variants", objects, tmp_path)))
+
+
+def test_c_variant_errors(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_variant_errors", objects, tmp_path)))
+
+
+def test_c_threads(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_threads", objects, tmp_path)))
+
+
+def test_c_stress(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("stress", objects, tmp_path)), "1")
+
+
+def test_c_golden_results(objects: list[Path], tmp_path: Path) -> None:
+    # The same files give the same bits on other processors: see .ci/run.
+    files = write_raw_golden_files(tmp_path)
+    assert len(files) == 2 * len(list(GOLDEN.glob("T*.npz")))
+    output = run(str(build("test_golden", objects, tmp_path)), *map(str, files))
+    assert output.startswith(f"{len(files)} files on {' '.join(_core.available_isas())}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the linker has no --wrap")
+def test_c_faults(objects: list[Path], tmp_path: Path) -> None:
+    wrapped = ",".join(f"--wrap={name}" for name in ("malloc", "calloc", "free", "pthread_create"))
+    output = run(str(build("test_faults", objects, tmp_path, f"-Wl,{wrapped}")))
+    assert int(output.split()[0]) > 200
+    assert "faults injected" in output
+
+
+def test_c_sizes(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_sizes", objects, tmp_path)))
+
+
+def test_c_features(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_features", objects, tmp_path)))
+
+
+def test_c_machine(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_machine", objects, tmp_path)))
+
+
+def test_c_streams(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_stream", objects, tmp_path)))
+
+
+@pytest.fixture(scope="module")
+def activations(objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("test_activations", objects, tmp_path_factory.mktemp("c"))
+
+
+def test_activations_over_a_sample_of_all_floats(isa: str, activations: Path) -> None:
+    # Every 1009th bit pattern; CI goes through all of them, see .ci/run.
+    output = run(str(activations), isa, "1009")
+    assert f"{isa}: {len(range(0, 2**32, 1009))} floats" in output

@@ -1,0 +1,1 @@
+"""What tests import: helpers, cases and oracles."""

@@ -1,0 +1,1 @@
+"""Programs that test for longer, or elsewhere, than pytest does."""

@@ -1,0 +1,253 @@
+"""Mutate valid files of every format: each must load, or be refused with a clear error, and fast.
+
+    python tests/tools/fuzz_weights.py --seconds 3600 [--only onnx] [--seed 0]
+
+Whatever the bytes, `fastlstm.weights.read` and the building of what it finds may only succeed or
+raise ValueError, within `SECONDS` and `MEMORY`. The end of the process by a signal is a finding as
+well; an input that breaks the rule is kept in the folder given by ``--keep``.
+
+`test_weights_fuzz.py` does a bounded number of rounds of the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastlstm
+from fastlstm import LSTM, BiLSTM, weights
+
+SECONDS = 10
+HDF5_SECONDS = 90  # the process that reads it has a minute, whoever else uses the processor
+MEMORY = 3 * 2**30  # of address space beyond what is used before the first input
+
+Random = np.random.Generator
+
+#: Numbers that parsers of sizes and offsets trip over.
+EDGES = [0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63,
+         2**64 - 1]  # fmt: skip
+
+
+def seeds(folder: Path) -> dict[str, bytes]:
+    """Valid files by name; formats whose packages are missing are left out."""
+    lstm = LSTM(3, 4, 2, peepholes=True, clip=3.0, seed=1)
+    plain, both = LSTM(3, 4, 2, seed=2), BiLSTM(2, 3, merge_mode="sum", seed=3)
+    head = weights.Head(np.ones((2, 4), np.float32), np.zeros(2, np.float32))
+    state = (np.ones((2, 4), np.float32), np.full((2, 4), 0.5, np.float32))
+    made: dict[str, bytes] = {}
+    for name, layer, options in (
+        ("native.npz", lstm, {"head": head, "state": state}),
+        ("native.safetensors", lstm, {"head": head, "state": state}),
+        ("variant.onnx", lstm, {"head": head, "state": state}),
+        ("plain.onnx", plain, {}),
+        ("both.onnx", both, {}),
+        ("plain.pt", plain, {}),
+        ("plain.keras", plain, {"head": head}),
+        ("both.keras", both, {}),
+        ("plain.h5", plain, {"head": head}),
+        ("both.h5", both, {}),
+    ):
+        try:
+            fastlstm.save(layer, folder / name, **options)  # type: ignore[arg-type]
+        except ImportError:
+            continue
+        made[name] = (folder / name).read_bytes()
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
+    made["compressed.npz"] = compressed.getvalue()
+    return made | torch_seeds()
+
+
+def torch_seeds() -> dict[str, bytes]:
+    """State dicts in both formats and a TorchScript archive, as PyTorch writes them."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+
+    def written(save: Callable[..., None], *arguments: Any, **options: Any) -> bytes:
+        stream = io.BytesIO()
+        save(*arguments, stream, **options)
+        return stream.getvalue()
+
+    torch.manual_seed(0)
+    lstm = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    state = {"state_dict": lstm.state_dict(), "epoch": 3, "best": 0.5, "names": ["a", None, True]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        script = torch.jit.script(torch.nn.ModuleList([torch.nn.LSTM(3, 4)]))
+    return {
+        "checkpoint.pt": written(torch.save, state),
+        "legacy.pt": written(torch.save, state, _use_new_zipfile_serialization=False),
+        "script.pt": written(torch.jit.save, script),
+    }
+
+
+def mutate(data: bytes, rng: Random, name: str = "") -> bytes:
+    """Damage bytes a few times; of a zip often a member, with sound checksums around it."""
+    if zipfile.is_zipfile(io.BytesIO(data)) and rng.random() < 0.7:
+        return _mutate_member(data, rng)
+    if name.endswith(".safetensors") and rng.random() < 0.7:
+        length = int.from_bytes(data[:8], "little")
+        header = _mutate_bytes(data[8 : 8 + length], rng)
+        return len(header).to_bytes(8, "little") + header + data[8 + length :]
+    return _mutate_bytes(data, rng)
+
+
+def _mutate_member(data: bytes, rng: Random) -> bytes:
+    """Write the archive again, with a member damaged, gone, twice as long or of another name."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
+        names = old.namelist()
+        chosen = names[rng.integers(len(names))]
+        kind = rng.choice(["bytes", "bytes", "bytes", "gone", "renamed", "compressed"])
+        for member in names:
+            content, target = old.read(member), member
+            if member == chosen:
+                if kind == "gone":
+                    continue
+                if kind == "renamed":
+                    target = _mutate_bytes(member.encode(), rng).decode("latin-1") or "x"
+                if kind == "bytes":
+                    content = _mutate_bytes(content, rng)
+            method = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a name that is there already is one more damage
+                new.writestr(zipfile.ZipInfo(target.replace("\0", "?")), content, method)
+    return stream.getvalue()
+
+
+def _mutate_bytes(data: bytes, rng: Random) -> bytes:
+    """Flip, replace, insert, delete, repeat, cut, or plant a number."""
+    changed = bytearray(data)
+    for _ in range(1 + rng.geometric(0.5)):
+        size = len(changed)
+        at = int(rng.integers(size + 1))
+        span = int(min(rng.geometric(0.1), size - at))
+        match rng.integers(8):
+            case 0 if at < size:
+                changed[at] ^= 1 << int(rng.integers(8))
+            case 1 if at < size:
+                changed[at] = int(rng.integers(256))
+            case 2:
+                changed[at:at] = rng.bytes(int(rng.integers(1, 9)))
+            case 3:
+                del changed[at : at + span]
+            case 4:
+                changed[at:at] = changed[at : at + span] * int(rng.integers(1, 4))
+            case 5 if rng.random() < 0.3:
+                del changed[at:]
+            case 6:
+                width = int(rng.choice([1, 2, 4, 8]))
+                edge = EDGES[rng.integers(len(EDGES))] % 2 ** (8 * width)
+                changed[at : at + width] = edge.to_bytes(width, "little")
+            case 7:
+                other = int(rng.integers(size + 1))
+                changed[at : at + span] = changed[other : other + span]
+    return bytes(changed)
+
+
+def outcome(path: Path) -> str:
+    """Read a file and build what is in it; tell what came of it. Raises what must not be raised."""
+    try:
+        contents = weights.read(path)
+    except ValueError as error:
+        if not str(error).startswith(str(path)):
+            raise AssertionError(f"the error does not begin with the file: {error}") from error
+        return "refused"
+    built = 0
+    for found in contents.layers:
+        for each in (found, *found.parts):
+            assert str(each)
+            try:
+                each.build()
+            except ValueError:
+                continue
+            built += 1
+    return "loaded" if built else "no LSTM"
+
+
+def limit_memory() -> None:
+    """Make MemoryError of what would take more than `MEMORY`."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+
+
+def fuzz(
+    files: dict[str, bytes], rounds: int | None, seconds: float, seed: int, keep: Path
+) -> tuple[Counter[tuple[str, str]], int]:
+    """Run rounds over all files until either limit; return outcomes by file, and findings."""
+    rng = np.random.default_rng(seed)
+    outcomes: Counter[tuple[str, str]] = Counter()
+    findings = done = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (rounds is None or done < rounds):
+        done += 1
+        for name, data in files.items():
+            path = keep / f"now-{name}"
+            # Kept until the next one is written: a crash leaves behind what caused it.
+            path.write_bytes(mutate(data, rng, name))
+            signal.alarm(HDF5_SECONDS if name.endswith((".keras", ".h5")) else SECONDS)
+            try:
+                outcomes[name, outcome(path)] += 1
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                findings += 1
+                kept = keep / f"finding-{seed}-{findings}-{name}"
+                path.replace(kept)
+                print(f"{kept}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            finally:
+                signal.alarm(0)
+    return outcomes, findings
+
+
+def too_slow(*_: object) -> None:
+    """Raise from the alarm."""
+    raise TimeoutError("not done in time")
+
+
+def main() -> int:
+    """Fuzz and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="files whose names hold this")
+    parser.add_argument("--keep", type=Path, help="folder for findings")
+    options = parser.parse_args()
+    keep = options.keep or Path(tempfile.mkdtemp(prefix="fuzz"))
+    keep.mkdir(exist_ok=True)
+    files = {name: data for name, data in seeds(keep).items() if options.only in name}
+    for (
+        name,
+        data,
+    ) in files.items():  # what they are made of must be sound, and their modules loaded
+        (keep / name).write_bytes(data)
+        assert outcome(keep / name) == "loaded", name
+    signal.signal(signal.SIGALRM, too_slow)
+    limit_memory()
+    outcomes, findings = fuzz(files, options.rounds, options.seconds, options.seed, keep)
+    for name in files:
+        by_outcome = {what: count for (file, what), count in outcomes.items() if file == name}
+        print(f"{name}: {sum(by_outcome.values())} inputs, {by_outcome}")
+    print(f"{sum(outcomes.values())} inputs, {findings} findings, in {keep}")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,632 @@
+"""Weights files: what is read, what is built from it, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm import LSTM, BiLSTM, weights
+from fastlstm._parameters import parameter_shapes
+from fastlstm._spec import Spec
+from fastlstm.weights.formats import FORMATS, SUFFIXES, WRITTEN, format_for, format_of
+from fastlstm.weights.npz import read_npz
+from fastlstm.weights.safetensors import read_safetensors
+from support.arrays import assert_same_bits
+from support.optional import require
+from support.paths import GOLDEN, ROOT
+
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
+
+Arrays = dict[str, np.ndarray]
+
+
+def model(
+    input_size: int = 3,
+    hidden_size: int = 5,
+    layers: int = 1,
+    directions: int = 1,
+    *,
+    bias: bool = True,
+    dtype: Any = np.float32,
+) -> Arrays:
+    rng = np.random.default_rng(5)
+    shapes = dict(parameter_shapes(Spec(input_size, hidden_size, layers, directions, bias)))
+    return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
+
+
+def save_npz(path: Path, arrays: Arrays) -> Path:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def save_safetensors(path: Path, arrays: Arrays) -> Path:
+    numpy_api = require("safetensors.numpy")
+    numpy_api.save_file(arrays, path)
+    return path
+
+
+def read_arrays(path: Path | str) -> Arrays:
+    """All arrays of a file, whatever they are; the format by the first bytes or the suffix."""
+    contents = weights.read(path)  # refuses what it must
+    if contents.format == "npz":
+        return read_npz(Path(path))
+    return read_safetensors(Path(path))[0]
+
+
+SAVERS = {".npz": save_npz, ".safetensors": save_safetensors}
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array)
+    return stream.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_round_trip(tmp_path: Path, suffix: str, dtype: Any) -> None:
+    arrays = model(layers=2, directions=2, dtype=dtype)
+    read = read_arrays(SAVERS[suffix](tmp_path / f"m{suffix}", arrays))
+    assert set(read) == set(arrays)
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(read[key], array)
+        assert read[key].dtype == dtype
+        assert read[key].flags.c_contiguous
+        assert read[key].flags.writeable
+
+
+def test_suffix_in_capitals_and_path_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    save_npz(path, model())
+    path.rename(tmp_path / "M.NPZ")
+    assert set(read_arrays(str(tmp_path / "M.NPZ"))) == set(model())
+
+
+def test_npz_layouts(tmp_path: Path) -> None:
+    """Compressed, Fortran order, big-endian, no dimensions, no elements, text: all are read."""
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = tmp_path / "m.npz"
+    np.savez_compressed(
+        path,
+        fortran=np.asfortranarray(array),
+        big=array.astype(">f4"),
+        scalar=np.float64(2.5),
+        empty=np.empty((0, 4), np.float32),
+        text=np.array(["a", "bc"]),
+        no_text=np.array([""]),
+    )
+    read = read_arrays(path)
+    for key in ("fortran", "big"):
+        np.testing.assert_array_equal(read[key], array)
+        assert read[key].dtype == np.dtype("=f4")
+        assert read[key].dtype.isnative
+        assert read[key].flags.c_contiguous
+    assert read["scalar"].shape == ()
+    assert read["scalar"] == 2.5
+    assert read["empty"].shape == (0, 4)
+    assert list(read["text"]) == ["a", "bc"]
+    assert read["no_text"].shape == (1,)
+
+
+def test_safetensors_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
+    require("safetensors")
+    bits = np.array([0x3F80, 0xC049, 0x0001, 0x7F80], np.uint16)  # 1, -3.140625, smallest, inf
+    header = {"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bits.astype("<u2").tobytes())
+    w = read_arrays(path)["w"]
+    assert w.dtype == np.float32
+    np.testing.assert_array_equal(w, [[1.0, -3.140625], [2.0**-133, np.inf]])
+
+
+# Refusing files
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.txt", "m"])
+def test_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ValueError, match=r"\.npz, \.safetensors") as caught:
+        weights.read(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_missing_file_and_folder(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m{suffix}"
+    with pytest.raises(FileNotFoundError, match=path.name):
+        read_arrays(path)
+    path.mkdir()
+    with pytest.raises(ValueError, match="not a file"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.3, 0.9, 0.999])
+def test_truncated_file(tmp_path: Path, suffix: str, keep: float) -> None:
+    path = SAVERS[suffix](tmp_path / f"m{suffix}", model(7, 33))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=path.name):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_damaged_npz_data_names_the_key(tmp_path: Path, compress: bool) -> None:
+    path = tmp_path / "m.npz"
+    array = np.arange(1000, dtype=np.float32)
+    (np.savez_compressed if compress else np.savez)(path, weight_ih_l0=array)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"m\.npz.*'weight_ih_l0'"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_garbage_is_a_value_error(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".safetensors":
+        require("safetensors")
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(np.random.default_rng(3).bytes(4096))
+    with pytest.raises(ValueError, match=path.name):
+        read_arrays(path)
+
+
+class Evil:
+    """Unpickling one of these creates a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_pickles_are_refused_and_never_executed(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    path = tmp_path / "m.npz"
+    np.savez(path, weight_ih_l0=np.zeros(3), evil=np.array([Evil(target)], dtype=object))
+    with np.load(path, allow_pickle=True) as honest:  # the trap works
+        assert honest["evil"].shape == (1,)
+    assert target.is_dir()
+    target.rmdir()
+    with pytest.raises(ValueError, match=r"m\.npz.*'evil'.*pickled"):
+        read_arrays(path)
+    assert not target.exists()
+
+
+def test_a_bare_pickle_named_npz_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    path = tmp_path / "m.npz"
+    path.write_bytes(pickle.dumps(Evil(target)))
+    with pytest.raises(ValueError, match=r"m\.npz"):
+        read_arrays(path)
+    write_zip(path, {"w.npy": pickle.dumps(Evil(target))})
+    with pytest.raises(ValueError, match=r"m\.npz.*'w'"):
+        read_arrays(path)
+    assert not target.exists()
+
+
+def test_members_that_are_no_arrays_or_occur_twice(tmp_path: Path) -> None:
+    good = npy_bytes(np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match=r"'readme\.txt' is not a \.npy array"):
+        read_arrays(write_zip(tmp_path / "a.npz", {"w.npy": good, "readme.txt": b"hello"}))
+    twice = tmp_path / "b.npz"
+    with zipfile.ZipFile(twice, "w") as archive:
+        archive.writestr("w.npy", good)
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("w.npy", good)
+    with pytest.raises(ValueError, match=r"b\.npz: member 'w\.npy' occurs twice"):
+        read_arrays(twice)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ((2**40, 2**10), b"1234"),  # 4 PiB declared, 4 bytes stored
+        ((2**62, 2**62), b""),  # more than any machine can count
+        ((4,), b"1234"),
+        ((1,), b"12345678"),
+        ((-1,), b"1234"),
+    ],
+)
+def test_header_that_lies_about_the_size(
+    tmp_path: Path, shape: tuple[int, ...], data: bytes
+) -> None:
+    path = write_zip(tmp_path / "m.npz", {"w.npy": npy_header(shape) + data})
+    with pytest.raises(ValueError, match=r"m\.npz: key 'w': corrupt"):
+        read_arrays(path)
+
+
+def test_archive_that_lies_about_the_size(tmp_path: Path) -> None:
+    """Directory and header agree on 1 GiB, but the member holds 4 bytes."""
+    header = npy_header((2**28,))
+    path = write_zip(tmp_path / "m.npz", {"w.npy": header + b"1234"})
+    raw = path.read_bytes()
+    true, false = len(header) + 4, len(header) + 2**30
+    assert raw.count(struct.pack("<I", true)) >= 4  # both sizes, local and central
+    path.write_bytes(raw.replace(struct.pack("<I", true), struct.pack("<I", false)))
+    with pytest.raises(ValueError, match=r"m\.npz"):
+        read_arrays(path)
+
+
+def test_unsupported_npy_versions_and_dtypes(tmp_path: Path) -> None:
+    newer = bytearray(npy_bytes(np.zeros(2, np.float32)))
+    newer[6] = 3
+    with pytest.raises(ValueError, match="version 3"):
+        read_arrays(write_zip(tmp_path / "a.npz", {"w.npy": bytes(newer)}))
+    fields = np.zeros(2, np.dtype([("a", np.float32), ("b", np.int32)]))
+    with pytest.raises(ValueError, match="unsupported dtype"):
+        read_arrays(save_npz(tmp_path / "b.npz", {"w": fields}))
+
+
+def test_safetensors_dtype_without_a_numpy_twin(tmp_path: Path) -> None:
+    require("safetensors")
+    text = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"12")
+    with pytest.raises(ValueError, match=r"m\.safetensors: key 'w': unsupported dtype F8_E4M3"):
+        read_arrays(path)
+
+
+def test_missing_safetensors_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"12345678")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r'm\.safetensors.*pip install "fastlstm\[io\]"'):
+        read_arrays(path)
+
+
+# Saving and loading whole layers
+
+
+def random_layer(seed: int) -> LSTM | BiLSTM:
+    """A layer of random sizes and options."""
+    rng = np.random.default_rng(seed)
+
+    def one_of(*values: Any) -> Any:
+        return values[rng.integers(len(values))]
+
+    activations = ("sigmoid", "tanh", "relu", "hard_sigmoid", "identity")
+    both = bool(rng.integers(2))
+    merge = {"merge_mode": one_of("concat", "sum", "mean", "product", None)} if both else {}
+    return (BiLSTM if both else LSTM)(
+        one_of(1, 3, 7),
+        one_of(2, 5, 17),
+        one_of(1, 2, 3),
+        bias=one_of(True, False),
+        batch_first=one_of(True, False),
+        proj_size=one_of(0, 1),
+        peepholes=one_of(True, False),
+        coupled_gates=one_of(True, False),
+        gate_activation=one_of(*activations),
+        cell_activation=one_of(*activations),
+        output_activation=one_of(*activations),
+        clip=one_of(None, 0.1, 3.0),
+        cell_clip=one_of(None, 1 / 3),
+        layer_norm=one_of(True, False),
+        dropout=one_of(0.0, 0.25),
+        recurrent_dropout=one_of(0.0, 0.1),
+        weight_dropout=one_of(0.0, 0.7),
+        zoneout_h=one_of(0.0, 0.2),
+        zoneout_c=one_of(0.0, 0.3),
+        return_sequences=one_of(True, False),
+        dtype=one_of("float32", "float64"),
+        seed=rng,
+        **merge,
+    )
+
+
+def assert_same_layer(got: LSTM | BiLSTM, expected: LSTM | BiLSTM) -> None:
+    assert type(got) is type(expected)
+    assert got.options == expected.options
+    assert_same_bits(got.parameters, expected.parameters)
+
+
+@pytest.mark.parametrize("suffix", [*SAVERS, ""])
+def test_save_load_save_gives_equal_bytes(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".safetensors":
+        require("safetensors")
+    for seed in range(40):
+        layer = random_layer(seed)
+        first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+        fastlstm.save(layer, first)
+        loaded = fastlstm.load(first)
+        assert_same_layer(loaded, layer)
+        fastlstm.save(loaded, second)
+        assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_head_and_state_are_kept(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".safetensors":
+        require("safetensors")
+    layer = BiLSTM(3, 5, 2, seed=0)
+    rng = np.random.default_rng(1)
+    head = weights.Head(rng.normal(size=(4, 10)), rng.normal(size=4))
+    state = (rng.normal(size=(4, 5)), rng.normal(size=(4, 5)))
+    path = tmp_path / f"m{suffix}"
+    fastlstm.save(layer, path, head=head, state=state)
+    found = weights.read(path).choose()
+    assert found.head is not None
+    assert found.state is not None
+    np.testing.assert_array_equal(found.head.weight, head.weight.astype(np.float32))
+    np.testing.assert_array_equal(found.head.bias, head.bias.astype(np.float32))
+    for got, given in zip(found.state, state, strict=True):
+        np.testing.assert_array_equal(got, given.astype(np.float32))
+    with pytest.warns(UserWarning, match="which a layer does not hold") as warned:
+        assert_same_layer(fastlstm.load(path), layer)
+    texts = [str(warning.message) for warning in warned]
+    assert ["an initial state" in text for text in texts] == [True, False]
+    assert ["a linear layer on top" in text for text in texts] == [False, True]
+
+
+def test_options_of_load(tmp_path: Path) -> None:
+    layer = LSTM(3, 5, batch_first=True, seed=0)
+    fastlstm.save(layer, tmp_path / "m.npz")
+    loaded = fastlstm.load(tmp_path / "m.npz", dtype="float64", batch_first=False, isa="scalar")
+    assert (loaded.dtype, loaded.batch_first, loaded.isa) == (np.float64, False, "scalar")
+    np.testing.assert_array_equal(loaded.parameters, layer.parameters)
+    for options, message in (
+        ({"dtype": "int8"}, "dtype: got 'int8'"),
+        ({"isa": "z80"}, "z80"),
+        ({"name": "encoder"}, "no LSTM named 'encoder'"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            fastlstm.load(tmp_path / "m.npz", **options)
+        assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_what_is_saved_is_checked_first(tmp_path: Path) -> None:
+    layer, path = LSTM(3, 5, seed=0), tmp_path / "m.npz"
+    path.write_bytes(b"as it was")
+    head = weights.Head(np.zeros((2, 5)), np.zeros(2))
+    for arguments, options, error, message in (
+        ((3, path), {}, TypeError, "layer: got int"),
+        ((layer, tmp_path / "m.txt"), {}, ValueError, r"path: got suffix '\.txt', known are \.npz"),
+        ((layer, path), {"head": weights.Head(np.zeros((2, 4)), np.zeros(2))}, ValueError,
+         r"head\.weight: got shape \(2, 4\), expected \(N, 5\)"),
+        ((layer, path), {"head": weights.Head(np.zeros((2, 5)), np.zeros(3))}, ValueError,
+         r"head\.bias: got shape \(3,\), expected \(2,\)"),
+        ((layer, path), {"state": (np.zeros((1, 4)), np.zeros((1, 5)))}, ValueError,
+         r"h_0: got shape \(1, 4\), expected \(1, 5\)"),
+        ((BiLSTM(3, 5, merge_mode=None), path), {"head": head}, ValueError, r"head\.weight"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            fastlstm.save(*arguments, **options)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"as it was"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"m.npz"}
+    with pytest.raises(OSError, match="nowhere"):
+        fastlstm.save(layer, tmp_path / "nowhere" / "m.npz")
+
+
+def test_the_format_shows_in_the_first_bytes(tmp_path: Path) -> None:
+    require("safetensors")
+    layer = LSTM(3, 5, seed=0)
+    for suffix in SAVERS:
+        fastlstm.save(layer, tmp_path / f"m{suffix}")
+        for disguise in (".onnx", ".bin", "", ".txt"):
+            path = (tmp_path / f"m{suffix}").rename(tmp_path / f"m{disguise}")
+            assert_same_layer(fastlstm.load(path), layer)
+            path.rename(tmp_path / f"m{suffix}")
+
+
+def test_files_of_other_versions(tmp_path: Path) -> None:
+    """Version 0 has arrays alone, as the bundled models; a later version is refused."""
+    layer = LSTM(3, 5, 2, seed=0)
+    path = tmp_path / "m.npz"
+    np.savez(path, **layer.state_dict())  # type: ignore[arg-type]
+    assert_same_layer(fastlstm.load(path), layer)
+
+    def with_text(text: Any) -> None:
+        np.savez(path, fastlstm=text, **layer.state_dict())  # type: ignore[arg-type]
+
+    good = {"class": "LSTM", "options": layer.options, "version": 1}
+    with_text(json.dumps(good))
+    assert_same_layer(fastlstm.load(path), layer)
+    with_text(json.dumps({**good, "version": 2}))
+    with pytest.raises(ValueError, match=r"m\.npz: written by a later fastlstm \(version 2"):
+        fastlstm.load(path)
+    options = layer.options
+    for bad in (
+        "{",
+        "[" * 5000,
+        " " * 100_000,
+        "[]",
+        json.dumps({**good, "version": "1"}),
+        json.dumps({**good, "version": True}),
+        np.zeros(3),
+        np.array(["{}", "{}"]),
+        json.dumps({**good, "class": "GRU"}),
+        json.dumps({**good, "class": "BiLSTM"}),
+        json.dumps({"class": "LSTM", "version": 1}),
+        json.dumps({**good, "options": []}),
+        json.dumps({**good, "options": {**options, "hidden_size": 6}}),
+        json.dumps({**good, "options": {**options, "hidden_size": 10**30}}),
+        json.dumps({**good, "options": {**options, "peepholes": True}}),
+        json.dumps({**good, "options": {**options, "colour": "red"}}),
+        json.dumps({**good, "options": {**options, "isa": "scalar"}}),
+        json.dumps({**good, "options": {**options, "clip": "3"}}),
+        json.dumps({**good, "options": {**options, "clip": float("nan")}}),
+        json.dumps({**good, "options": {**options, "num_layers": None}}),
+    ):
+        with_text(bad)
+        with pytest.raises(ValueError, match=r"^\S*m\.npz: "):
+            fastlstm.load(path)
+
+
+def test_zip_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    header = npy_header((2**27,))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", header + bytes(2**29))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match=r"m\.npz: declares 536871040 bytes unpacked"):
+        weights.read(path)
+
+
+def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
+    """Not even to load a file of NumPy's."""
+    fastlstm.save(LSTM(3, 5, seed=0), tmp_path / "m.npz")
+    script = (
+        "import sys, fastlstm\n"
+        "fastlstm.load(sys.argv[1])\n"
+        "from fastlstm.weights.formats import FORMATS\n"
+        "others = {'safetensors', 'torch', 'onnx', 'onnxruntime', 'keras', 'h5py', 'google'}\n"
+        "others |= {f'fastlstm.weights.{each.name}' for each in FORMATS if each.name != 'npz'}\n"
+        "assert len(others) > 10, others\n"
+        "assert not others & sys.modules.keys(), others & sys.modules.keys()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "m.npz")]
+    subprocess.run(command, check=True)
+
+
+# The formats
+
+
+def test_page_lists_the_formats() -> None:
+    page = (ROOT / "docs" / "weights.md").read_text().replace("`", "")
+    rows = [
+        f"| {' '.join(each.suffixes)} | {each.needs} | {each.reads} | {each.writes} |"
+        for each in FORMATS
+    ]
+    assert "\n".join(["| file | needs | reads | writes |", "|---|---|---|---|", *rows, ""]) in page
+
+
+def test_suffixes_and_names_are_of_one_format() -> None:
+    assert len(set(SUFFIXES)) == len(SUFFIXES)
+    assert len({each.name for each in FORMATS}) == len(FORMATS)
+    assert set(SUFFIXES) - set(WRITTEN) == {".jit"}
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_files_are_recognised_under_any_name(suffix: str, tmp_path: Path) -> None:
+    """But ONNX models, whose first byte is not much to go by: under no known suffix."""
+    path = tmp_path / f"m{suffix}"
+    try:
+        fastlstm.save(LSTM(2, 3), path)
+    except ImportError as error:
+        pytest.skip(str(error))
+    chosen = format_for(path)
+    others = ["", ".bak", *(SUFFIXES if chosen.name != "onnx" else ())]
+    for number, other in enumerate(others):
+        renamed = path.rename(tmp_path / f"{number}{other}")
+        assert format_of(renamed) is chosen
+        path = renamed
+
+
+# What lies where a file is saved
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is being read")
+def test_saving_from_many_threads_leaves_whole_files(tmp_path: Path) -> None:
+    layers = [LSTM(3, 5, 2, seed=seed) for seed in range(4)]
+    path = tmp_path / "m.npz"
+    fastlstm.save(layers[0], path)
+    known = {layer.parameters.tobytes() for layer in layers}
+
+    def save_and_load(layer: LSTM) -> None:
+        for _ in range(25):
+            fastlstm.save(layer, path)
+            assert fastlstm.load(path).parameters.tobytes() in known
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save_and_load, layers))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.npz"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other modes and links")
+def test_links_modes_and_long_names(tmp_path: Path) -> None:
+    layer = LSTM(3, 5, seed=0)
+    target, link = tmp_path / "target.npz", tmp_path / "link.npz"
+    target.write_bytes(b"before")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    fastlstm.save(layer, link)
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert_same_layer(fastlstm.load(target), layer)
+    long = tmp_path / f"{'n' * 240}.npz"
+    fastlstm.save(layer, long)
+    assert_same_layer(fastlstm.load(long), layer)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises((OSError, ValueError), match=r"regular file|suffix"):
+            fastlstm.save(LSTM(3, 5), path)
+    assert pipe.is_fifo()
+    with pytest.raises(ValueError, match=r"pipe\.npz: not a file"):
+        weights.read(pipe)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"pipe.npz"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "version1.npz",
+            LSTM(3, 4, 2, peepholes=True, clip=0.1, reverse=True, dtype="float64"),
+        ),
+        (
+            "version1.safetensors",
+            BiLSTM(2, 3, coupled_gates=True, merge_mode="sum", batch_first=True),
+        ),
+    ],
+)
+def test_files_that_version_1_wrote(name: str, expected: LSTM | BiLSTM) -> None:
+    """Written by ``golden/weights/generate.py`` when version 1 was new."""
+    if name.endswith(".safetensors"):
+        require("safetensors")
+    found = weights.read(GOLDEN / "weights" / name).choose()
+    expected.load_parameters(np.linspace(-1, 1, expected.parameters.size))
+    assert_same_layer(found.build(), expected)
+    assert found.head is not None
+    assert found.state is not None
+    np.testing.assert_array_equal(found.head.weight, np.eye(2, expected.hidden_size))
+    np.testing.assert_array_equal(found.head.bias, [3, 4])
+    assert [float(half.ravel()[0]) for half in found.state] == [0.25, -0.5]
+
+
+def test_programs_of_torch_export_are_named(tmp_path: Path) -> None:
+    members = {"m/archive_format": b"pt2", "m/data/weights/weight_0": b"1234"}
+    with pytest.raises(ValueError, match=r"m\.pt2: a program of torch\.export"):
+        weights.read(write_zip(tmp_path / "m.pt2", members))
