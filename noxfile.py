@@ -41,13 +41,13 @@ PEERS = [
 # Models to load; not the frameworks that they ask for.
 PRETRAINED = ["silero-vad", "g2p-fa"]
 
-# Two tests at a time: many of them use all processors.
-PYTEST = ["python", "-m", "pytest", "-q", "-n", "2"]
+# The slow tests, too; two at a time, as many of them use all processors.
+PYTEST = ["python", "-m", "pytest", "-q", "--all", "-n", "2"]
 
 # The folders and files that people write, for tools that don't look for them themselves.
 WRITTEN = ["src_c", "fastlstm", "tests", "bench", "docs", "examples", ".github"]
 TEXT = {
-    ".c", ".cmake", ".cpp", ".h", ".in", ".md", ".pc", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh",
+    ".c", ".cmake", ".cpp", ".h", ".in", ".md", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh",
     ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip
 GENERATED = {ROOT / "fastlstm" / "_core.c"}
@@ -62,27 +62,6 @@ COMPILERS = {
     ],
     "tsan": ["gcc", "-O1", "-g", "-fsanitize=thread"],
 }  # fmt: skip
-DEFAULT_ISA_TESTS = [
-    "tests/core/test_core.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
-    "tests/cli/test_train_cli.py", "tests/layer/test_layer.py", "tests/layer/test_ragged.py",
-    "tests/layer/test_dropout.py", "tests/layer/test_variants.py", "tests/stream/test_stream.py",
-    "tests/training/test_tape.py", "tests/training/test_training.py",
-    "tests/weights/test_weights.py", "tests/robustness/test_long_runs.py",
-]  # fmt: skip
-# Scalar kernels on large layers take minutes, and ran so in C.
-SANITIZED_TESTS = [
-    "tests/core/test_core.py", "tests/core/test_exactness.py", "tests/core/test_threads.py",
-    "tests/layer/test_arguments.py", "tests/layer/test_layer.py", "tests/stream/test_stream.py",
-    "tests/robustness/test_long_runs.py",
-    "-k", "not (bits_do_not_depend_on_threads and scalar)",
-]  # fmt: skip
-WHEEL_TESTS = [
-    "tests/c/test_c.py", "tests/cli/test_cli.py", "tests/cli/test_demo.py",
-    "tests/cli/test_train_cli.py", "tests/core/test_core.py", "tests/core/test_exactness.py",
-    "tests/core/test_threads.py", "tests/data/test_data.py", "tests/layer/test_layer.py",
-    "tests/reference/test_reference.py", "tests/stream/test_stream.py",
-    "tests/training/test_gradients.py", "tests/weights/test_weights.py",
-]  # fmt: skip
 # What tests/c/fail_allocations.c stands in for.
 WRAPPED = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 
@@ -231,6 +210,7 @@ def lint(session: nox.Session) -> None:
     }.items():
         session.log(f"{command} ({len(files)} files)")
         session.run(*command.split(), *files, log=False)
+    session.run("lint-imports", "--no-cache")
 
 
 @nox.session
@@ -299,10 +279,9 @@ def peers(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["environment"])
 def isas(session: nox.Session) -> None:
     """What does not go over all instruction sets anyway, on each but the fastest."""
+    marks = "default_isa and not every_isa"
     for isa in instruction_sets(session)[1:]:
-        shared(
-            session, *PYTEST, "--default-isa-only", *DEFAULT_ISA_TESTS, env={"FASTLSTM_ISA": isa}
-        )
+        shared(session, *PYTEST, "-m", marks, env={"FASTLSTM_ISA": isa})
 
 
 @nox.session(venv_backend="none", requires=["environment"])
@@ -330,9 +309,9 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    once = ["capi", "features", "sizes", "machine", "stream", "backward", "variants"]
+    names = "capi structs features sizes machine stream backward variants variant_errors"
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
-    for name in once:
+    for name in names.split():
         run(session, build_c(session, f"test_{name}", "asan"), env=options)
     # All instruction sets take a quarter of an hour there.
     run(session, build_c(session, "test_faults", "asan"), "quick", env=options)
@@ -401,7 +380,7 @@ def emulated_python(session: nox.Session) -> None:
     # real processor.
     printed = run(
         session, "qemu-x86_64", "-cpu", "Nehalem", binaries(session) / "python", "-m", "pytest",
-        "-p", "no:cacheprovider", "tests/core/test_core.py", "tests/layer/test_layer.py",
+        "-p", "no:cacheprovider", "--all", "-m", "emulated",
         "-k", "not many_threads and not environment_means_the_fastest", silent=True,
     )  # fmt: skip
     header = "fastlstm: scalar by default, of scalar"
@@ -442,10 +421,12 @@ def sanitizers_python(session: nox.Session) -> None:
         ),
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=1",
     }
+    # Scalar kernels on large layers take minutes, and ran so in C.
+    without_scalar = ["-k", "not (bits_do_not_depend_on_threads and scalar)"]
     with session.chdir(work):
         session.run(
             *PYTEST, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-            "--rootdir", str(work), *SANITIZED_TESTS, env=options,
+            "--rootdir", str(work), "-m", "sanitized", *without_scalar, env=options,
         )  # fmt: skip
         session.run("python", "tests/tools/leaks.py")
 
@@ -478,4 +459,4 @@ def wheel(session: nox.Session) -> None:
         remove(away / sources)
     with session.chdir(away):
         session.run("fastlstm", "run")
-        session.run(*PYTEST, "-p", "no:cacheprovider", *WHEEL_TESTS)
+        session.run(*PYTEST, "-p", "no:cacheprovider", "-m", "wheel")

@@ -266,11 +266,6 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     return state if lies_well else np.array(state, order="C")
 
 
-def as_batch(array: RealArray | None, batched: bool) -> Any:
-    """Return (T, n) as a view (T, 1, n) and (L*D, H) as (L*D, 1, H), unless already batched."""
-    return array if batched or array is None else array[:, np.newaxis]
-
-
 def check_out(
     value: Any,
     shape: tuple[int, ...],

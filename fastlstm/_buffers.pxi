@@ -1,6 +1,80 @@
 # Arrays as the C core takes them, checked and held for the length of a call.
 
 
+cdef extern from "Python.h":
+    # As in cpython.buffer, but without a try statement's cost where failing is no error.
+    int _try_get_buffer "PyObject_GetBuffer" (object, Py_buffer *, int) noexcept
+    void PyErr_Clear() noexcept
+
+
+cdef struct _Held:
+    # Buffers of a plain call: x, two states, y and two states.
+    Py_buffer views[6]
+    int count
+
+
+cdef Py_buffer *_hold(_Held *held, object array, bint is_double, bint writable) noexcept:
+    """Get one more buffer if it is of an aligned array of native reals; NULL for anything else."""
+    cdef Py_buffer *view = &held.views[held.count]
+    cdef int flags = PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0)
+    cdef Py_ssize_t itemsize = 8 if is_double else 4
+    if type(array) is not ndarray:  # a subclass may have ideas of its own
+        return NULL
+    if _try_get_buffer(array, view, flags) != 0:
+        PyErr_Clear()
+        return NULL
+    held.count += 1
+    if (
+        view.format == NULL
+        or view.format[0] != (c"d" if is_double else c"f")
+        or view.format[1] != 0
+        or view.itemsize != itemsize
+        or <uintptr_t> view.buf % <uintptr_t> itemsize != 0
+    ):
+        return NULL
+    return view
+
+
+cdef void _release(_Held *held) noexcept:
+    while held.count > 0:
+        held.count -= 1
+        PyBuffer_Release(&held.views[held.count])
+
+
+cdef bint _has_whole_rows(const Py_buffer *view) noexcept nogil:
+    """Whether the last axis has no gaps and the other strides are whole items."""
+    cdef int axis, last = view.ndim - 1
+    for axis in range(last):
+        if view.strides[axis] % view.itemsize != 0:
+            return False
+    return view.strides[last] == view.itemsize or view.shape[last] <= 1
+
+
+cdef ptrdiff_t _stride(const Py_buffer *view, int axis) noexcept nogil:
+    """Elements from one index of an axis to the next. An axis of size 1 has none: 0."""
+    return 0 if view.shape[axis] <= 1 else view.strides[axis] // view.itemsize
+
+
+cdef bint _may_overlap(const Py_buffer *a, const Py_buffer *b) noexcept nogil:
+    """Whether the memory from the first to the last byte of two arrays, none empty, overlaps."""
+    cdef char *starts[2]
+    cdef char *stops[2]
+    cdef const Py_buffer *view
+    cdef int k, axis
+    cdef Py_ssize_t reach
+    for k in range(2):
+        view = a if k == 0 else b
+        starts[k] = <char *> view.buf
+        stops[k] = starts[k] + view.itemsize
+        for axis in range(view.ndim):
+            reach = (view.shape[axis] - 1) * view.strides[axis]
+            if reach < 0:
+                starts[k] += reach
+            else:
+                stops[k] += reach
+    return starts[0] < stops[1] and starts[1] < stops[0]
+
+
 cdef class _Buffer:
     """A buffer of reals held for the length of a call.
 
@@ -41,12 +115,10 @@ cdef class _Buffer:
             PyBuffer_Release(&self.view)
 
     cdef ptrdiff_t stride(self, int axis) except? -1:
-        """Elements from one index of an axis to the next. An axis of size 1 has none: 0."""
-        if self.view.shape[axis] <= 1:
-            return 0
-        if self.view.strides[axis] % self.view.itemsize != 0:
+        """Elements from one index of an axis to the next."""
+        if self.view.shape[axis] > 1 and self.view.strides[axis] % self.view.itemsize != 0:
             raise ValueError(f"stride of dimension {axis} is no multiple of the item size")
-        return self.view.strides[axis] // self.view.itemsize
+        return _stride(&self.view, axis)
 
     cdef int require_contiguous(self, int first_axis) except -1:
         """Check that the axes from first_axis on are laid out in C order without gaps."""

@@ -13,6 +13,7 @@ from cpython.buffer cimport (
     PyBUF_ND,
     PyBUF_STRIDES,
     PyBUF_WRITABLE,
+    PyBuffer_IsContiguous,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
@@ -24,6 +25,8 @@ from libc.string cimport memcpy, strcmp
 from fastlstm._capi cimport *
 
 import threading
+
+from numpy import empty, ndarray
 
 from fastlstm._arguments import shown
 from fastlstm.variants import ACTIVATIONS

@@ -26,6 +26,16 @@ cdef class _Masks:
             _data(self.zoneout_c))
 
 
+#: More numbers than any memory holds, and few enough to count their bytes.
+cdef double _LARGEST = 1e15
+
+
+cdef tuple _shape(bint batched, ptrdiff_t first, ptrdiff_t second, ptrdiff_t last):
+    if batched:
+        return (first, second, last)
+    return (first, last)
+
+
 cdef class Model:
     """Parameters of a stack of layers, packed for one instruction set. Immutable.
 
@@ -44,6 +54,8 @@ cdef class Model:
     cdef readonly tuple is_reverse  # of each direction, whether it goes back in time
     cdef readonly size_t parameter_count
     cdef double row_flops  # of one step of one sequence
+    cdef bint batch_first, gives_all  # of a layer's calls
+    cdef object dtype
 
     def __cinit__(self, object spec, object parameters, object isa):
         cell = spec.cell
@@ -51,7 +63,9 @@ cdef class Model:
         cdef fl_config config
         cdef size_t count
         cdef fl_status status
-        self.is_double = parameters.dtype == "float64"
+        self.dtype = parameters.dtype
+        self.is_double = self.dtype == "float64"
+        self.batch_first, self.gives_all = spec.batch_first, spec.gives_all
         config.size = sizeof(config)
         self.input_size = config.input_size = spec.input_size
         self.hidden_size = config.hidden_size = spec.hidden_size
@@ -184,6 +198,108 @@ cdef class Model:
             else:
                 status = fl_forward(self.model, &call)
         _raise_status(status)
+
+    @cython.binding(False)
+    def run_plain(self, x, state, out):
+        """Run a layer's call if all its arrays are such as the kernels read and write in place.
+
+        Parameters
+        ----------
+        x, state, out
+            Of a call of a layer without ``lengths``, ``offsets`` and ``resets``.
+
+        Returns
+        -------
+        (y, (h_n, c_n)), or None, having done nothing, wherever something is unusual or wrong.
+        """
+        cdef _Held held
+        held.count = 0
+        if not self.gives_all:
+            return None
+        try:
+            return self.plain(&held, x, state, out)
+        finally:
+            _release(&held)
+
+    cdef object plain(self, _Held *held, object x, object state, object out):
+        cdef Py_buffer *x_ = _hold(held, x, self.is_double, False)
+        if x_ == NULL or x_.len == 0 or not (x_.ndim == 2 or x_.ndim == 3):
+            return None
+        if x_.shape[x_.ndim - 1] != self.input_size or not _has_whole_rows(x_):
+            return None
+        cdef bint batched = x_.ndim == 3
+        cdef int time_axis = 1 if batched and self.batch_first else 0
+        cdef ptrdiff_t T = x_.shape[time_axis], B = x_.shape[1 - time_axis] if batched else 1
+        cdef ptrdiff_t LD = self.num_layers * self.num_directions
+        cdef ptrdiff_t y_row = self.num_directions * self.output_size
+        if <double> T * B * y_row > _LARGEST or <double> LD * B * self.hidden_size > _LARGEST:
+            return None  # x may repeat itself, by strides of 0
+        cdef Py_buffer *h_0_ = NULL
+        cdef Py_buffer *c_0_ = NULL
+        if state is not None:
+            if type(state) is not tuple or len(<tuple> state) != 2:
+                return None
+            h_0_ = self.hold_state(held, (<tuple> state)[0], batched, B, self.output_size)
+            c_0_ = self.hold_state(held, (<tuple> state)[1], batched, B, self.hidden_size)
+            if h_0_ == NULL or c_0_ == NULL:
+                return None
+        cdef Py_buffer *y_
+        y = out
+        if out is None:
+            y = empty(_shape(batched, x_.shape[0], x_.shape[1], y_row), self.dtype)
+            y_ = _hold(held, y, self.is_double, True)
+        else:
+            y_ = _hold(held, out, self.is_double, True)
+            if (
+                y_ == NULL
+                or y_.ndim != x_.ndim
+                or y_.shape[0] != x_.shape[0]
+                or (batched and y_.shape[1] != x_.shape[1])
+                or y_.shape[y_.ndim - 1] != y_row
+                or not PyBuffer_IsContiguous(y_, c"C")
+                or _may_overlap(y_, x_)
+                or (h_0_ != NULL and (_may_overlap(y_, h_0_) or _may_overlap(y_, c_0_)))
+            ):
+                return None
+        h_n = empty(_shape(batched, LD, B, self.output_size), self.dtype)
+        c_n = empty(_shape(batched, LD, B, self.hidden_size), self.dtype)
+        cdef Py_buffer *h_n_ = _hold(held, h_n, self.is_double, True)
+        cdef Py_buffer *c_n_ = _hold(held, c_n, self.is_double, True)
+        if y_ == NULL or h_n_ == NULL or c_n_ == NULL:
+            return None
+        cdef fl_status status
+        cdef fl_watch own_watch
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(self.row_flops * T * B, &own_watch, &looks)
+        cdef fl_forward_call call = fl_forward_call(
+            size=sizeof(fl_forward_call), T=T, B=B, starts=NULL,
+            x=fl_input(x_.buf, _stride(x_, time_axis), 0), h_0=NULL, c_0=NULL,
+            y=fl_output(y_.buf, _stride(y_, time_axis), 0), h_n=h_n_.buf, c_n=c_n_.buf, watch=watch)
+        if batched:
+            call.x.stride_b = _stride(x_, 1 - time_axis)
+            call.y.stride_b = _stride(y_, 1 - time_axis)
+        if h_0_ != NULL:
+            call.h_0, call.c_0 = h_0_.buf, c_0_.buf
+        with nogil:
+            status = fl_forward(self.model, &call)
+        _raise_status(status)
+        return y, (h_n, c_n)
+
+    cdef Py_buffer *hold_state(
+        self, _Held *held, object array, bint batched, ptrdiff_t B, ptrdiff_t width
+    ) noexcept:
+        """Get the buffer of an initial state that is right in every respect; else NULL."""
+        cdef Py_buffer *view = _hold(held, array, self.is_double, False)
+        if (
+            view != NULL
+            and view.ndim == 2 + batched
+            and view.shape[0] == self.num_layers * self.num_directions
+            and (not batched or view.shape[1] == B)
+            and view.shape[view.ndim - 1] == width
+            and PyBuffer_IsContiguous(view, c"C")
+        ):
+            return view
+        return NULL
 
     def tape_size(self, ptrdiff_t T, ptrdiff_t B, starts=None):
         """Return how many numbers a tape has: L*D*T*B or L*D*starts[T] times a record's size."""

@@ -8,6 +8,7 @@ all options are one flat mapping by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,11 +89,7 @@ class Spec(NamedTuple):
     @property
     def chosen(self) -> dict[str, Any]:
         """Those of the options that have a default and are not at it."""
-        return {
-            name: value
-            for name, value in self.options.items()
-            if name in DEFAULTS and value != DEFAULTS[name]
-        }
+        return chosen(self.options)
 
 
 def as_spec(num_directions: int, **options: Any) -> Spec:
@@ -145,6 +142,15 @@ def _flat(spec: Spec) -> dict[str, Any]:
         elif name != "num_directions":
             flat[name] = value
     return flat
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some options that have a default and are not at it."""
+    return {
+        name: value
+        for name, value in options.items()
+        if name in DEFAULTS and value != DEFAULTS[name]
+    }
 
 
 #: A layer with all options at their defaults; its sizes, which have none, are those of no layer.

@@ -1,12 +1,6 @@
 # A stream: the state of a model that is fed a few steps at a time.
 
 
-cdef extern from "Python.h":
-    # As in cpython.buffer, but without a try statement's cost where failing is no error.
-    int _try_get_buffer "PyObject_GetBuffer" (object, Py_buffer *, int) noexcept
-    void PyErr_Clear() noexcept
-
-
 cdef extern from *:
     """
     /* Whose turn it is with a stream. With the interpreter's lock a plain flag will do: it is looked

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm import _core
-from fastlstm._arguments import (
-    RealArray,
-    as_batch,
-    as_generator,
-    as_native,
-    as_real_array,
-    as_state,
-    check_out,
-    with_contiguous_rows,
-)
-from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
-from fastlstm._merge import Merged, merge, merged_shape
+from fastlstm import _call, _core
+from fastlstm._arguments import RealArray, as_real_array
+from fastlstm._call import State
+from fastlstm._masks import is_random
 from fastlstm._parameters import initialise, join, split
-from fastlstm._ragged import Ragged, as_ragged
 from fastlstm._spec import DEFAULTS, REQUIRED, USUAL, Spec, as_spec
 from fastlstm.stream import Stream
-from fastlstm.tape import Inputs, Recording, Tape
+from fastlstm.tape import Tape
 from fastlstm.variants import Cell, Rates
 
 if TYPE_CHECKING:
     from fastlstm._conventions import Parts
-
-#: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
-State: TypeAlias = tuple[RealArray, RealArray]
-
-
-class _Weights(NamedTuple):
-    """Parameters as they were given and as they run; replaced as one, never changed."""
-
-    vector: RealArray
-    model: _core.Model
 
 
 class LSTMBase:
@@ -56,7 +34,7 @@ class LSTMBase:
     num_directions: ClassVar[int]
     _isa_asked: str | None
     _spec: Spec
-    _weights: _Weights
+    _weights: _call.Weights
 
     def __init__(
         self,
@@ -273,44 +251,11 @@ class LSTMBase:
         A long call of the main thread gives way to signals: Ctrl-C ends it within a tenth of a
         second (a step of some sequences, if that takes longer). ``out`` then holds anything.
         """
-        if lengths is None and offsets is None and resets is None and self._spec.gives_all:
-            return self._run_plain(x, state, out)
-        y, states, _ = self._run(x, state, lengths, offsets, resets, out, None)
-        return y, states
-
-    def _run_plain(
-        self,
-        x: npt.ArrayLike,
-        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        out: RealArray | None,
-    ) -> tuple[RealArray, State]:
-        """The usual call. By itself, since what the others ask is a twentieth of a short one."""
-        rows = with_contiguous_rows(self._as_input(x))
-        batched = rows.ndim == 3
-        P = self.output_size
-        y_shape = (*rows.shape[:-1], self.num_directions * P)
-        batch = (rows.shape[0 if self.batch_first else 1],) if batched else ()
-        h_shape = (self.num_layers * self.num_directions, *batch, P)
-        c_shape = (*h_shape[:-1], self.hidden_size) if self.proj_size else h_shape
-        h_0, c_0 = self._as_states(state, h_shape, c_shape)
-        _check_total("x", y_shape, self.dtype)
-        _check_total("x", c_shape, self.dtype)
-        if out is not None:
-            self._check_out(out, y_shape, x, rows, state, (h_0, c_0))
-        y = np.empty(y_shape, self.dtype) if out is None else out
-        y_k = y if out is None else as_native(out, self.dtype)
-        h_n = np.empty(h_shape, self.dtype)
-        c_n = np.empty(c_shape, self.dtype)
-        self._weights.model.forward(
-            as_batch(rows, batched),
-            as_batch(h_0, batched),
-            as_batch(c_0, batched),
-            as_batch(y_k, batched),
-            as_batch(h_n, batched),
-            as_batch(c_n, batched),
-            batched and self.batch_first,
-        )
-        return y, (h_n, c_n)
+        if lengths is None and offsets is None and resets is None:
+            results = self._weights.model.run_plain(x, state, out)
+            if results is not None:
+                return results
+        return _call.run(self._spec, self._weights, x, state, lengths, offsets, resets, out)
 
     def record(
         self,
@@ -365,150 +310,12 @@ class LSTMBase:
         >>> lstm.named_views(grads.params)["weight_hh_l0"].shape
         (20, 5)
         """
-        source = _Source(self._as_training_generator(rng))
-        try:
-            y, states, tape = self._run(x, state, lengths, offsets, resets, None, source)
-        except BaseException:
-            source.put_back()
-            raise
-        assert tape is not None
-        return y, states, tape
-
-    def _run(
-        self,
-        x: npt.ArrayLike,
-        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        lengths: npt.ArrayLike | None,
-        offsets: npt.ArrayLike | None,
-        resets: npt.ArrayLike | None,
-        out: RealArray | None,
-        source: _Source | None,
-    ) -> tuple[Merged, State, Tape | None]:
-        """Check, run and wrap up a call; ``source`` is what a recorded one draws from."""
-        rows = self._as_input(x)
-        layout = None
-        if not (lengths is None and offsets is None and resets is None):
-            layout = as_ragged(rows.shape, self.batch_first, lengths, offsets, resets)
-        batched = rows.ndim == 3 or offsets is not None
-        batch: tuple[int, ...] = ()
-        if batched:
-            axis = 0 if self.batch_first else 1
-            batch = (rows.shape[axis] if layout is None else layout.batch_size,)
-        vector, model = self._weights
-        D, P, is_reverse = self.num_directions, self.output_size, model.is_reverse
-        both_shape = (*(rows.shape[:-1] if self.return_sequences else batch), D * P)
-        h_shape = (self.num_layers * D, *batch, P)
-        c_shape = (*h_shape[:-1], self.hidden_size)
-        h_0, c_0 = self._as_states(state, h_shape, c_shape)
-        _check_total("x", both_shape, self.dtype)
-        _check_total("x", c_shape, self.dtype)
-        if out is not None:
-            self._check_out(out, both_shape, x, rows, state, (h_0, c_0))
-        target = None if out is None else as_native(out, self.dtype)
-
-        # As the kernels take them; see tape.Inputs.
-        h_k, c_k = as_batch(h_0, batched), as_batch(c_0, batched)
-        both: RealArray | None = None
-        y_k: RealArray | None = None
-        if layout is None:
-            rows = with_contiguous_rows(rows)
-            x_k, batch_first, starts = as_batch(rows, batched), batched and self.batch_first, None
-            if self.return_sequences:
-                both = target if self.merge_mode == "concat" else None
-                both = np.empty(both_shape, self.dtype) if both is None else both
-                y_k = as_batch(both, batched)
-            T, S = x_k.shape[1::-1] if batch_first else x_k.shape[:2]
-        else:
-            x_k, batch_first, starts = layout.pack(rows, self.input_size), False, layout.starts
-            h_k, c_k = (layout.spread(a, is_reverse, initial=True) for a in (h_k, c_k))
-            if self.return_sequences:
-                y_k = np.empty((1, x_k.shape[1], D * P), self.dtype)
-            T, S = starts.size - 1, layout.order.size
-        h_n = np.empty((h_shape[0], S, P), self.dtype)
-        c_n = np.empty((h_shape[0], S, self.hidden_size), self.dtype)
-        drawn, records = NOTHING_DRAWN, None
-        if source is not None:
-            if (generator := source.take()) is not None:
-                drawn = self._draw(generator, layout, T, S)
-            if drawn.weights is not None:
-                with np.errstate(all="ignore"):
-                    vector = np.where(drawn.weights == 0, 0, vector * drawn.weights)
-                model = self._packed(vector, self.isa)
-            records = np.empty(_tape_size(model, T, S, starts), self.dtype)
-        model.forward(x_k, h_k, c_k, y_k, h_n, c_n, batch_first, records, starts, drawn.masks)
-
-        if layout is not None:
-            h_n, c_n = (layout.collect(a, is_reverse, initial=False) for a in (h_n, c_n))
-            if y_k is not None:
-                if target is not None and self.merge_mode == "concat":
-                    both = target
-                    both[...] = 0
-                else:
-                    both = np.zeros(both_shape, self.dtype)
-                layout.unpack(y_k[0], both)
-        if both is None:
-            both = np.concatenate(list(h_n[-D:]), axis=-1).reshape(both_shape)
-        y = merge(both, self.merge_mode, target)
-        y = y if out is None else out
-        states = (h_n, c_n) if batched else (h_n.reshape(h_shape), c_n.reshape(c_shape))
-        if records is None:
-            return y, states, None
-        call = Recording(
-            vector,
-            model,
-            # The caller may go on to change its states in place, as when handing them on.
-            Inputs(x_k, _copy(h_k), _copy(c_k), batch_first, starts, S),
-            drawn,
-            {"x": rows.shape, "h_0": h_shape, "c_0": c_shape, "params": vector.shape},
-            merged_shape(both_shape, self.merge_mode),
-            self.return_sequences,
-            self.merge_mode,
-            both.copy() if self.merge_mode == "product" else None,
-            layout,
-        )
-        return y, states, Tape(call, records)
-
-    def _draw(self, generator: np.random.Generator, layout: Ragged | None, T: int, B: int) -> Drawn:
-        """Draw the masks of a recorded call, as the kernels take them."""
-        of_layer = self._spec, generator
-        if layout is None:
-            rows_of = [np.arange(T, dtype=np.intp) * B + b for b in range(B)]
-            return draw(*of_layer, rows_of, T * B).shaped((T, B))
-        rows_of = layout.rows_of_sequences()
-        rows = 1 + max((int(steps[-1]) for steps in rows_of if steps.size), default=-1)
-        return draw(*of_layer, rows_of, rows).packed(layout)
+        return _call.record(self._spec, self._weights, x, state, lengths, offsets, resets, rng)
 
     @property
     def drops(self) -> bool:
         """Whether :meth:`record` drops anything, and so needs ``rng``."""
         return is_random(self._spec)
-
-    def _as_training_generator(self, rng: Any) -> np.random.Generator | None:
-        if rng is None:
-            if not self.drops:
-                return None
-            raise ValueError(
-                "rng: missing; the layer drops at random in training, so give record() a "
-                "numpy.random.Generator or a seed"
-            )
-        generator = as_generator("rng", rng)
-        return generator if self.drops else None
-
-    def _check_out(
-        self,
-        out: RealArray,
-        shape: tuple[int, ...],
-        x: npt.ArrayLike,
-        rows: RealArray,
-        given: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        states: tuple[RealArray | None, RealArray | None],
-    ) -> None:
-        if self.merge_mode is None:
-            raise ValueError("out: got one array, but with merge_mode=None there are two results")
-        h_given, c_given = given or (None, None)
-        h_0, c_0 = states
-        inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
-        check_out(out, merged_shape(shape, self.merge_mode), self.dtype, inputs)
 
     @property
     def parameters(self) -> RealArray:
@@ -727,89 +534,17 @@ class LSTMBase:
             setattr(self, name, value)
         self._set_weights(vector, asked if asked in _core.available_isas() else None)
 
-    def _packed(self, vector: RealArray, isa: str | None) -> _core.Model:
-        return _core.Model(self._spec, vector, isa)
-
     def _set_weights(self, vector: RealArray, isa: str | None) -> None:
         """Pack a parameter vector and take it over. The vector must be the layer's own."""
-        model = self._packed(vector, isa)
+        model = _core.Model(self._spec, vector, isa)
         vector.flags.writeable = False
-        self._weights = _Weights(vector, model)
-
-    def _as_input(self, x: npt.ArrayLike) -> RealArray:
-        rows = as_real_array("x", x, self.dtype)
-        if rows.ndim in (2, 3) and rows.shape[-1] == self.input_size:
-            return rows
-        outer = "B, T" if self.batch_first else "T, B"
-        raise ValueError(
-            f"x: got {rows.ndim} dimensions, shape {rows.shape}, "
-            f"expected ({outer}, {self.input_size}) or (T, {self.input_size})"
-        )
-
-    def _as_states(
-        self,
-        state: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        h_shape: tuple[int, ...],
-        c_shape: tuple[int, ...],
-    ) -> tuple[RealArray | None, RealArray | None]:
-        if state is None:
-            return None, None
-        if not isinstance(state, tuple | list):
-            raise TypeError(f"state: got {type(state).__name__}, expected a pair (h_0, c_0)")
-        if len(state) != 2:
-            raise ValueError(f"state: got {len(state)} items, expected a pair (h_0, c_0)")
-        h_0, c_0 = state
-        return (
-            as_state("h_0", h_0, h_shape, self.dtype),
-            as_state("c_0", c_0, c_shape, self.dtype),
-        )
+        self._weights = _call.Weights(vector, model)
 
 
 #: Attributes that do not change, and arguments that are none: `lstm.dropout = 0` would do nothing.
 _OF_PARAMETERS = ("forget_bias", "seed", "isa")
 _DERIVED = ("num_directions", "output_size", "cell", "rates")
 _FIXED = frozenset((*REQUIRED, *DEFAULTS, *_OF_PARAMETERS, *_DERIVED))
-
-
-def _copy(array: RealArray | None) -> RealArray | None:
-    return None if array is None else array.copy()
-
-
-class _Source:
-    """The generator that a recorded call draws from, if it draws."""
-
-    def __init__(self, generator: np.random.Generator | None) -> None:
-        self._generator = generator
-        self._before: Any = None
-
-    def take(self) -> np.random.Generator | None:
-        """Return it, to be drawn from now."""
-        if self._generator is not None:
-            self._before = self._generator.bit_generator.state
-        return self._generator
-
-    def put_back(self) -> None:
-        """Undo what was drawn, and nothing that others drew before."""
-        if self._generator is not None and self._before is not None:
-            self._generator.bit_generator.state = self._before
-
-
-def _tape_size(model: _core.Model, T: int, S: int, starts: Any) -> int:
-    """Return how many numbers a tape has; ValueError when they could not be addressed."""
-    try:
-        return model.tape_size(T, S, starts)
-    except OverflowError:
-        raise ValueError(
-            f"x: makes a tape of {T} steps of {S} sequences, more than memory can address"
-        ) from None
-
-
-def _check_total(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """ValueError when an array of this shape could not be addressed."""
-    # An axis of size 0 hides nothing: NumPy refuses such shapes as well.
-    count = math.prod(shape) or math.prod(size or 1 for size in shape)
-    if count * dtype.itemsize > sys.maxsize:
-        raise ValueError(f"{name}: makes a result of shape {shape}, more than memory can address")
 
 
 class LSTM(LSTMBase):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from fastlstm import _core
 from fastlstm._arguments import as_size
+from fastlstm._version import __version__
 
 __all__ = ["get_num_threads", "num_threads", "register_threadpoolctl", "set_num_threads"]
 
@@ -96,8 +97,6 @@ def register_threadpoolctl() -> None:
             set_num_threads(min(num_threads, MAX_THREADS))
 
         def get_version(self) -> str:
-            from fastlstm import __version__
-
             return __version__
 
     global _registered

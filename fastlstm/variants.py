@@ -16,6 +16,9 @@ from fastlstm._arguments import RealArray, as_finite, as_flag, shown
 #: ONNX and Keras 2, clip(0.2 x + 0.5, 0, 1).
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "hard_sigmoid", "identity")
 
+#: The options of a cell that name one.
+ACTIVATION_OPTIONS = ("gate_activation", "cell_activation", "output_activation")
+
 #: Added to the variance by layer normalisation.
 NORM_EPSILON = 1e-5
 
@@ -120,7 +123,7 @@ def as_cell(dtype: np.dtype[Any], **options: Any) -> Cell:
     options = Cell(**options)._asdict()
     for name in ("peepholes", "coupled_gates", "layer_norm"):
         options[name] = as_flag(name, options[name])
-    for name in ("gate_activation", "cell_activation", "output_activation"):
+    for name in ACTIVATION_OPTIONS:
         if not (isinstance(options[name], str) and options[name] in ACTIVATIONS):
             raise ValueError(
                 f"{name}: got {shown(options[name])}, expected one of {', '.join(ACTIVATIONS)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class _Runner:
         """One call over the first ``count`` time steps."""
         p, cell = self._problem, self._problem.cell
         x, state = p.x[:count], (p.h_0, p.c_0)
-        sizes = {"num_layers": cell.L, "num_directions": cell.D}
+        sizes: dict[str, Any] = {"num_layers": cell.L, "num_directions": cell.D}
         y, (h_n, c_n) = reference.forward(
             x,
             state,

@@ -10,6 +10,7 @@ from fastlstm.cli._messages import note
 from fastlstm.cli._options import add_force
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._weights import build, choose, errors_of_files, read
+from fastlstm.weights.formats import WRITTEN
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("input", type=Path, metavar="IN", help="any format that run reads")
-    text = ".npz, .safetensors, .pt, .onnx, .keras or .h5"
-    add("output", type=Path, metavar="OUT", help=text)
+    add("output", type=Path, metavar="OUT", help=", ".join(WRITTEN))
     add("--name", help="of the LSTM in IN, where it holds several")
     add("--dtype", choices=("float32", "float64"), help="by default that of IN")
     add_force(parser)

@@ -17,6 +17,7 @@ from fastlstm.cli._options import add_force, number
 from fastlstm.cli._outputs import WRITERS, Block, new_file, write_csv
 from fastlstm.cli._progress import counting
 from fastlstm.cli._weights import build, choose, read
+from fastlstm.weights.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM
@@ -40,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="MODEL",
-        help="weights: .npz, .safetensors, .pt, .pth, .onnx, .keras, .h5 and what else "
-        "`fastlstm inspect` reads",
+        help=f"weights: {', '.join(SUFFIXES)}",
     )
     add(
         "input",

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm import LSTM, BiLSTM
 from fastlstm._linear import linear
 from fastlstm.data import SeaSurfaceTemperature
 from fastlstm.data.features import (
@@ -24,6 +23,7 @@ from fastlstm.data.features import (
     gapfill_features,
     gapfill_guess,
 )
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.weights import Contents, Head
 from fastlstm.weights.names import find_layers
 from fastlstm.weights.npz import read_npz

@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from fastlstm._arguments import as_path
-from fastlstm._files import whole_file
-from fastlstm.lstm import LSTM, BiLSTM
-from fastlstm.weights.contents import Contents, Found, Head, Other, Refused, Trained
-from fastlstm.weights.formats import format_for, format_of
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 if TYPE_CHECKING:
+    from fastlstm.weights.contents import Contents, Found, Head, Other, Refused
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
 
@@ -41,13 +39,18 @@ __all__ = [
     "to_torch",
 ]
 
-#: Functions of a format, imported when they are asked for.
-_OF_FORMATS = {"from_torch": "pytorch", "to_torch": "pytorch", "to_onnx": "onnx"}
+#: Where names are that are imported when they are asked for: functions of a format, which may need
+#: its package, and what no more than ``import fastlstm`` should not wait for.
+_PLACES = {
+    **dict.fromkeys(("Contents", "Found", "Head", "Other", "Refused"), "contents"),
+    **dict.fromkeys(("from_torch", "to_torch"), "pytorch"),
+    "to_onnx": "onnx",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OF_FORMATS:
-        return getattr(importlib.import_module(f"{__name__}.{_OF_FORMATS[name]}"), name)
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -129,7 +132,7 @@ def build(path: str | os.PathLike[str], found: Found, **options: Any) -> LSTM | 
 
 
 def save(
-    layer: LSTM | BiLSTM,
+    layer: LSTMBase,
     path: str | os.PathLike[str],
     *,
     head: Head | None = None,
@@ -159,7 +162,11 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    if not isinstance(layer, LSTM | BiLSTM):
+    from fastlstm._files import whole_file
+    from fastlstm.weights.contents import Trained
+    from fastlstm.weights.formats import format_for
+
+    if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     file = as_path(path)
     chosen = format_for(file)
@@ -186,6 +193,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
     FileNotFoundError, ImportError, ValueError
         As `load`, but not for what the LSTMs in it are.
     """
+    from fastlstm.weights.formats import format_of
+
     file = as_path(path)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")

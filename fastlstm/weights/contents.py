@@ -12,7 +12,8 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from fastlstm._arguments import as_precision, as_real_array, shown
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm._spec import DEFAULTS, REQUIRED
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -42,7 +43,8 @@ class Found:
     kind : str
         What the file has: "PyTorch LSTM", "PyTorch LSTMCell", "ONNX LSTM", "Keras LSTM", ...
     options : dict
-        Arguments of :class:`LSTM` or :class:`BiLSTM`, with the three sizes, without ``dtype``.
+        Arguments of :class:`LSTM` or :class:`BiLSTM`: the three sizes and what is not at its
+        default, without ``dtype``.
     bidirectional : bool
         Whether it is a BiLSTM.
     arrays : dict of str to ndarray
@@ -71,6 +73,26 @@ class Found:
     notes: tuple[str, ...] = ()
     parts: tuple[Found, ...] = ()
     is_guess: bool = False
+
+    def option(self, name: str) -> Any:
+        """Return an argument of the layer, of those that are not among `options` the default."""
+        return self.options[name] if name in self.options else DEFAULTS[name]
+
+    @property
+    def num_directions(self) -> int:
+        """D."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """P: numbers of a hidden state, H where there is no projection."""
+        return int(self.option("proj_size") or self.option("hidden_size"))
+
+    @property
+    def width(self) -> int:
+        """Numbers of y at a step: D*P, or P of directions that are not concatenated."""
+        concatenated = self.option("merge_mode") == "concat"
+        return self.output_size * (self.num_directions if concatenated else 1)
 
     @property
     def stored_dtype(self) -> np.dtype[Any]:
@@ -117,9 +139,9 @@ class Found:
     def __str__(self) -> str:
         """Name, layer and number of parameters in a line."""
         options = {k: v for k, v in self.options.items() if k not in _SIZES}
-        sizes = [f"{self.options['input_size']} -> {self.options['hidden_size']}"]
-        if self.options.get("num_layers", 1) != 1:
-            sizes.append(f"{self.options['num_layers']} layers")
+        sizes = [f"{self.option('input_size')} -> {self.option('hidden_size')}"]
+        if self.option("num_layers") != DEFAULTS["num_layers"]:
+            sizes.append(f"{self.option('num_layers')} layers")
         sizes += [f"{name}={value!r}" for name, value in options.items()]
         layer = "BiLSTM" if self.bidirectional else "LSTM"
         return f"{self.name or '(unnamed)'}: {layer} {', '.join(sizes)}, {self.stored_dtype}"
@@ -128,7 +150,7 @@ class Found:
 #: LSTMs that an error lists.
 _SHOWN = 50
 
-_SIZES = ("input_size", "hidden_size", "num_layers")
+_SIZES = (*REQUIRED, "num_layers")
 
 
 @dataclass(frozen=True)
@@ -243,14 +265,14 @@ class Trained(NamedTuple):
         (L*D, P) and (L*D, H), of the layer's dtype as the head is.
     """
 
-    layer: LSTM | BiLSTM
+    layer: LSTMBase
     head: Head | None = None
     state: tuple[NDArray[Any], NDArray[Any]] | None = None
 
     @classmethod
     def checked(
         cls,
-        layer: LSTM | BiLSTM,
+        layer: LSTMBase,
         head: Head | None = None,
         state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     ) -> Trained:
@@ -258,7 +280,7 @@ class Trained(NamedTuple):
         return cls(layer, _checked_head(layer, head), _checked_state(layer, state))
 
 
-def _checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
+def _checked_head(layer: LSTMBase, head: Head | None) -> Head | None:
     if head is None:
         return None
     if not isinstance(head, Head):
@@ -274,7 +296,7 @@ def _checked_head(layer: LSTM | BiLSTM, head: Head | None) -> Head | None:
 
 
 def _checked_state(
-    layer: LSTM | BiLSTM, state: tuple[npt.ArrayLike, npt.ArrayLike] | None
+    layer: LSTMBase, state: tuple[npt.ArrayLike, npt.ArrayLike] | None
 ) -> tuple[Any, Any] | None:
     if state is None:
         return None

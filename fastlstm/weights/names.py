@@ -234,22 +234,19 @@ def _with_extras(found: Found, extras: Arrays) -> Found:
     for name, array in extras.items():
         _check_floating(name, array.dtype)
     dtype = found.stored_dtype
-    options = found.options
-    directions = 2 if found.bidirectional else 1
-    output_size = options.get("proj_size", 0) or options["hidden_size"]
     if _HEAD[0] in extras:
         weight, bias = (extras[name] for name in _HEAD)
-        merged = options.get("merge_mode", "concat")
-        width = output_size * (directions if merged == "concat" else 1)
-        if weight.ndim != 2 or weight.shape[1] != width or merged is None:
-            raise ValueError(f"head.weight must have shape (N, {width}), got {weight.shape}")
+        apart = found.option("merge_mode") is None
+        if weight.ndim != 2 or weight.shape[1] != found.width or apart:
+            raise ValueError(f"head.weight must have shape (N, {found.width}), got {weight.shape}")
         if bias.shape != weight.shape[:1]:
             raise ValueError(f"head.bias must have shape {weight.shape[:1]}, got {bias.shape}")
         found = replace(found, head=Head(weight.astype(dtype), bias.astype(dtype)))
     if _STATE[0] in extras:
         h_0, c_0 = (extras[name] for name in _STATE)
-        rows = options["num_layers"] * directions
-        for name, size in zip(_STATE, (output_size, options["hidden_size"]), strict=True):
+        rows = found.option("num_layers") * found.num_directions
+        sizes = found.output_size, found.option("hidden_size")
+        for name, size in zip(_STATE, sizes, strict=True):
             if extras[name].shape != (rows, size):
                 raise ValueError(f"{name} must have shape {(rows, size)}, got {extras[name].shape}")
         found = replace(found, state=(h_0.astype(dtype), c_0.astype(dtype)))

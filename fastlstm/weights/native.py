@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTMBase
 from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.names import find_layers
 
@@ -30,7 +30,7 @@ VERSION = 1
 LONGEST = 10_000
 
 
-def text_of(layer: LSTM | BiLSTM) -> str:
+def text_of(layer: LSTMBase) -> str:
     """Return the text that describes a layer."""
     metadata = {"class": type(layer).__name__, "options": layer.options, "version": VERSION}
     return json.dumps(metadata, sort_keys=True)

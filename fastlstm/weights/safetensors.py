@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.native import KEY, arrays_of, contents, text_of
+from fastlstm.weights.raw import widened
 
 __all__ = ["read", "read_safetensors", "write"]
 
@@ -97,5 +98,5 @@ def _to_array(path: Path, name: str, tensor: dict[str, Any]) -> NDArray[Any]:
     little = np.frombuffer(tensor["data"], dtype=_DTYPES[kind])
     array = little.astype(little.dtype.newbyteorder("=")).reshape(tensor["shape"])
     if kind == "BF16":
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = widened(array)
     return array

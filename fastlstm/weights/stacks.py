@@ -53,7 +53,8 @@ def find_stacks(layers: Sequence[Found], owners: Container[str], note: str) -> t
         numbered = [(part.name, _numbered(template, part.name)) for part in parts]
         if any(at in owners or layers_in[at] > (at != name) for name, at in numbered):
             continue
-        stack = _joined(_stack_name(template, names), parts, note)
+        name = _stack_name(template, names)
+        stack = replace(stacked(parts, [note]), name=name, parts=tuple(parts), is_guess=True)
         names.add(stack.name)
         stack_of |= {part.name: stack for part in parts}
     result = dict.fromkeys(stack_of.get(layer.name, layer) for layer in layers)
@@ -89,16 +90,14 @@ def _is_stack(numbered: dict[int, Found]) -> bool:
     if len(numbers) < 2 or numbers[-1] - numbers[0] != len(numbers) - 1:
         return False
     first = numbered[numbers[0]]
-    single = first.options.get("num_layers", 1) == 1 and first.head is None and first.state is None
+    single = first.option("num_layers") == 1 and first.head is None and first.state is None
     return single and all(_fits(first, numbered[number]) for number in numbers[1:])
 
 
 def _fits(first: Found, above: Found) -> bool:
     """Whether a layer has the first one's options, and its output for input."""
-    output_size = first.options.get("proj_size", 0) or first.options["hidden_size"]
-    width = output_size * (2 if first.bidirectional else 1)
     return (
-        above.options == {**first.options, "input_size": width}
+        above.options == {**first.options, "input_size": first.width}
         and above.bidirectional == first.bidirectional
         and above.kind == first.kind
         and above.stored_dtype == first.stored_dtype
@@ -113,18 +112,28 @@ def _stack_name(template: str, names: set[str]) -> str:
     return common if common and common not in names else template
 
 
-def _joined(name: str, parts: Sequence[Found], note: str) -> Found:
+def stacked(parts: Sequence[Found], notes: Iterable[str] = ()) -> Found:
+    """Return layers that feed each other as one, with the options that its last layer has.
+
+    It goes by the name of its first layer, which by itself then has an index behind its name.
+
+    Parameters
+    ----------
+    parts : sequence of Found
+        Of one layer each, from the lowest.
+    notes : iterable of str
+        Beside those of the layers.
+    """
     arrays: Arrays = {}
     for number, part in enumerate(parts):
         for key, array in part.arrays.items():
             arrays[key.replace("_l0", f"_l{number}")] = array
-    notes = dict.fromkeys([*(each for part in parts for each in part.notes), note])
+    first, last = parts[0], parts[-1]
+    sizes = {"input_size": first.option("input_size"), "num_layers": len(parts)}
     return replace(
-        parts[0],
-        name=name,
-        options={**parts[0].options, "num_layers": len(parts)},
+        first,
+        options={**last.options, **sizes},
         arrays=arrays,
-        notes=tuple(notes),
-        parts=tuple(parts),
-        is_guess=True,
+        notes=tuple(dict.fromkeys([*(each for part in parts for each in part.notes), *notes])),
+        parts=(replace(first, name=f"{first.name}[0]"), *parts[1:]),
     )

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.weights import build
 from fastlstm.weights.contents import Contents, Found
 from fastlstm.weights.formats import format_of
-from fastlstm.weights.pytorch.pickles import quoted
+from fastlstm.weights.raw import quoted
 
 #: How far apart two implementations may be, in units of the last place of the largest number.
 AGREEMENT = 64
@@ -111,7 +111,7 @@ def _with_all_outputs(path: Path, found: Found) -> LSTM | BiLSTM:
 
 
 def _run_reference(
-    layer: LSTM | BiLSTM, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArray[Any]
+    layer: LSTMBase, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     from fastlstm import reference
 

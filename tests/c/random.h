@@ -15,7 +15,7 @@ static inline double random_real(void) {
     return (double)(bits >> 40) / (double)(1 << 23) - 1.0;
 }
 
-/* FNV-1a of every result so far: equal on every machine and instruction set (see .ci/run). */
+/* FNV-1a of every result so far: equal on every machine and instruction set (nox -s emulated). */
 static uint64_t results_hash = 14695981039346656037u;
 static inline void hash_bytes(const void *data, size_t count) {
     const unsigned char *bytes = data;

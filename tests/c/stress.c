@@ -4,7 +4,7 @@
  *     stress [SECONDS [PROCESSORS]]
  *
  * Ends after SECONDS (2), and claims to have PROCESSORS (5), so that barriers have as many threads
- * on any machine. Built with -fsanitize=thread as well, see .ci/run; it can't follow a fork.
+ * on any machine. Built with -fsanitize=thread as well (nox -s sanitizers); it can't follow a fork.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE

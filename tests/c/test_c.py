@@ -19,6 +19,8 @@ from support.paths import GOLDEN, ROOT, TESTS
 from support.processes import PROCESSORS
 from tools.raw_golden_files import write_raw_golden_files
 
+pytestmark = pytest.mark.wheel
+
 SRC_C = ROOT / "src_c"
 FLAGS = [
     *(SRC_C / "flags_unix.txt").read_text().split(),
@@ -107,7 +109,7 @@ def test_c_stress(objects: list[Path], tmp_path: Path) -> None:
 
 
 def test_c_golden_results(objects: list[Path], tmp_path: Path) -> None:
-    # The same files give the same bits on other processors: see .ci/run.
+    # The same files give the same bits on other processors: nox -s emulated.
     files = write_raw_golden_files(tmp_path)
     assert len(files) == 2 * len(list(GOLDEN.glob("T*.npz")))
     output = run(str(build("test_golden", objects, tmp_path)), *map(str, files))
@@ -145,6 +147,6 @@ def activations(objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_activations_over_a_sample_of_all_floats(isa: str, activations: Path) -> None:
-    # Every 1009th bit pattern; CI goes through all of them, see .ci/run.
+    # Every 1009th bit pattern; CI goes through all of them: nox -s floats.
     output = run(str(activations), isa, "1009")
     assert f"{isa}: {len(range(0, 2**32, 1009))} floats" in output

@@ -2,7 +2,7 @@
  *
  *     test_threads [quick]
  *
- * quick: calls are given up on two threads alone. So with -fsanitize=thread, see .ci/run.
+ * quick: calls are given up on two threads alone. So with -fsanitize=thread: nox -s sanitizers.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE

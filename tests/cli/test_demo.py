@@ -16,7 +16,7 @@ from fastlstm.data.models import load_model
 from support.optional import require
 from support.paths import EXAMPLES
 
-pytestmark = pytest.mark.default_isa
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
 
 
 @pytest.fixture(scope="module")

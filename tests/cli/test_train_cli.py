@@ -19,7 +19,7 @@ from fastlstm.training import Trainer, checkpoint
 from fastlstm.weights.npz import read_npz
 from support.optional import require
 
-pytestmark = pytest.mark.default_isa
+pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
 
 Arrays = dict[str, np.ndarray]
 T, B, I, K = 8, 30, 3, 2

@@ -26,6 +26,8 @@ from fastlstm.data.models import load_model
 from fastlstm.data.training import Mixtures, random_gaps, save_model
 from support.optional import require
 
+pytestmark = pytest.mark.wheel
+
 SST = load_sst()
 
 

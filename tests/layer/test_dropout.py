@@ -308,7 +308,7 @@ def test_a_failed_call_leaves_the_generator(monkeypatch: pytest.MonkeyPatch) -> 
         assert rng.bit_generator.state != before  # numbers were drawn
         raise MemoryError
 
-    monkeypatch.setattr("fastlstm.lstm._tape_size", full)
+    monkeypatch.setattr("fastlstm._call._tape_size", full)
     with pytest.raises(MemoryError):
         layer.record(np.ones((4, 2, 3)), rng=rng)
     assert rng.bit_generator.state == before

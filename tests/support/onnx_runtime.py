@@ -27,7 +27,7 @@ def onnx_runtime(given: Problem, attributes: dict[str, Any]) -> dict[str, np.nda
             parts = []
             for name in names:
                 gates = np.split(given.parameters[name + end], sizes.gates)
-                if sizes.coupled_gates:
+                if cell.coupled_gates:
                     gates.insert(1, np.ones_like(gates[0]))
                 i, f, g, o = gates
                 parts.append(np.concatenate([i, o, f, g]))
@@ -38,7 +38,7 @@ def onnx_runtime(given: Problem, attributes: dict[str, Any]) -> dict[str, np.nda
     feeds |= {"h_0": given.state[0], "c_0": given.state[1]}
     if sizes.bias:
         feeds["B"] = stacked("bias_ih", "bias_hh")
-    if sizes.peepholes:
+    if cell.peepholes:
         ones = np.ones(H)
         feeds["P"] = np.stack(
             [

@@ -17,7 +17,6 @@ from fastlstm.data.models import load_model
 from fastlstm.training import Network
 from support.optional import require
 
-
 pytestmark = [pytest.mark.default_isa, pytest.mark.sanitized, pytest.mark.wheel]
 
 

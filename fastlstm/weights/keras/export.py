@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from fastlstm._extras import import_for
 from fastlstm._gates import ORDER, from_rows
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm._spec import chosen
+from fastlstm.lstm import LSTMBase
+from fastlstm.variants import ACTIVATION_OPTIONS
 from fastlstm.weights.contents import Arrays, Head, Trained
 from fastlstm.weights.keras.options import ACTIVATIONS, MERGE_MODES
 
@@ -28,17 +30,17 @@ VERSION = "3.0.0"
 _NAMES_IN_KERAS = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
 _MODES_IN_KERAS = {ours: theirs for theirs, ours in MERGE_MODES.items()}
 
-#: Options that an LSTM of Keras does not have, with the value that leaves them out.
-_MISSING = {
-    "peepholes": False,
-    "coupled_gates": False,
-    "proj_size": 0,
-    "layer_norm": False,
-    "clip": None,
-    "cell_clip": None,
-    "zoneout_h": 0.0,
-    "zoneout_c": 0.0,
-}
+#: Options that an LSTM of Keras does not have.
+_MISSING = (
+    "peepholes",
+    "coupled_gates",
+    "proj_size",
+    "layer_norm",
+    "clip",
+    "cell_clip",
+    "zoneout_h",
+    "zoneout_c",
+)
 
 #: Where the directions of a Bidirectional layer are.
 _DIRECTIONS = {"forward_layer": "", "backward_layer": "_reverse"}
@@ -97,16 +99,12 @@ def write_model(trained: Trained, path: Path) -> None:
 
 def _check(options: dict[str, Any], state: Any) -> None:
     """ValueError for what Keras does not have."""
-    activations = ("gate_activation", "cell_activation", "output_activation")
+    unusual = chosen(options)
     problems = [
-        *(
-            f"{name}={options[name]!r}"
-            for name, usual in _MISSING.items()
-            if options[name] != usual
-        ),
+        *(f"{name}={unusual[name]!r}" for name in _MISSING if name in unusual),
         *(
             f"{name}={options[name]!r} (Keras 3 has another slope)"
-            for name in activations
+            for name in ACTIVATION_OPTIONS
             if options[name] not in _NAMES_IN_KERAS
         ),
     ]
@@ -122,7 +120,7 @@ def _check(options: dict[str, Any], state: Any) -> None:
         raise ValueError(f"{'; '.join(problems)}: can't be saved as a Keras model")
 
 
-def _layers(layer: LSTM | BiLSTM, options: dict[str, Any]) -> list[_Layer]:
+def _layers(layer: LSTMBase, options: dict[str, Any]) -> list[_Layer]:
     """Return a Keras layer for each layer."""
     parameters = layer.state_dict()
     L, both = options["num_layers"], layer.num_directions == 2

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fastlstm._extras import missing
 from fastlstm.weights.keras import hdf5_worker
+from fastlstm.weights.raw import widened
 
 #: Texts, and lists of texts.
 Attributes = dict[str, str | list[str]]
@@ -120,9 +121,7 @@ class Hdf5:
         if len(data) != expected:
             raise ValueError(f"{self.path}: damaged HDF5: {len(data)} bytes, not {expected}")
         array = np.frombuffer(data, bits).reshape(stored.shape).astype(bits.newbyteorder("="))
-        if stored.dtype == "bfloat16":  # the upper half of a float32
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        return array
+        return widened(array) if stored.dtype == "bfloat16" else array
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None

@@ -15,6 +15,7 @@ from fastlstm.weights.keras.config import Layer
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.options import Recurrent, UnsupportedError, kind_of, recurrent_of
 from fastlstm.weights.keras.places import Places, places_in
+from fastlstm.weights.stacks import stacked
 
 #: What may lie between the layers of a stack, or under a head: copies its input when not training.
 _TRANSPARENT = ("Dropout", "SpatialDropout1D", "Masking")
@@ -71,10 +72,11 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
     for below, layer, head in _heads(file, places, layers, found):
         heads[below] = head
         used.add(layer)
-    stacks = [
-        replace(_joined([found[layer] for layer in stack]), head=heads.get(stack[-1]))
-        for stack in _stacks(found)
-    ]
+    stacks = []
+    for stack in _stacks(found):
+        parts = [found[layer] for layer in stack]
+        whole = stacked(parts) if len(parts) > 1 else parts[0]
+        stacks.append(replace(whole, head=heads.get(stack[-1])))
     others = [
         Other(layer.name, layer.class_name)
         for layer in layers
@@ -155,46 +157,16 @@ def _is_stack(below: Found, above: Found) -> bool:
         for found in (below, above)
     ]
     hands_on_all = (
-        below.options.get("return_sequences", True)
-        and below.options.get("merge_mode", "concat") == "concat"
-        and "reverse" not in below.options  # its steps come out in the order of processing
+        below.option("return_sequences")
+        and below.option("merge_mode") == "concat"
+        and not below.option("reverse")  # its steps come out in the order of processing
     )
     return (
         hands_on_all
         and options[0] == options[1]
         and below.kind == above.kind
         and below.stored_dtype == above.stored_dtype
-        and above.options["input_size"] == _width(below)
-    )
-
-
-def _width(found: Found) -> int:
-    """Numbers of y at a step."""
-    double = found.bidirectional and found.options.get("merge_mode", "concat") == "concat"
-    return int(found.options["hidden_size"]) * (2 if double else 1)
-
-
-def _joined(parts: Sequence[Found]) -> Found:
-    """Return a stack, by the name of its first layer and with y as of its last."""
-    if len(parts) == 1:
-        return parts[0]
-    arrays: Arrays = {}
-    for number, part in enumerate(parts):
-        for key, array in part.arrays.items():
-            arrays[key.replace("_l0", f"_l{number}")] = array
-    options = {
-        **parts[-1].options,
-        "input_size": parts[0].options["input_size"],
-        "num_layers": len(parts),
-    }
-    notes = dict.fromkeys(note for part in parts for note in part.notes)
-    first = replace(parts[0], name=f"{parts[0].name}[0]")  # the stack has its name
-    return replace(
-        parts[0],
-        options=options,
-        arrays=arrays,
-        notes=tuple(notes),
-        parts=(first, *parts[1:]),
+        and above.option("input_size") == below.width
     )
 
 
@@ -206,7 +178,7 @@ def _heads(
         below, _ = _source(layer)
         if below is None or below not in found:
             continue
-        if found[below].options.get("merge_mode", "concat") is None:
+        if found[below].option("merge_mode") is None:
             continue
         names = places.of_dense(layer) if _is_linear(layer) else []
         stored = [file.arrays[name] for name in names]
@@ -214,7 +186,8 @@ def _heads(
             continue
         shapes = [each.shape for each in stored]
         N = shapes[0][-1] if shapes and shapes[0] else 0
-        if shapes not in ([(_width(found[below]), N)], [(_width(found[below]), N), (N,)]):
+        width = found[below].width
+        if shapes not in ([(width, N)], [(width, N), (N,)]):
             continue
         kernel, *biases = file.read(names)
         bias = biases[0] if biases else np.zeros(N, kernel.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fastlstm._spec import DEFAULTS, chosen
 from fastlstm.weights.keras.config import Layer
 
 #: Keras' names of this package's activations. Its hard_sigmoid is ours before version 3 only.
@@ -63,7 +64,7 @@ def recurrent_of(layer: Layer, kind: str, version: str | None) -> Recurrent:
     config = layer.config
     if layer.class_name != "Bidirectional":
         _, one = _direction(layer.class_name, config, version)
-        return Recurrent(kind, one["units"], one["use_bias"], False, *_summary(one, {}))
+        return Recurrent(kind, one["units"], one["use_bias"], False, *_summary(one))
     forward_class, forward = _direction(*_layer_inside(config, "layer"), version)
     if config.get("backward_layer") is not None:
         backward_class, backward = _direction(*_layer_inside(config, "backward_layer"), version)
@@ -77,8 +78,8 @@ def recurrent_of(layer: Layer, kind: str, version: str | None) -> Recurrent:
     mode = config.get("merge_mode", "concat")
     if not isinstance(mode, str | None) or mode not in MERGE_MODES:
         raise UnsupportedError(f"merge_mode {mode!r} is not supported")
-    extra = {} if mode == "concat" else {"merge_mode": MERGE_MODES[mode]}
-    return Recurrent(kind, forward["units"], forward["use_bias"], True, *_summary(forward, extra))
+    summary = _summary(forward, MERGE_MODES[mode])
+    return Recurrent(kind, forward["units"], forward["use_bias"], True, *summary)
 
 
 def _wrapped(config: dict[str, Any], key: str) -> tuple[str, dict[str, Any]] | None:
@@ -117,9 +118,7 @@ def _direction(
         "reverse": _flag(config, "go_backwards", False),
         "return_sequences": _flag(config, "return_sequences", False),
         "time_major": _flag(config, "time_major", False),
-        "dropped": [
-            f"{k} {str(cell[k])[:20]}" for k in ("dropout", "recurrent_dropout") if cell.get(k)
-        ],
+        "dropped": [f"{k} {str(cell[k])[:20]}" for k in _RATES if cell.get(k)],
         "policy": _policy(config.get("dtype")),
     }
 
@@ -156,27 +155,26 @@ def _policy(dtype: Any) -> str | None:
 
 
 def _summary(
-    settings: dict[str, Any], extra: dict[str, Any]
+    settings: dict[str, Any], merge_mode: str | None = DEFAULTS["merge_mode"]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return options and notes."""
-    options: dict[str, Any] = {} if settings["time_major"] else {"batch_first": True}
+    options = {
+        "batch_first": not settings["time_major"],
+        "gate_activation": settings["gates"],
+        "cell_activation": settings["activation"],
+        "output_activation": settings["activation"],
+        "bias": settings["use_bias"],
+        "return_sequences": settings["return_sequences"],
+        "reverse": settings["reverse"],
+        "merge_mode": merge_mode,
+    }
     notes = []
-    if settings["gates"] != "sigmoid":
-        options["gate_activation"] = settings["gates"]
-    if settings["activation"] != "tanh":
-        options["cell_activation"] = options["output_activation"] = settings["activation"]
-    if not settings["use_bias"]:
-        options["bias"] = False
-    if not settings["return_sequences"]:
-        options["return_sequences"] = False
-    if settings["reverse"]:
-        options["reverse"] = True
-        if settings["return_sequences"]:
-            notes.append("go_backwards: y is aligned with x here, in Keras its last step is first")
+    if settings["reverse"] and settings["return_sequences"]:
+        notes.append("go_backwards: y is aligned with x here, in Keras its last step is first")
     if settings["dropped"]:
         notes.append(f"left out, as it acts in training only: {', '.join(settings['dropped'])}")
     if settings["policy"]:
         notes.append(
             f"Keras computes it as {settings['policy']}, this package in the arrays' dtype"
         )
-    return {**options, **extra}, tuple(notes)
+    return chosen(options), tuple(notes)

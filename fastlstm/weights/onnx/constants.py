@@ -18,6 +18,7 @@ import numpy as np
 
 from fastlstm.weights.onnx.folding import BFLOAT16, DTYPES, OPERATORS, Array
 from fastlstm.weights.onnx.graph import Proto, Scope, Source, short, text, value_of
+from fastlstm.weights.raw import widened
 
 #: Nodes that hand on some of the values that they get, at other places.
 _CUTS = ("Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -189,7 +190,7 @@ class Constants:
             flat = _typed(numbers, dtype)
         if tensor.data_type == BFLOAT16:
             self.spend(4 * count)
-            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+            flat = widened(flat)
         return flat.astype(flat.dtype.newbyteorder("="), copy=False).reshape(shape)
 
     def _external(self, tensor: Proto, size: int) -> bytes:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from fastlstm._extras import import_for
 from fastlstm._gates import COUPLED_ORDER, ORDER, as_order
 from fastlstm._merge import MERGE_MODES
+from fastlstm._spec import DEFAULTS, chosen
 from fastlstm._version import __version__
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTMBase
+from fastlstm.variants import Rates
 from fastlstm.weights.contents import Found, Head, Trained
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.graph import Proto, text
@@ -36,17 +38,8 @@ KEY, VERSION, LONGEST = "fastlstm", 1, 10_000
 #: What protobuf can hold, without the names and nodes.
 LARGEST = 2**31 - 2**24
 
-#: Options of which a node LSTM has nothing, and the value that is none.
-_IMPOSSIBLE = {
-    "proj_size": 0,
-    "layer_norm": False,
-    "cell_clip": None,
-    "zoneout_h": 0,
-    "zoneout_c": 0,
-}
-
-#: Rates of training, which no call uses.
-_OF_TRAINING = ("dropout", "recurrent_dropout", "weight_dropout")
+#: Options of which a node LSTM has nothing.
+_IMPOSSIBLE = ("proj_size", "layer_norm", "cell_clip", "zoneout_h", "zoneout_c")
 
 
 def write(trained: Trained, path: Path) -> None:
@@ -64,7 +57,7 @@ def write(trained: Trained, path: Path) -> None:
 
 
 def to_onnx(
-    layer: LSTM | BiLSTM,
+    layer: LSTMBase,
     *,
     head: Head | None = None,
     state: tuple[NDArray[Any], NDArray[Any]] | None = None,
@@ -98,8 +91,9 @@ def _model(what: str, trained: Trained) -> Proto:
     onnx = import_for(what, "onnx", "onnx")
     layer, head, state = trained
     options = layer.options
-    for name, nothing in _IMPOSSIBLE.items():
-        if options[name] != nothing:
+    unusual = chosen(options)
+    for name in _IMPOSSIBLE:
+        if name in unusual:
             raise ValueError(f"{name}: {options[name]!r} can't be saved as ONNX")
     if layer.parameters.nbytes > LARGEST:
         raise ValueError("the layer has more than 2 GiB of parameters, the most of an ONNX file")
@@ -122,7 +116,7 @@ def _model(what: str, trained: Trained) -> Proto:
         ir_version=IR_VERSION,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
     )
-    said = {key: value for key, value in options.items() if key not in _OF_TRAINING}
+    said = {key: value for key, value in options.items() if key not in Rates._fields}
     metadata = {"class": type(layer).__name__, "options": said, "version": VERSION}
     onnx.helper.set_model_props(model, {KEY: json.dumps(metadata, sort_keys=True)})
     return model
@@ -131,7 +125,7 @@ def _model(what: str, trained: Trained) -> Proto:
 Shape: TypeAlias = tuple[int | str, ...]
 
 
-def _inputs(layer: LSTM | BiLSTM, plan: Plan) -> dict[str, Shape]:
+def _inputs(layer: LSTMBase, plan: Plan) -> dict[str, Shape]:
     rows = layer.num_layers * layer.num_directions
     shapes: dict[str, Shape] = {"x": (*_steps(plan), layer.input_size)}
     if not plan.has_state:
@@ -139,7 +133,7 @@ def _inputs(layer: LSTM | BiLSTM, plan: Plan) -> dict[str, Shape]:
     return shapes
 
 
-def _outputs(layer: LSTM | BiLSTM, plan: Plan, head_size: int) -> dict[str, Shape]:
+def _outputs(layer: LSTMBase, plan: Plan, head_size: int) -> dict[str, Shape]:
     rows, H = layer.num_layers * layer.num_directions, plan.hidden_size
     width = H * layer.num_directions if plan.merge_mode == "concat" else H
     outer: Shape = _steps(plan) if plan.return_sequences else ("B",)
@@ -155,7 +149,7 @@ def _steps(plan: Plan) -> tuple[str, str]:
     return ("B", "T") if plan.batch_first else ("T", "B")
 
 
-def _values(layer: LSTM | BiLSTM, shapes: dict[str, Shape]) -> list[Proto]:
+def _values(layer: LSTMBase, shapes: dict[str, Shape]) -> list[Proto]:
     from onnx.helper import make_tensor_value_info, np_dtype_to_tensor_dtype
 
     number = np_dtype_to_tensor_dtype(layer.dtype)
@@ -163,7 +157,7 @@ def _values(layer: LSTM | BiLSTM, shapes: dict[str, Shape]) -> list[Proto]:
 
 
 def _tensors(
-    layer: LSTM | BiLSTM,
+    layer: LSTMBase,
     plan: Plan,
     head: Head | None,
     state: tuple[NDArray[Any], NDArray[Any]] | None,
@@ -230,7 +224,7 @@ def _claims(said: str, found: Found) -> dict[str, Any]:
         described = json.loads(said)
         version, options = described["version"], described["options"]
         batch_first, sequences = options["batch_first"], options["return_sequences"]
-        merge_mode, clip = options.get("merge_mode", "concat"), options["clip"]
+        merge_mode, clip = options.get("merge_mode", DEFAULTS["merge_mode"]), options["clip"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is damaged") from error
     if version != VERSION:
@@ -243,7 +237,7 @@ def _claims(said: str, found: Found) -> dict[str, Any]:
     if found.bidirectional and merge_mode in MERGE_MODES[1:]:
         claims["merge_mode"] = merge_mode
     # An attribute is a float32; the clip of a layer in float64 need not be one.
-    if isinstance(clip, float) and np.float32(clip) == found.options.get("clip"):
+    if isinstance(clip, float) and np.float32(clip) == found.option("clip"):
         claims["clip"] = clip
     return claims
 

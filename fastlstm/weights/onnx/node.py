@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastlstm._gates import COUPLED_ORDER, ORDER, as_order, to_rows
+from fastlstm._spec import chosen
+from fastlstm.variants import ACTIVATION_OPTIONS
 from fastlstm.weights.contents import Arrays, Found
 from fastlstm.weights.onnx.folding import Array, dequantized
 from fastlstm.weights.onnx.graph import short, text
@@ -39,8 +41,6 @@ _ACTIVATIONS = {
 #: Where a node doesn't tell them: HardSigmoid's own, and for Affine ONNX Runtime takes 0.
 _UNTOLD = {"hardsigmoid": (0.2, 0.5), "affine": (0.0, 0.0)}
 
-_USUAL = {"gate_activation": "sigmoid", "cell_activation": "tanh", "output_activation": "tanh"}
-
 
 class UnsupportedError(ValueError):
     """An LSTM that this package can't run; the text says why."""
@@ -62,20 +62,18 @@ def options_of(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     if direction not in ("forward", "reverse", "bidirectional"):
         raise UnsupportedError(f"direction {short(direction)!r} is unknown")
     D = 2 if direction == "bidirectional" else 1
-    options: dict[str, Any] = {}
-    if direction == "reverse":
-        options["reverse"] = True
-    if attributes.get("layout", 0):
-        options["batch_first"] = True
-    if attributes.get("input_forget", 0):
-        options["coupled_gates"] = True
-    options |= _activations(attributes, D)
+    options = {
+        "reverse": direction == "reverse",
+        "batch_first": bool(attributes.get("layout", 0)),
+        "coupled_gates": bool(attributes.get("input_forget", 0)),
+        **_activations(attributes, D),
+    }
     bound = attributes.get("clip", math.inf)
     if not (isinstance(bound, float) and bound > 0):
         raise UnsupportedError(f"clip is {bound!r}, not a positive number")
     if bound < float(np.finfo(np.float32).max):
         options["clip"] = bound
-    return options, D
+    return chosen(options), D
 
 
 def _activations(attributes: Mapping[str, Any], D: int) -> dict[str, str]:
@@ -85,7 +83,7 @@ def _activations(attributes: Mapping[str, Any], D: int) -> dict[str, str]:
     # Each takes the next number of the list, if it is of those that take one, or has a default.
     alphas = iter(_floats(attributes, "activation_alpha"))
     betas = iter(_floats(attributes, "activation_beta"))
-    chosen = []
+    ours_of = []
     for name in map(text, names):
         if name.lower() not in _ACTIVATIONS:
             raise UnsupportedError(f"activation {short(name)!r} is not supported")
@@ -98,14 +96,10 @@ def _activations(attributes: Mapping[str, Any], D: int) -> dict[str, str]:
                     f"activation {name!r} with alpha {numbers[0]:g} and beta {numbers[1]:g} is not "
                     f"supported, only with {wanted[0]:g} and {wanted[1]:g}"
                 )
-        chosen.append(ours)
-    if chosen[:3] != chosen[-3:]:
+        ours_of.append(ours)
+    if ours_of[:3] != ours_of[-3:]:
         raise UnsupportedError("the activations of the two directions differ")
-    return {
-        option: name
-        for (option, usual), name in zip(_USUAL.items(), chosen, strict=False)
-        if name != usual
-    }
+    return dict(zip(ACTIVATION_OPTIONS, ours_of, strict=False))
 
 
 def _floats(attributes: Mapping[str, Any], name: str) -> list[float]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastlstm._spec import DEFAULTS
+from fastlstm.variants import ACTIVATION_OPTIONS
 from fastlstm.weights.onnx.graph import Proto
 
 #: ONNX's operator for each activation, and if it takes them the alpha and beta that it must have.
@@ -32,7 +34,7 @@ class Plan(NamedTuple):
     bias: bool
     peepholes: bool
     coupled_gates: bool
-    activations: tuple[str, str, str]
+    activations: tuple[str, ...]
     clip: float | None
     reverse: bool
     batch_first: bool
@@ -44,25 +46,13 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, options: Mapping[str, Any], bidirectional: bool, head: bool, state: bool) -> Plan:
         """Return the plan of a layer with these options; those at their default may be missing."""
+        told = {**DEFAULTS, **options}
         return cls(
-            options["hidden_size"],
-            options.get("num_layers", 1),
-            bidirectional,
-            options.get("bias", True),
-            options.get("peepholes", False),
-            options.get("coupled_gates", False),
-            (
-                options.get("gate_activation", "sigmoid"),
-                options.get("cell_activation", "tanh"),
-                options.get("output_activation", "tanh"),
-            ),
-            options.get("clip"),
-            options.get("reverse", False),
-            options.get("batch_first", False),
-            options.get("merge_mode", "concat"),
-            options.get("return_sequences", True),
-            head,
-            state,
+            activations=tuple(told[name] for name in ACTIVATION_OPTIONS),
+            bidirectional=bidirectional,
+            has_head=head,
+            has_state=state,
+            **{name: told[name] for name in told.keys() & cls._fields},
         )
 
 
@@ -102,7 +92,7 @@ def _cell(plan: Plan) -> dict[str, Any]:
         "hidden_size": plan.hidden_size,
         "direction": "bidirectional" if plan.bidirectional else one,
     }
-    if plan.activations != ("sigmoid", "tanh", "tanh"):
+    if plan.activations != tuple(DEFAULTS[name] for name in ACTIVATION_OPTIONS):
         chosen = [ACTIVATIONS[name] for name in plan.activations] * (1 + plan.bidirectional)
         attributes["activations"] = [name for name, _ in chosen]
         if numbers := [each for _, each in chosen if each is not None]:

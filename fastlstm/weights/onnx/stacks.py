@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastlstm.weights.contents import Arrays, Found
+from fastlstm.weights.contents import Found
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.folding import DTYPES
 from fastlstm.weights.onnx.graph import (
@@ -27,6 +27,7 @@ from fastlstm.weights.onnx.graph import (
     text,
     value_of,
 )
+from fastlstm.weights.stacks import stacked
 
 #: Nodes between two layers, and those that compute one shape.
 LONGEST_WAY = 16
@@ -110,14 +111,14 @@ class _Follower:
         assert source.node is not None
         self._name = source.node.output[0]
         self._type = above.stored_dtype
-        batch_first = above.options.get("batch_first", False)
+        batch_first = above.option("batch_first")
         letters = "BTDH" if batch_first else "TDBH"
         # The layer above has the same H and D, or it is no layer of the same stack.
         self._sizes: dict[str, Size] = {
             "T": "T",
             "B": "B",
             "D": 2 if above.bidirectional else 1,
-            "H": above.options["hidden_size"],
+            "H": above.option("hidden_size"),
         }
         dimensions = source.scope.graph.dimensions(self._name)
         if len(dimensions) == 4:
@@ -254,38 +255,23 @@ class _Follower:
 
 
 def join(parts: list[Found], has_known_state: bool) -> Found:
-    """Return the stack of layers that feed each other; its name is that of the first one.
+    """Return the stack of layers that feed each other.
 
-    The first layer by itself then has an index behind its name. Where the state of a layer is not
-    known, the stack has none.
+    Where the state of a layer is not known, the stack has none.
     """
-    first = parts[0]
-    arrays: Arrays = {}
-    for number, part in enumerate(parts):
-        for key, array in part.arrays.items():
-            arrays[key.replace("_l0", f"_l{number}")] = array
-    notes = dict.fromkeys(note for part in parts for note in part.notes)
     state = _joined_state(parts)
-    if state is not None and not has_known_state:
-        state = None
-        notes["the initial state that the model fixes for some of the layers is left out"] = None
-    return replace(
-        first,
-        options={**first.options, "num_layers": len(parts)},
-        arrays=arrays,
-        state=state,
-        notes=tuple(notes),
-        parts=(replace(first, name=f"{first.name}[0]"), *parts[1:]),
-    )
+    if state is None or has_known_state:
+        return replace(stacked(parts), state=state)
+    note = "the initial state that the model fixes for some of the layers is left out"
+    return replace(stacked(parts, [note]), state=None)
 
 
 def fits(below: Found, above: Found) -> bool:
     """Whether two layers can be in one stack, the first one below."""
-    D = 2 if below.bidirectional else 1
     same = {**above.options, "input_size": below.options["input_size"]} == below.options
     return (
         same
-        and above.options["input_size"] == D * below.options["hidden_size"]
+        and above.option("input_size") == below.width
         and above.bidirectional == below.bidirectional
         and above.kind == below.kind
         and above.stored_dtype == below.stored_dtype
@@ -296,7 +282,6 @@ def _joined_state(parts: list[Found]) -> tuple[Any, Any] | None:
     """Return the layers' fixed states (L*D, H), 0 for a layer that has none."""
     if all(part.state is None for part in parts):
         return None
-    D = 2 if parts[0].bidirectional else 1
-    zeros = np.zeros((D, parts[0].options["hidden_size"]), np.float32)
+    zeros = np.zeros((parts[0].num_directions, parts[0].option("hidden_size")), np.float32)
     states = [part.state or (zeros, zeros) for part in parts]
     return np.concatenate([h for h, _ in states]), np.concatenate([c for _, c in states])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastlstm.weights.contents import Found
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.places import Unnamed, places_in
+from fastlstm.weights.raw import widened
 
 #: What runs it.
 PACKAGE = "keras"
@@ -48,7 +49,7 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
     """
     keras = _import()
     parts = found.parts or (found,)
-    D = 2 if found.bidirectional else 1
+    D = found.num_directions
     y, states = x.swapaxes(0, 1), []
     for number, layer in enumerate(_layers(keras, path, parts, x.dtype.name)):
         rows = range(number * D, (number + 1) * D)
@@ -59,11 +60,11 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
         if lacking := {each.dtype.name for each in results} - {x.dtype.name}:
             raise NotImplementedError(f"Keras computes in {', '.join(sorted(lacking))} here")
         y = outputs[0]
-    if found.options.get("return_sequences", True):
+    if found.option("return_sequences"):
         # Keras gives the steps of a layer that goes backwards as they come, the last one first.
-        step = -1 if found.options.get("reverse", False) else 1
+        step = -1 if found.option("reverse") else 1
         outputs = [output[:, ::step].swapaxes(0, 1) for output in outputs]
-    pair = found.options.get("merge_mode", "concat") is None
+    pair = found.option("merge_mode") is None
     return tuple(outputs) if pair else outputs[0], np.stack(states[::2]), np.stack(states[1::2])
 
 
@@ -133,7 +134,7 @@ def _made(keras: Any, path: Path, found: Found, unnamed: Unnamed, dtype: str) ->
     """Return a layer with arrays that h5py reads."""
     import h5py
 
-    H, bias = found.options["hidden_size"], found.options.get("bias", True)
+    H, bias = found.option("hidden_size"), found.option("bias")
     layer = keras.layers.LSTM(
         H, use_bias=bias, return_sequences=True, return_state=True, dtype=dtype
     )
@@ -142,12 +143,12 @@ def _made(keras: Any, path: Path, found: Found, unnamed: Unnamed, dtype: str) ->
     layer.build((None, None, found.options["input_size"]))
     with h5py.File(path) as file:
         arrays = [file[name][...] for names in unnamed.directions for name in names]
-    layer.set_weights([_widened(array) for array in arrays])
+    layer.set_weights([_as_floats(array) for array in arrays])
     return layer
 
 
-def _widened(array: NDArray[Any]) -> NDArray[Any]:
+def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Return floats of bfloat16, which HDF5 lacks: Keras stores two opaque bytes for each."""
     if array.dtype.kind != "V":
         return array
-    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    return widened(array.view("<u2"))

@@ -61,7 +61,7 @@ def run(path: Path, found: Found, x: Array, h_0: Array, c_0: Array) -> tuple[Any
         raise NotImplementedError("ONNX Runtime's LSTM does not take float64")
     model, sites = locate(path)
     names = [part.name for part in found.parts] or [found.name]
-    D = 2 if found.bidirectional else 1
+    D = found.num_directions
     h_n, c_n = [], []
     y, h = x, h_0[:0]
     for number, name in enumerate(names):
@@ -72,9 +72,9 @@ def run(path: Path, found: Found, x: Array, h_0: Array, c_0: Array) -> tuple[Any
         y = Y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1)
         h_n.append(h)
         c_n.append(c)
-    if not found.options.get("return_sequences", True):
+    if not found.option("return_sequences"):
         y = np.concatenate(list(h), axis=-1)
-    merged = merge(y, found.options.get("merge_mode", "concat"))
+    merged = merge(y, found.option("merge_mode"))
     return merged, np.concatenate(h_n), np.concatenate(c_n)
 
 

@@ -53,7 +53,7 @@ def run(
     if lacking := [name for name in found.options if name not in TORCH_HAS]:
         raise NotImplementedError(f"PyTorch has no {', '.join(lacking)}")
     parameters = _parameters(torch, path)
-    D = 2 if found.bidirectional else 1
+    D = found.num_directions
     y, states = torch.from_numpy(x), []
     with torch.inference_mode():
         at = 0

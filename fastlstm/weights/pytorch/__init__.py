@@ -29,7 +29,7 @@ from fastlstm.weights.archive import Archive
 from fastlstm.weights.contents import Arrays, Contents, Other, Refused
 from fastlstm.weights.names import summarised
 from fastlstm.weights.pytorch.module import from_torch, to_torch, write
-from fastlstm.weights.pytorch.pickles import Mapped, flatten, load, quoted
+from fastlstm.weights.pytorch.pickles import Mapped, flatten, load
 from fastlstm.weights.pytorch.records import (
     BFLOAT16,
     Element,
@@ -40,6 +40,7 @@ from fastlstm.weights.pytorch.records import (
     find,
     persistent,
 )
+from fastlstm.weights.raw import quoted, widened
 
 __all__ = ["from_torch", "read", "to_torch", "write"]
 
@@ -275,7 +276,7 @@ class _Storages:
                     f"storage {quoted(storage.key)} holds {len(data)} bytes, expected {needed}"
                 )
             array = np.frombuffer(data, f"{self._order}{element.code}", needed // element.size)
-            self._arrays[storage.key] = element, _widened(array) if element is BFLOAT16 else array
+            self._arrays[storage.key] = element, widened(array) if element is BFLOAT16 else array
         known, array = self._arrays[storage.key]
         if known is not element:
             raise ValueError(f"storage {quoted(storage.key)} holds {known.name} and {element.name}")
@@ -288,12 +289,6 @@ def _described(tensor: Numbers) -> str:
         kind = "expanded " if tensor.element.code else ""
         return f"{kind}{tensor.element.name} {tensor.shape}"
     return tensor.what if isinstance(tensor, Opaque) else ""
-
-
-def _widened(halves: NDArray[Any]) -> NDArray[np.float32]:
-    bits = halves.astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
 
 
 def _text(content: Any) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm._extras import import_for
-from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.weights import native
 from fastlstm.weights.contents import Arrays, Trained
 from fastlstm.weights.names import find_layers
@@ -88,7 +88,7 @@ def from_torch(module: torch.nn.Module, name: str | None = None) -> LSTM | BiLST
     return _layer(torch, chosen)
 
 
-def to_torch(layer: LSTM | BiLSTM) -> torch.nn.LSTM:
+def to_torch(layer: LSTMBase) -> torch.nn.LSTM:
     """Make a ``torch.nn.LSTM`` with the parameters of a layer.
 
     Parameters
@@ -110,7 +110,7 @@ def to_torch(layer: LSTM | BiLSTM) -> torch.nn.LSTM:
     ValueError
         Naming the options of the layer that PyTorch does not have.
     """
-    if not isinstance(layer, LSTM | BiLSTM):
+    if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     _check_options(layer, "made a torch.nn.LSTM")
     torch = _import("to_torch")
@@ -194,7 +194,7 @@ def _layer(torch: Any, module: Any) -> LSTM | BiLSTM:
     return replace(found, options=options).build()
 
 
-def _check_options(layer: LSTM | BiLSTM, what: str) -> None:
+def _check_options(layer: LSTMBase, what: str) -> None:
     """Raise ValueError if the layer computes what PyTorch's can't."""
     lacking = [
         f"{name}={value!r}" for name, value in layer._spec.chosen.items() if name not in TORCH_HAS

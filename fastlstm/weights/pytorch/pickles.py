@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
-LeafT = TypeVar("LeafT")
+from fastlstm.weights.raw import quoted
 
-#: Longest text that an error quotes from a file.
-_QUOTED = 80
+LeafT = TypeVar("LeafT")
 
 #: Fits a whole module as well as a checkpoint with an object beside its state dicts.
 ADVICE = "only tensors in lists and dicts are read: in PyTorch save the state_dict() alone"
@@ -301,12 +300,6 @@ def fill(target: dict[Any, Any], items: list[Any]) -> None:
         if type(key) is not str and not (type(key) in (int, bool) and -(2**63) <= key < 2**63):
             raise ValueError(f"a dict's key is {_named(key)}, expected text or an integer")
         target[key] = value
-
-
-def quoted(text: str, longest: int = _QUOTED) -> str:
-    """Return text of a file as an error may show it: on one line, not too long."""
-    short = text if len(text) <= longest else text[:longest] + "..."
-    return short.encode("unicode_escape").decode("ascii")
 
 
 def _named(value: Any) -> str:

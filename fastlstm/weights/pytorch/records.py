@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastlstm.weights.pytorch.pickles import ADVICE, Global, Instance, Mapped, fill, quoted
+from fastlstm.weights.pytorch.pickles import ADVICE, Global, Instance, Mapped, fill
+from fastlstm.weights.raw import quoted
 
 #: NumPy 1's bound on dimensions.
 MOST_DIMENSIONS = 32

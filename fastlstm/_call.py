@@ -1,0 +1,316 @@
+"""A call of a layer, from the caller's arguments to the core and back: checks, shapes, outputs.
+
+Calls of plain arrays take a shorter way, :meth:`fastlstm._core.Model.run_plain`, and come here only
+if they don't fit it. Results are the same, and all errors come from here.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fastlstm import _core
+from fastlstm._arguments import (
+    RealArray,
+    as_generator,
+    as_native,
+    as_real_array,
+    as_state,
+    check_out,
+    with_contiguous_rows,
+)
+from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
+from fastlstm._merge import Merged, merge, merged_shape
+from fastlstm._ragged import Ragged, as_ragged
+from fastlstm._spec import Spec
+from fastlstm.tape import Inputs, Recording, Tape
+
+#: (h, c): (L*D, B, P) and (L*D, B, H), or without a batch (L*D, P) and (L*D, H).
+State: TypeAlias = tuple[RealArray, RealArray]
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Weights(NamedTuple):
+    """Parameters as they were given and as they run; replaced as one, never changed."""
+
+    vector: RealArray
+    model: _core.Model
+
+
+class _Call(NamedTuple):
+    """What a call was given, checked, and the shapes that follow."""
+
+    x: RealArray  # (T, B, I), (B, T, I) with batch_first, (T, I), or with offsets (N, I)
+    h_0: RealArray | None  # None for zeros
+    c_0: RealArray | None
+    target: RealArray | None  # out, as the core takes it
+    layout: Ragged | None  # where there are lengths, offsets or resets
+    both_shape: Shape  # (..., D*P): y before the directions are merged
+    h_shape: Shape  # (L*D, B, P), or (L*D, P) without a batch
+    c_shape: Shape
+
+
+def run(
+    spec: Spec,
+    weights: Weights,
+    x: Any,
+    state: Any,
+    lengths: Any,
+    offsets: Any,
+    resets: Any,
+    out: Any,
+) -> tuple[Merged, State]:
+    """Run a layer; ``LSTM.__call__`` tells what is given, returned and raised."""
+    call = _checked(spec, x, state, lengths, offsets, resets, out)
+    if call.layout is None:  # as converted, it may be plain
+        states = None if state is None else (call.h_0, call.c_0)
+        results = weights.model.run_plain(call.x, states, call.target)
+        if results is not None:
+            return results[0] if out is None else out, results[1]
+    y, states, _ = _run(spec, weights, call, None)
+    return y if out is None else out, states
+
+
+def record(
+    spec: Spec,
+    weights: Weights,
+    x: Any,
+    state: Any,
+    lengths: Any,
+    offsets: Any,
+    resets: Any,
+    rng: Any,
+) -> tuple[Merged, State, Tape]:
+    """Run a layer and keep a tape; ``LSTM.record`` tells what is given, returned and raised."""
+    source = _Source(_as_training_generator(spec, rng))
+    call = _checked(spec, x, state, lengths, offsets, resets, None)
+    try:
+        y, states, tape = _run(spec, weights, call, source)
+    except BaseException:
+        source.put_back()
+        raise
+    assert tape is not None
+    return y, states, tape
+
+
+def _checked(
+    spec: Spec, x: Any, state: Any, lengths: Any, offsets: Any, resets: Any, out: Any
+) -> _Call:
+    """Check what a call was given, and find the shapes of its results."""
+    dtype, batch_first = spec.dtype, spec.batch_first
+    rows = as_real_array("x", x, dtype)
+    if rows.ndim not in (2, 3) or rows.shape[-1] != spec.input_size:
+        outer = "B, T" if batch_first else "T, B"
+        raise ValueError(
+            f"x: got {rows.ndim} dimensions, shape {rows.shape}, "
+            f"expected ({outer}, {spec.input_size}) or (T, {spec.input_size})"
+        )
+    layout = None
+    if lengths is None and offsets is None and resets is None:
+        rows = with_contiguous_rows(rows)
+    else:
+        layout = as_ragged(rows.shape, batch_first, lengths, offsets, resets)
+    batch: Shape = ()
+    if rows.ndim == 3 or offsets is not None:
+        batch = (rows.shape[0 if batch_first else 1] if layout is None else layout.batch_size,)
+    D, P = spec.num_directions, spec.output_size
+    both_shape = (*(rows.shape[:-1] if spec.return_sequences else batch), D * P)
+    h_shape = (spec.num_layers * D, *batch, P)
+    c_shape = (*h_shape[:-1], spec.hidden_size)
+    h_given, c_given = (None, None) if state is None else _as_pair(state)
+    h_0 = c_0 = target = None
+    if state is not None:
+        h_0 = as_state("h_0", h_given, h_shape, dtype)
+        c_0 = as_state("c_0", c_given, c_shape, dtype)
+    _check_total("x", both_shape, dtype)
+    _check_total("x", c_shape, dtype)
+    if out is not None:
+        if spec.merge_mode is None:
+            raise ValueError("out: got one array, but with merge_mode=None there are two results")
+        inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
+        check_out(out, merged_shape(both_shape, spec.merge_mode), dtype, inputs)
+        target = as_native(out, dtype)
+    return _Call(rows, h_0, c_0, target, layout, both_shape, h_shape, c_shape)
+
+
+def _run(
+    spec: Spec, weights: Weights, call: _Call, source: _Source | None
+) -> tuple[Merged, State, Tape | None]:
+    """Run a call and wrap it up; ``source`` is what a recorded one draws from."""
+    _, _, _, target, layout, both_shape, h_shape, c_shape = call
+    (vector, model), dtype = weights, spec.dtype
+    inputs = _as_of_kernels(spec, call, model, recorded=source is not None)
+    T, S = _steps(inputs), inputs.batch_size
+    both: RealArray | None = None  # y of both directions in the caller's shape
+    y: RealArray | None = None  # the same as the kernels have it
+    if layout is not None:
+        h_shape, c_shape = (h_shape[0], S, h_shape[-1]), (c_shape[0], S, c_shape[-1])
+        if spec.return_sequences:
+            y = np.empty((*inputs.x.shape[:2], both_shape[-1]), dtype)
+    elif spec.return_sequences:
+        both = target if spec.merge_mode == "concat" else None
+        both = np.empty(both_shape, dtype) if both is None else both
+        y = _batched(both)
+    h_n, c_n = np.empty(h_shape, dtype), np.empty(c_shape, dtype)
+    drawn, records = NOTHING_DRAWN, None
+    if source is not None:
+        if (generator := source.take()) is not None:
+            drawn = _draw(spec, generator, layout, T, S)
+        if drawn.weights is not None:
+            with np.errstate(all="ignore"):
+                vector = np.where(drawn.weights == 0, 0, vector * drawn.weights)
+            model = _core.Model(spec, vector, model.isa)
+        records = np.empty(_tape_size(model, T, S, inputs.starts), dtype)
+    model.forward(
+        inputs.x,
+        inputs.h_0,
+        inputs.c_0,
+        y,
+        _batched(h_n),
+        _batched(c_n),
+        inputs.batch_first,
+        records,
+        inputs.starts,
+        drawn.masks,
+    )
+    if layout is not None:
+        h_n = layout.collect(h_n, model.is_reverse, initial=False).reshape(call.h_shape)
+        c_n = layout.collect(c_n, model.is_reverse, initial=False).reshape(call.c_shape)
+        if y is not None:
+            both = _unpacked(spec, call, layout, y[0])
+    if both is None:
+        both = np.concatenate(list(h_n[-spec.num_directions :]), axis=-1).reshape(both_shape)
+    merged = merge(both, spec.merge_mode, target)
+    if records is None:
+        return merged, (h_n, c_n), None
+    recording = Recording(
+        vector,
+        model,
+        inputs,
+        drawn,
+        {"x": call.x.shape, "h_0": call.h_shape, "c_0": call.c_shape, "params": vector.shape},
+        merged_shape(both_shape, spec.merge_mode),
+        spec.return_sequences,
+        spec.merge_mode,
+        both.copy() if spec.merge_mode == "product" else None,
+        layout,
+    )
+    return merged, (h_n, c_n), Tape(recording, records)
+
+
+def _as_of_kernels(spec: Spec, call: _Call, model: _core.Model, recorded: bool) -> Inputs:
+    """Return what a call was given as the kernels take it."""
+    layout, h_0, c_0 = call.layout, call.h_0, call.c_0
+    if h_0 is not None and c_0 is not None:
+        h_0, c_0 = _batched(h_0), _batched(c_0)
+        if layout is not None:
+            h_0 = layout.spread(h_0, model.is_reverse, initial=True)
+            c_0 = layout.spread(c_0, model.is_reverse, initial=True)
+        elif recorded:  # the caller may go on to change its states, as when handing them on
+            h_0, c_0 = h_0.copy(), c_0.copy()
+    if layout is not None:
+        x = layout.pack(call.x, spec.input_size)
+        return Inputs(x, h_0, c_0, False, layout.starts, layout.order.size)
+    x, batch_first = _batched(call.x), call.x.ndim == 3 and spec.batch_first
+    return Inputs(x, h_0, c_0, batch_first, None, x.shape[0 if batch_first else 1])
+
+
+def _batched(array: RealArray) -> RealArray:
+    """Return (T, n) as a view (T, 1, n) and (L*D, H) as (L*D, 1, H), unless already batched."""
+    return array if array.ndim == 3 else array[:, np.newaxis]
+
+
+def _steps(inputs: Inputs) -> int:
+    """T, of the longest piece where sequences are packed."""
+    steps: int = inputs.x.shape[1 if inputs.batch_first else 0]
+    return steps if inputs.starts is None else inputs.starts.size - 1
+
+
+def _unpacked(spec: Spec, call: _Call, layout: Ragged, rows: RealArray) -> RealArray:
+    """Return packed rows (N, D*P) in the caller's shape, 0 where there are none."""
+    if call.target is not None and spec.merge_mode == "concat":
+        both = call.target
+        both[...] = 0
+    else:
+        both = np.zeros(call.both_shape, spec.dtype)
+    layout.unpack(rows, both)
+    return both
+
+
+def _as_pair(state: Any) -> tuple[Any, Any]:
+    """Return h_0 and c_0 as they were given."""
+    if not isinstance(state, tuple | list):
+        raise TypeError(f"state: got {type(state).__name__}, expected a pair (h_0, c_0)")
+    if len(state) != 2:
+        raise ValueError(f"state: got {len(state)} items, expected a pair (h_0, c_0)")
+    h_0, c_0 = state
+    return h_0, c_0
+
+
+def _check_total(name: str, shape: Shape, dtype: np.dtype[Any]) -> None:
+    """ValueError when an array of this shape could not be addressed."""
+    # An axis of size 0 hides nothing: NumPy refuses such shapes as well.
+    count = math.prod(shape) or math.prod(size or 1 for size in shape)
+    if count * dtype.itemsize > sys.maxsize:
+        raise ValueError(f"{name}: makes a result of shape {shape}, more than memory can address")
+
+
+# Recorded calls
+
+
+class _Source:
+    """The generator that a recorded call draws from, if it draws."""
+
+    def __init__(self, generator: np.random.Generator | None) -> None:
+        self._generator = generator
+        self._before: Any = None
+
+    def take(self) -> np.random.Generator | None:
+        """Return it, to be drawn from now."""
+        if self._generator is not None:
+            self._before = self._generator.bit_generator.state
+        return self._generator
+
+    def put_back(self) -> None:
+        """Undo what was drawn, and nothing that others drew before."""
+        if self._generator is not None and self._before is not None:
+            self._generator.bit_generator.state = self._before
+
+
+def _as_training_generator(spec: Spec, rng: Any) -> np.random.Generator | None:
+    drops = is_random(spec)
+    if rng is None:
+        if not drops:
+            return None
+        raise ValueError(
+            "rng: missing; the layer drops at random in training, so give record() a "
+            "numpy.random.Generator or a seed"
+        )
+    generator = as_generator("rng", rng)
+    return generator if drops else None
+
+
+def _draw(
+    spec: Spec, generator: np.random.Generator, layout: Ragged | None, T: int, B: int
+) -> Drawn:
+    """Draw the masks of a recorded call, as the kernels take them."""
+    if layout is None:
+        rows_of = [np.arange(T, dtype=np.intp) * B + b for b in range(B)]
+        return draw(spec, generator, rows_of, T * B).shaped((T, B))
+    rows_of = layout.rows_of_sequences()
+    rows = 1 + max((int(steps[-1]) for steps in rows_of if steps.size), default=-1)
+    return draw(spec, generator, rows_of, rows).packed(layout)
+
+
+def _tape_size(model: _core.Model, T: int, S: int, starts: Any) -> int:
+    """Return how many numbers a tape has; ValueError when they could not be addressed."""
+    try:
+        return model.tape_size(T, S, starts)
+    except OverflowError:
+        raise ValueError(
+            f"x: makes a tape of {T} steps of {S} sequences, more than memory can address"
+        ) from None
