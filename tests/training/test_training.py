@@ -14,6 +14,7 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, optim, weights
+from fastlstm._linear import linear
 from fastlstm.training import (
     Epoch,
     Network,
@@ -779,6 +780,7 @@ def test_state_dict_is_what_files_hold(directions: int, dtype: Any, tmp_path: Pa
     y, _ = found.build()(data.x)
     expected = y @ head.weight.T + head.bias
     np.testing.assert_allclose(network(data.x), expected, rtol=1e-5, atol=1e-6)
+    assert_same_bits(network(data.x), linear(y, head.weight, head.bias))
     assert network.lstm.state_dict().keys() == found.arrays.keys()
     other = make_network(data, 2, directions, dtype)
     with np.load(tmp_path / "m.npz") as file:
