@@ -31,11 +31,15 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Tell whether a mark `slow` is for a test as it is, or for these of its parameters."""
+    """Tell whether a mark `slow` is for a test as it is, or for these of its parameters.
+
+    A mark for kernels that are slow beside others is for none where there are no others.
+    """
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return any(
         all(name in parameters and parameters[name] == value for name, value in mark.kwargs.items())
         for mark in item.iter_markers("slow")
+        if mark.kwargs != {"isa": _core.default_isa()}
     )
 
 

@@ -57,6 +57,8 @@ class Network:
     with a thousand classes they take longer than the layer does.
     """
 
+    __slots__ = ("__weakref__", "_vector", "each_step", "loss", "lstm", "outputs")
+
     def __init__(
         self,
         lstm: LSTM | BiLSTM,

@@ -613,6 +613,7 @@ def test_variants_are_held_against_vanilla_and_peers_that_have_them(
     assert f"DISAGREEMENT in {PEEPHOLES.name}: wrong" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_grid")
 def test_peer_that_fails_is_left_out_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--peers", "right,broken", "--rounds", "2"]) == 0
@@ -621,6 +622,7 @@ def test_peer_that_fails_is_left_out_with_the_reason(capsys: pytest.CaptureFixtu
     assert row(out, TINY)[4] == "-"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_grid")
 def test_json_file_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"

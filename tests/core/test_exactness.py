@@ -9,7 +9,11 @@ from fastlstm import LSTM, BiLSTM, _core
 from support.arrays import assert_same_bits
 from support.layers import layer_class, random_state, results
 
-pytestmark = [pytest.mark.sanitized, pytest.mark.wheel]
+pytestmark = [
+    pytest.mark.sanitized,
+    pytest.mark.wheel,
+    pytest.mark.slow(isa="scalar"),  # which test_instruction_sets_agree compares with the others
+]
 
 # (I, H, L): one unit, below, at and above the lanes and tiles of every instruction set, primes.
 SHAPES = [(1, 1, 1), (3, 7, 2), (5, 16, 1), (16, 17, 3), (2, 64, 1), (31, 67, 2)]

@@ -130,6 +130,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("given", LAYOUTS, ids=lambda given: " ".join(given))
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("L", [1, 2, 3])

@@ -201,6 +201,7 @@ def test_reference(number: int, dtype: type) -> None:
     assert_agrees_with_reference(ROWS[number] | plain, dtype)
 
 
+@pytest.mark.slow(dtype=np.float64)
 @pytest.mark.parametrize(
     "options",
     [

@@ -16,6 +16,9 @@ from support.layers import layer_class, random_state, results
 from support.option_rows import CELL_OPTIONS, NO_DROPPING, ROWS, Case, make_layer
 from support.variant_cases import covering
 
+# Scalar kernels are compared with the others by test_instruction_sets_agree.
+pytestmark = pytest.mark.slow(isa="scalar")
+
 CELLS = covering(CELL_OPTIONS)
 
 rows = pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))
@@ -233,7 +236,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow(isa="scalar")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bits_do_not_depend_on_threads(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import re
+import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastlstm
-from fastlstm import cli
-from fastlstm._extras import missing
+from fastlstm import cli, weights
+from fastlstm.training.plot import plot_history
 from support.paths import ROOT
 
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -57,21 +59,25 @@ def test_row(names: dict[str, Any], code: str, raised: str, message: str) -> Non
     assert np.array_equal(names["stream"].state[0], before[1])
 
 
-def test_the_extras_that_messages_name() -> None:
-    rows = re.findall(r"^\| .+ \| `(pip install [^`]+)` \|$", PAGE, re.MULTILINE)
-    assert len(rows) == 5
-    named = set()
-    for path in Path(fastlstm.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {
-                "import_for",
-                "missing",
-            }:
-                package, *extra = (getattr(arg, "value", None) for arg in node.args[1:3])
-                if isinstance(package, str):
-                    message = str(missing("this", package, *extra))
-                    named.add(message.removeprefix(f"this needs {package}: "))
-    assert set(rows) == named
+def test_the_extras_that_messages_name(
+    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("safetensors", "onnx", "h5py", "torch", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    lstm = names["lstm"]
+    suffixes = [".safetensors", ".onnx", ".keras", ".h5"]
+    calls: dict[str, Callable[[], Any]] = {
+        **{f"`{suffix}`": partial(fastlstm.save, lstm, f"new{suffix}") for suffix in suffixes},
+        "`to_torch`": lambda: weights.to_torch(lstm),
+        "`from_torch`": lambda: weights.from_torch(lstm),
+        "pictures of the command line": lambda: plot_history([], "picture.png"),
+    }
+    rows = re.findall(r"^\| (.+) \| `(pip install [^`]+)` \|$", PAGE, re.MULTILINE)
+    assert [name for row, _ in rows for name in row.split(", ")] == list(calls)
+    for row, command in rows:
+        for name in row.split(", "):
+            with pytest.raises(ImportError, match=f"{re.escape(command)}$"):
+                calls[name]()
 
 
 def test_exit_codes(names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

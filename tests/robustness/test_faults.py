@@ -58,6 +58,7 @@ def run_operations(name: str, library: Path) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow(name="two threads")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_allocations(name: str, library: Path) -> None:
     # Operations that inject nothing fail there, but for those that are to allocate nothing.

@@ -103,6 +103,7 @@ def test_backward_at_any_time(make: Callable[[], LSTM | BiLSTM], shape: tuple[in
         assert_same_bits(got, wanted)
 
 
+@pytest.mark.slow(dtype=np.float64)
 @pytest.mark.parametrize("options", [{}, {"proj_size": 5}], ids=["usual", "variant"])
 def test_streams_are_as_before(options: dict[str, Any], dtype: Any) -> None:
     layer = LSTM(40, 64, 2, dtype=dtype, seed=0, **options)

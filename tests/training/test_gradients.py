@@ -125,6 +125,7 @@ def test_blocks_of_rows_and_chunks_of_time(sizes: tuple[int, int, int], dtype: t
     assert_agrees_with_reference(T, T, B, 3, H, dtype=dtype)
 
 
+@pytest.mark.slow(layers=4)
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_stacks_over_several_chunks(layers: int, directions: int, dtype: type) -> None:
@@ -207,6 +208,7 @@ SHARED = [
 ]
 
 
+@pytest.mark.slow(dtype=np.float64)
 @pytest.mark.slow(batch_first=True)
 @pytest.mark.parametrize("sizes", SHARED, ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])

@@ -481,6 +481,8 @@ BOMBS = (
 )
 
 
+@pytest.mark.slow(kind="lists")
+@pytest.mark.slow(kind="tuples")
 @pytest.mark.parametrize("kind", BOMBS.split())
 def test_bombs_are_bounded(tmp_path: Path, kind: str) -> None:
     path = hostile(tmp_path / "m.pt", bomb(kind.replace("-", " ")))
