@@ -165,3 +165,17 @@ cdef extern from "cpu/features.h" nogil:
 
     fl_features fl_features_detect()
     const char *fl_features_name(int)
+
+
+cdef extern from "linear.h" nogil:
+    ctypedef struct fl_linear:
+        fl_dtype dtype
+        ptrdiff_t rows
+        ptrdiff_t K
+        ptrdiff_t N
+        const void *x
+        const void *weight
+        const void *bias
+        void *z
+
+    fl_status fl_linear_apply(const fl_linear *, const char *)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm import LSTM, BiLSTM, reference
+from fastlstm._extras import import_for
 from fastlstm.data import baselines, load_sst, model_path
 from fastlstm.data.features import (
     GAP_LENGTH,
@@ -284,10 +285,7 @@ def plot(result: ForecastResult | GapFillResult, path: StrPath) -> None:
     ValueError
         When the suffix is none that matplotlib writes.
     """
-    try:
-        from matplotlib.figure import Figure  # heavy, and wanted for a picture only
-    except ImportError as error:
-        raise ImportError('a picture needs matplotlib: pip install "fastlstm[cli]"') from error
+    Figure = import_for("a picture", "matplotlib.figure", "cli", "matplotlib").Figure
     if isinstance(result, ForecastResult):
         model, rival = "LSTM", "seasonal persistence"
         title = f"forecast {result.horizon} months ahead"

@@ -1,40 +1,33 @@
-"""The layers: thin Python over the C core. Checks, converts, allocates; computes nothing itself."""
+"""The layers, documented. What they hold is in ``_base.py``, how a call runs in ``_call.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm import _call, _core
-from fastlstm._arguments import RealArray, as_real_array
+from fastlstm import _call
+from fastlstm._arguments import RealArray
+from fastlstm._base import Layer
 from fastlstm._call import State
-from fastlstm._masks import is_random
-from fastlstm._parameters import initialise, join, split
-from fastlstm._spec import DEFAULTS, REQUIRED, USUAL, Spec, as_spec
+from fastlstm._parameters import initialise
+from fastlstm._spec import USUAL, as_spec
 from fastlstm.stream import Stream
 from fastlstm.tape import Tape
-from fastlstm.variants import Cell, Rates
 
 if TYPE_CHECKING:
     from fastlstm._conventions import Parts
 
 
-class LSTMBase:
+class LSTMBase(Layer):
     """What :class:`LSTM` and :class:`BiLSTM` share; they differ in the number of directions.
 
     For ``isinstance(layer, LSTMBase)`` and annotations; a layer is one of the two, and making one
     of this raises ``TypeError``.
     """
 
-    __slots__ = ("__weakref__", "_isa_asked", "_spec", "_weights")
-
-    num_directions: ClassVar[int]
-    _isa_asked: str | None
-    _spec: Spec
-    _weights: _call.Weights
+    __slots__ = ()
 
     def __init__(
         self,
@@ -96,96 +89,6 @@ class LSTMBase:
         )
         self._isa_asked = isa
         self._set_weights(initialise(self._spec, forget_bias, seed), isa)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The weights are packed for these sizes and options; a change would not reach them.
-        if name in _FIXED:
-            raise AttributeError(f"{name}: fixed when the layer was made")
-        try:
-            super().__setattr__(name, value)
-        except AttributeError as error:
-            error.name, error.obj = name, self  # for Python to ask: did you mean ...?
-            raise
-
-    def __delattr__(self, name: str) -> None:
-        if name in _FIXED:
-            raise AttributeError(f"{name}: fixed when the layer was made")
-        super().__delattr__(name)
-
-    @property
-    def input_size(self) -> int:
-        """I: numbers per step of the input."""
-        return self._spec.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H: units of each layer and direction."""
-        return self._spec.hidden_size
-
-    @property
-    def num_layers(self) -> int:
-        """L: layers on top of each other."""
-        return self._spec.num_layers
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._spec.bias
-
-    @property
-    def batch_first(self) -> bool:
-        """Whether x and y are (B, T, ...) instead of (T, B, ...)."""
-        return self._spec.batch_first
-
-    @property
-    def proj_size(self) -> int:
-        """P where there is a projection, else 0."""
-        return self._spec.proj_size
-
-    @property
-    def output_size(self) -> int:
-        """P: numbers of a hidden state, H where there is no projection."""
-        return self._spec.output_size
-
-    @property
-    def cell(self) -> Cell:
-        """What a cell computes."""
-        return self._spec.cell
-
-    @property
-    def rates(self) -> Rates:
-        """What training drops."""
-        return self._spec.rates
-
-    @property
-    def return_sequences(self) -> bool:
-        """Whether y holds all steps."""
-        return self._spec.return_sequences
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of parameters, states, results and arithmetic."""
-        return self._spec.dtype
-
-    @property
-    def merge_mode(self) -> str | None:
-        """What y is made of the two directions."""
-        return self._spec.merge_mode
-
-    @property
-    def reverse(self) -> bool:
-        """Whether every layer runs from the last step to the first."""
-        return self._spec.reverse
-
-    @property
-    def isa(self) -> str:
-        """Name of the instruction set this layer runs on."""
-        return self._weights.model.isa
-
-    @property
-    def needs_whole_sequences(self) -> bool:
-        """Whether a direction begins at the last step, so that no result is known before that."""
-        return any(self._weights.model.is_reverse)
 
     def __call__(
         self,
@@ -312,106 +215,6 @@ class LSTMBase:
         """
         return _call.record(self._spec, self._weights, x, state, lengths, offsets, resets, rng)
 
-    @property
-    def drops(self) -> bool:
-        """Whether :meth:`record` drops anything, and so needs ``rng``."""
-        return is_random(self._spec)
-
-    @property
-    def parameters(self) -> RealArray:
-        """All parameters in one vector (N,), read-only, in the order of :meth:`state_dict`."""
-        return self._weights.vector[:]  # a view can't be made writable where its base is not
-
-    def load_parameters(self, vector: npt.ArrayLike) -> None:
-        """Replace all parameters by those of one vector, as after a step of an optimiser.
-
-        Parameters
-        ----------
-        vector : array_like (N,)
-            Laid out as :attr:`parameters`; copied, and converted to the layer's dtype.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it does not hold N real numbers. The layer is then as it was.
-        """
-        self._set_weights(self._as_vector(vector).copy(), self.isa)
-
-    def named_views(self, vector: RealArray) -> dict[str, RealArray]:
-        """Return views of a vector by the parameters' names: of a gradient, say.
-
-        Parameters
-        ----------
-        vector : ndarray (N,)
-            Laid out as :attr:`parameters`.
-
-        Returns
-        -------
-        dict of str to ndarray
-            Names and shapes of :meth:`state_dict`; writable where the vector is.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is not an array of N numbers.
-        """
-        if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "biuf":
-            what = (
-                f"dtype {vector.dtype}" if isinstance(vector, np.ndarray) else type(vector).__name__
-            )
-            raise TypeError(f"vector: got {what}, expected a NumPy array of real numbers")
-        self._check_length(vector)
-        return split(vector, self._spec)
-
-    def _as_vector(self, vector: npt.ArrayLike) -> RealArray:
-        array = as_real_array("vector", vector, self.dtype)
-        self._check_length(array)
-        return array
-
-    def _check_length(self, vector: RealArray) -> None:
-        if vector.shape != self.parameters.shape:
-            raise ValueError(
-                f"vector: got shape {vector.shape}, expected that of the parameters, "
-                f"{self.parameters.shape}"
-            )
-
-    def state_dict(self) -> dict[str, RealArray]:
-        """Return the parameters by PyTorch's names, in its order.
-
-        Returns
-        -------
-        dict of str to ndarray
-            Read-only views: weights change only through :meth:`load_state_dict`, which repacks
-            them. ``weight_ih_l0`` (4H, I) holds W and ``weight_hh_l0`` (4H, P) holds U, each H
-            rows of the gates i, f, g, o, or 3H of i, g, o with ``coupled_gates``; ``bias_ih_l0``
-            and ``bias_hh_l0`` (4H) add up to b; ``weight_hr_l0`` (P, H) projects;
-            ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0`` (H) are peepholes. Higher
-            layers are ``_l1``, ... with W (4H, D*P); a BiLSTM's reverse directions end in
-            ``_reverse``.
-        """
-        return split(self._weights.vector, self._spec)
-
-    def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
-        """Replace all parameters.
-
-        Parameters
-        ----------
-        arrays : mapping of str to array_like
-            Every parameter that :meth:`state_dict` names and no other, of the same shape; values
-            are converted to the layer's dtype. ``torch.nn.LSTM(...).state_dict()`` will do.
-
-        Raises
-        ------
-        TypeError
-            If it is not a mapping.
-        ValueError
-            Naming every parameter that is missing, unexpected, misshapen or not of real numbers.
-            The layer is then as it was.
-        """
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
-        self._set_weights(join("arrays", arrays, self._spec), self.isa)
-
     @classmethod
     def from_arrays(
         cls,
@@ -506,59 +309,12 @@ class LSTMBase:
         layer.load_state_dict(read.parameters)
         return layer
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The arguments that make a layer like this one, without its parameters.
-
-        Numbers, strings, flags and None, fit for JSON: ``type(lstm)(**lstm.options)``. Not among
-        them are ``forget_bias`` and ``seed``, which chose the first parameters, and ``isa``.
-        """
-        return self._spec.options
-
-    def __repr__(self) -> str:
-        sizes = [str(self.input_size), str(self.hidden_size)]
-        chosen = [f"{k}={v!r}" for k, v in self._spec.chosen.items() if k != "dtype"]
-        return f"{type(self).__name__}({', '.join([*sizes, *chosen, f'dtype={self.dtype}'])})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The packed weights stay behind: another machine may have another instruction set.
-        own = {"_options": self.options, "_isa_asked": self._isa_asked}
-        return {**getattr(self, "__dict__", {}), **own, "_weights": self._weights.vector}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        attributes = dict(state)
-        self._spec = as_spec(self.num_directions, **attributes.pop("_options"))
-        self._isa_asked = asked = attributes.pop("_isa_asked")
-        vector = attributes.pop("_weights").copy()
-        for name, value in attributes.items():  # of a subclass
-            setattr(self, name, value)
-        self._set_weights(vector, asked if asked in _core.available_isas() else None)
-
-    def _set_weights(self, vector: RealArray, isa: str | None) -> None:
-        """Pack a parameter vector and take it over. The vector must be the layer's own."""
-        model = _core.Model(self._spec, vector, isa)
-        vector.flags.writeable = False
-        self._weights = _call.Weights(vector, model)
-
-
-#: Attributes that do not change, and arguments that are none: `lstm.dropout = 0` would do nothing.
-_OF_PARAMETERS = ("forget_bias", "seed", "isa")
-_DERIVED = ("num_directions", "output_size", "cell", "rates")
-_FIXED = frozenset((*REQUIRED, *DEFAULTS, *_OF_PARAMETERS, *_DERIVED))
-
 
 class LSTM(LSTMBase):
     """Long short-term memory, one or more layers, in one direction.
 
-    For each step t, with W, U and b of each gate (Hochreiter and Schmidhuber 1997; forget gate by
-    Gers, Schmidhuber and Cummins 2000)::
-
-        f_t = sigmoid(W_f @ x_t + U_f @ h_{t-1} + b_f)
-        i_t = sigmoid(W_i @ x_t + U_i @ h_{t-1} + b_i)
-        o_t = sigmoid(W_o @ x_t + U_o @ h_{t-1} + b_o)
-        g_t = tanh   (W_g @ x_t + U_g @ h_{t-1} + b_g)
-        c_t = f_t * c_{t-1} + i_t * g_t
-        h_t = o_t * tanh(c_t)
+    The cell of Hochreiter and Schmidhuber (1997) with the forget gate of Gers, Schmidhuber and
+    Cummins (2000); :mod:`fastlstm.reference` has the equations, those of all options too.
 
     Parameters
     ----------
@@ -626,7 +382,7 @@ class LSTM(LSTMBase):
     output_size : int
         P, also where it is H.
     cell : fastlstm.variants.Cell
-        The options of the cell, which also has the equations of all variants.
+        The options of the cell.
     drops : bool
         Whether :meth:`record` drops anything.
     needs_whole_sequences : bool

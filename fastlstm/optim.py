@@ -31,8 +31,14 @@ _BLOCK = 32768  # elements worked on at a time, so that scratch is small and sta
 _LANES = 4096  # partial sums of a norm: a power of two; another one makes other bits
 
 
+#: What an optimiser holds beside its options.
+_STATE = ("_steps", "_shape", "_scratch", "_moments")
+
+
 class _Optimizer:
     """Checks, memory and state, the same for every method; its dataclass fields are the options."""
+
+    __slots__ = ("__weakref__", *_STATE)
 
     _fixed: ClassVar[dict[str, bool]] = {}  # what tells apart states that look alike
     lr: float
@@ -44,8 +50,8 @@ class _Optimizer:
         self._moments: dict[str, RealArray] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _CHECKS:
-            if name in self.__dict__ and name != "lr":
+        if name in _CHECKS and hasattr(type(self), name):
+            if hasattr(self, name) and name != "lr":
                 raise AttributeError(f"{name}: cannot be changed, expected a new optimiser")
             value = _CHECKS[name](name, value)
         super().__setattr__(name, value)
@@ -138,7 +144,8 @@ class _Optimizer:
         if vectors:
             loaded._allocate(vectors[names[0]])
             loaded._moments = {name: vector.copy() for name, vector in vectors.items()}
-        self.__dict__.update(loaded.__dict__)
+        for name in (*self._options(), *_STATE):
+            object.__setattr__(self, name, getattr(loaded, name))
 
     def _options(self) -> list[str]:
         return [field.name for field in fields(self)]  # type: ignore[arg-type]  # of a subclass
@@ -164,7 +171,7 @@ class _Optimizer:
             yield [*parts, *self._scratch[:, : parts[0].size]]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class SGD(_Optimizer):
     """Stochastic gradient descent, with momentum if wanted; as ``torch.optim.SGD``.
 
@@ -204,7 +211,7 @@ class SGD(_Optimizer):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _Optimizer.__post_init__(self)  # super() knows the class that slots are not of
         if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
             got = f"momentum {self.momentum} and dampening {self.dampening}"
             raise ValueError(f"nesterov: got {got}, expected momentum above 0 and dampening 0")
@@ -226,7 +233,7 @@ class SGD(_Optimizer):
             p += np.multiply(g, -self.lr, out=s)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Adam(_Optimizer):
     """Adam: steps scaled by running means of the gradient and its square; as ``torch.optim.Adam``.
 
@@ -295,7 +302,7 @@ class Adam(_Optimizer):
             p += np.divide(s, d, out=s)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay, ``p *= 1 - lr * weight_decay``; as ``torch.optim.AdamW``.
 

@@ -72,6 +72,8 @@ class Tape:
     being kept, so y may be changed. Threads may share a tape with ``keep``.
     """
 
+    __slots__ = ("__weakref__", "_lock", "_recording", "_records")
+
     def __init__(self, recording: Recording, records: RealArray) -> None:
         self._recording = recording
         self._records: RealArray | None = records

@@ -26,16 +26,7 @@ NORM_EPSILON = 1e-5
 class Cell(NamedTuple):
     """What a cell computes, apart from its sizes; the defaults are the usual LSTM.
 
-    With p_i, p_f, p_o of the peepholes and z the sums of the products and the bias::
-
-        i_t = gate(clip(z_i + p_i * c_{t-1}))
-        f_t = gate(clip(z_f + p_f * c_{t-1}))        coupled_gates: 1 - i_t
-        g_t = cell(clip(z_g))
-        c~  = cell_clip(f_t * c_{t-1} + i_t * g_t)
-        o_t = gate(clip(z_o + p_o * c~))
-        h~  = o_t * output(c~)                       layer_norm: of the normalised c~
-        c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
-        h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h~      proj_size: of W_hr @ h~
+    :func:`fastlstm.reference.variant_cell` has the equations.
 
     Attributes
     ----------

@@ -180,10 +180,11 @@ typedef struct fl_watch {
 
 /* Rows of reals, read or written: element k of sequence b at step t is
  *
- *     data[t*stride_t + b*stride_b + k]                 k contiguous
+ *     data[t*stride_t + b*stride_b + k]            or, in a call with starts (fl_forward_call),
+ *     data[(starts[t] + b)*stride_b + k]
  *
- * or, in a call with starts (see fl_forward_call), data[(starts[t] + b)*stride_b + k]. Strides of
- * what is read may be zero or negative; of what is written no two elements may overlap. */
+ * Strides of what is read may be zero or negative; of what is written no two elements may overlap.
+ */
 typedef struct fl_input {
     const void *data;
     ptrdiff_t stride_t, stride_b;
@@ -219,8 +220,7 @@ typedef struct fl_forward_call {
      * h_n may be h_0 and c_n may be c_0; no other overlap is allowed. Required unless B is 0. */
     void *h_n, *c_n;
 
-    /* in: NULL for a call that is never given up. One that was leaves anything in what it writes.
-     */
+    /* in: NULL for a call that is never given up. One that was leaves anything in its results. */
     const fl_watch *watch;
 } fl_forward_call;
 
@@ -239,8 +239,7 @@ fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
  */
 typedef struct fl_masks {
     const void *recurrent; /* in (L*D, B, P): multiplies h_{t-1} in U h_{t-1} */
-    const void
-        *between; /* in (L - 1, T, B, D*P): multiplies the output of each layer but the last */
+    const void *between;   /* in (L - 1, T, B, D*P): multiplies what a layer hands to the next */
     const void *zoneout_h; /* in (L*D, T, B, P) */
     const void *zoneout_c; /* in (L*D, T, B, H) */
 } fl_masks;
@@ -271,8 +270,7 @@ typedef struct fl_record_call {
     const fl_watch *watch; /* as in fl_forward_call */
 } fl_record_call;
 
-/* The same as fl_forward, to the bit where there are no masks, and leaves a tape for fl_backward.
- */
+/* The same as fl_forward, without masks to the bit, and leaves a tape for fl_backward. */
 fl_status fl_record(const fl_model *model, const fl_record_call *call);
 
 /* Size of a tape.

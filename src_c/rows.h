@@ -24,7 +24,7 @@ typedef struct fl_rows {
     int alternate; /* only two times are kept: that of t is t % 2 */
 } fl_rows;
 
-/* A caller's array. What is only read is never written to: no kernel is given both. */
+/* A caller's array. The rows of an input are only read, though their type does not say so. */
 static inline fl_rows fl_rows_of_input(fl_input input, const ptrdiff_t *starts) {
     return (fl_rows){(char *)(uintptr_t)input.data, input.stride_t, input.stride_b, starts, 0};
 }

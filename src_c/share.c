@@ -7,8 +7,8 @@
 /* Measured on a virtual machine of 2 Zen 4 cores, see docs/benchmarks.md. */
 enum {
     THREAD_WORK = 1 << 21,    /* multiply-adds worth waking a thread for */
-    STEP_WORK = 1 << 16,      /* multiply-adds of a step worth a barrier; and, of a step back, */
-    STEP_BACK_WORK = 1 << 15, /* for each thread */
+    STEP_WORK = 1 << 16,      /* multiply-adds of a step worth a barrier */
+    STEP_BACK_WORK = 1 << 15, /* of a step back, for each thread */
     SEQUENCES_PER_THREAD = 4  /* that use a core's arithmetic about as well as many do */
 };
 
@@ -22,7 +22,7 @@ static double work_of_row(const fl_work *work) {
     return products * 4 * H * D * (first + ((double)config->num_layers - 1) * above);
 }
 
-/* Each of two directions, or units of a direction, to threads; by one if that pays less. */
+/* A direction, or units of one, to each thread, unless sequences keep more of them busy. */
 static fl_plan share_forward(const fl_work *work, int threads, double row) {
     const fl_model *model = work->model;
     const int directions = (int)model->config.num_directions;
@@ -61,7 +61,7 @@ static fl_plan plan_of(const fl_work *work, int most) {
 fl_plan fl_plan_begin(const fl_work *work) {
     fl_plan plan = plan_of(work, fl_get_num_threads());
     const int taken = fl_pool_take(plan.threads);
-    if (taken < plan.threads) plan = plan_of(work, taken); /* made for all of them */
+    if (taken < plan.threads) plan = plan_of(work, taken); /* the first was for more */
     plan.taken = taken;
     return plan;
 }

@@ -22,11 +22,9 @@ typedef enum fl_sharing {
 typedef struct fl_work {
     const fl_model *model;
     ptrdiff_t B;
-    double rows; /* (t, b), over all steps: more than ptrdiff_t holds, maybe, where x has strides of
-                    0 */
+    double rows; /* (t, b), over all steps; with strides of 0, maybe more than ptrdiff_t holds */
     int backward;
-    int whole_rows; /* whether a step goes on after its cells, with whole rows: units can't be
-                       shared */
+    int whole_rows; /* whether a step goes on after its cells, so that units can't be shared */
 } fl_work;
 
 /* How it is shared. */
@@ -37,8 +35,7 @@ typedef struct fl_plan {
     int taken;      /* threads of the pool */
 } fl_plan;
 
-/* Plans a call and takes the pool's threads for it, as far as there are. fl_plan_end must follow.
- */
+/* Plans a call and takes the pool's threads for it, if there are any. fl_plan_end must follow. */
 fl_plan fl_plan_begin(const fl_work *work);
 void fl_plan_end(const fl_plan *plan);
 

@@ -67,7 +67,7 @@ static inline ptrdiff_t fl_back_rows_before(const fl_back *call, ptrdiff_t t) {
     return call->starts ? call->starts[t] : t * call->B;
 }
 
-/* Whether the steps of a call are fl_step_back_variant's. */
+/* Whether the steps of a call are fl_back_step_variant's. */
 static inline int fl_back_is_variant(const fl_back *call) {
     return call->model->is_variant || call->masks.recurrent.rows.data != NULL;
 }
@@ -113,9 +113,9 @@ void fl_back_mask_times(const fl_back *call, fl_rows mask, fl_range times, fl_ra
 void fl_back_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
 void fl_back_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
 
-/* One time of a chunk, for some sequences (times are taken from the end back, or of a reverse pass
- * from the first on): of the usual cell, for some panels of units, filling the
- * hidden states before; of a variant, or with a mask on h, for all. */
+/* One time t of a chunk, whose times are taken from the end back, or of a reverse pass from the
+ * first on; for some sequences. Of the usual cell, for some panels of units, filling the hidden
+ * states before; of a variant, or with a mask on h, for all units. */
 void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                         fl_range rows, fl_range panels, int barrier);
 void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,

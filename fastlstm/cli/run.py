@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastlstm._linear import linear
 from fastlstm.cli._arrays import Array, open_array
 from fastlstm.cli._messages import UserError
 from fastlstm.cli._options import add_force, number
@@ -175,7 +176,7 @@ def _apply(
 
     Yields the time slice, the batch slice and the output (t, b, N) of each block; of a model that
     answers once for a sequence, that slice of sequences as time, and (b, 1, N). The bits do not
-    depend on how the blocks are cut, because those of the layer do not.
+    depend on how the blocks are cut, because those of the layer and of the head do not.
     """
     lstm, head, initial = model
     T, B, I = x.shape
@@ -194,19 +195,6 @@ def _apply(
             times = slice(t, min(t + steps, T))
             block = np.ascontiguousarray(x[times, batch], dtype=lstm.dtype)
             y, state = lstm(block, state)
-            z = y if head is None else _apply_head(head, y)
+            z = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
             yield (times, batch, z) if lstm.return_sequences else (batch, slice(0, 1), z[:, None])
             advance(len(block) * sequences)
-
-
-def _apply_head(head: Head, y: Array) -> Array:
-    """``y @ head.weight.T + head.bias`` for y (..., D*P), in an order that never changes.
-
-    A matrix product from NumPy may round differently for another number of rows, and with it the
-    result would depend on how the input was cut. One feature after the other does not.
-    """
-    z = np.empty((*y.shape[:-1], len(head.bias)), y.dtype)
-    z[...] = head.bias
-    for k in range(y.shape[-1]):
-        z += y[..., k, None] * head.weight[:, k]
-    return z

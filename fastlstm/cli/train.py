@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import LSTM, BiLSTM, optim
+from fastlstm._extras import import_for
 from fastlstm.cli._arrays import Array, open_array
 from fastlstm.cli._messages import UserError, note
 from fastlstm.cli._options import add_force, number
@@ -178,11 +179,8 @@ def _check_checkpoint(path: Path, args: argparse.Namespace) -> None:
 
 def _check_picture(path: Path) -> None:
     """Find out before the training whether there can be a picture."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ImportError('--plot needs matplotlib: pip install "fastlstm[cli]"') from error
-    types = FigureCanvasBase.get_supported_filetypes()
+    backend_bases = import_for("--plot", "matplotlib.backend_bases", "cli", "matplotlib")
+    types = backend_bases.FigureCanvasBase.get_supported_filetypes()
     suffixes = [f".{name}" for name in types if name != "pgf"]  # that one needs LaTeX
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path}: unknown suffix, a picture can be {', '.join(suffixes)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm._linear import linear
 from fastlstm.data import SeaSurfaceTemperature
 from fastlstm.data.features import (
     HORIZONS,
@@ -39,10 +40,12 @@ class Model:
     scaling: Scaling
 
     def outputs(self, x: Float32) -> Float64:
-        """Run the layer and the head: (T, B, I) to (T, B, K), standardised anomalies."""
+        """Run the layer and the head: (T, B, I) to (T, B, K), standardised anomalies.
+
+        They are computed in float32, as ``fastlstm run`` does.
+        """
         y, _ = self.layer(x)
-        weight = self.head.weight.astype(np.float64)
-        return np.asarray(y.astype(np.float64) @ weight.T + self.head.bias, dtype=np.float64)
+        return linear(y, self.head.weight, self.head.bias, self.layer.isa).astype(np.float64)
 
     def forecast_input(self, sst: SeaSurfaceTemperature) -> Float32:
         """(T, 1, 4): what the forecast model reads."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray, as_flag, as_real_array, as_size
+from fastlstm._linear import linear
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted
@@ -50,9 +51,13 @@ class Network:
 
     Notes
     -----
-    The head's sums are NumPy's own (``einsum``), not those of a BLAS, whose bits may depend on the
-    number of threads. With a thousand classes they take longer than the layer does.
+    An answer's bits depend on the parameters and its sequence alone, and are those that
+    ``fastlstm run`` gives for the file that `save` writes. The sums of the head's gradient are
+    NumPy's own (``einsum``), not those of a BLAS, whose bits may depend on the number of threads;
+    with a thousand classes they take longer than the layer does.
     """
+
+    __slots__ = ("__weakref__", "_vector", "each_step", "loss", "lstm", "outputs")
 
     def __init__(
         self,
@@ -288,9 +293,7 @@ class Network:
 
     def _answers(self, features: RealArray) -> RealArray:
         _, weight, bias = self._parts(self._vector)
-        rows = features.reshape(-1, features.shape[-1])
-        z: RealArray = np.einsum("nh,kh->nk", rows, weight, order="C") + bias
-        return z.reshape(*features.shape[:-1], self.outputs)
+        return linear(features, weight, bias, self.lstm.isa)
 
     def _parts(self, vector: RealArray) -> tuple[RealArray, RealArray, RealArray]:
         """Views of the layer's part (n,), head.weight (K, D*P) and head.bias (K,)."""

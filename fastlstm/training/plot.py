@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from fastlstm._extras import import_for
 from fastlstm.training.trainer import Epoch
 
 
@@ -25,10 +26,7 @@ def plot_history(history: Sequence[Epoch], path: str | os.PathLike[str]) -> None
     ValueError
         When the suffix is none that matplotlib writes.
     """
-    try:
-        from matplotlib.figure import Figure  # heavy, and wanted for a picture only
-    except ImportError as error:
-        raise ImportError('a picture needs matplotlib: pip install "fastlstm[cli]"') from error
+    Figure = import_for("a picture", "matplotlib.figure", "cli", "matplotlib").Figure
     epochs = range(1, len(history) + 1)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
     axes = figure.subplots()

@@ -58,6 +58,8 @@ class Sequences:
         If an array is not as described.
     """
 
+    __slots__ = ("__weakref__", "classes", "each_step", "rows", "weights", "x", "y")
+
     def __init__(
         self, x: npt.ArrayLike, y: npt.ArrayLike, weights: npt.ArrayLike | None = None
     ) -> None:

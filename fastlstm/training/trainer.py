@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +105,12 @@ class Trainer:
         If an argument is not as described, or the arguments do not fit each other.
     """
 
+    __slots__ = (
+        *("__weakref__", "network", "training", "validation", "optimizer", "epochs", "batch_size"),
+        *("clip", "schedule", "patience", "seed", "steps", "running", "history", "best_epoch"),
+        *("_lr", "_first_optimizer", "_steps_per_epoch", "_best", "_order", "_digests"),
+    )
+
     def __init__(
         self,
         network: Network,
@@ -151,6 +156,7 @@ class Trainer:
         self.best_epoch = 0
         self._best = network.parameters.copy()
         self._order = self._shuffled()
+        self._digests: tuple[str, str] | None = None
 
     @property
     def total_steps(self) -> int:
@@ -348,9 +354,12 @@ class Trainer:
         ]
         self._order = self._shuffled()
 
-    @cached_property  # for the sake of the digests, which read all data
+    @property
     def _options(self) -> dict[str, str | int | float]:
         """What must be the same for a run to be continued, and can be held by an array."""
+        if self._digests is None:  # once, as they read all data
+            validation = "" if self.validation is None else self.validation.digest()
+            self._digests = (self.training.digest(), validation)
         return {
             # Other versions may round otherwise.
             "version of fastlstm": __version__,
@@ -362,8 +371,8 @@ class Trainer:
             "schedule": self.schedule,
             "epochs": 0 if self.schedule == "constant" else self.epochs,
             "seed": self.seed,
-            "training data": self.training.digest(),
-            "validation data": "" if self.validation is None else self.validation.digest(),
+            "training data": self._digests[0],
+            "validation data": self._digests[1],
         }
 
     def _shuffled(self) -> Rows:

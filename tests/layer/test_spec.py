@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlstm import LSTM, BiLSTM, LSTMBase
+from fastlstm import LSTM, BiLSTM, LSTMBase, optim, training, weights
 from fastlstm._spec import DEFAULTS, MAX_LAYERS, REQUIRED, USUAL, Spec, as_spec
 from fastlstm.variants import ACTIVATIONS, Cell, Rates
 
@@ -153,6 +153,58 @@ def test_misspelt_attributes_are_refused(kind: type[LSTMBase]) -> None:
         with pytest.raises(AttributeError, match=name):
             setattr(layer, name, 1)
     assert weakref.ref(layer)() is layer
+
+
+def things_with_attributes() -> list[Any]:
+    """One of each class whose attributes users see, other than the layers."""
+    layer = LSTM(3, 5, seed=0)
+    x = np.ones((4, 2, 3), np.float32)
+    network = training.Network(layer, 1)
+    sequences = training.Sequences(x, np.ones((4, 2, 1)))
+    optimizers = [optim.SGD(0.1), optim.Adam(), optim.AdamW()]
+    found = weights.Found("", "", dict(layer.options), False, layer.state_dict())
+    return [
+        *(layer.stream(), layer.record(x)[2], network, sequences, *optimizers, found),
+        training.Trainer(network, sequences, None, optim.Adam()),
+        training.Scaling.fit(sequences),
+        training.Score(),
+    ]
+
+
+@pytest.mark.parametrize("thing", things_with_attributes(), ids=lambda thing: type(thing).__name__)
+def test_misspelt_attributes_are_refused_everywhere(thing: Any) -> None:
+    with pytest.raises(AttributeError, match="lenght"):
+        thing.lenght = 1
+    assert not hasattr(thing, "lenght")
+
+
+def test_options_of_another_optimizer_are_refused() -> None:
+    for optimizer, name in ((optim.SGD(0.1), "betas"), (optim.Adam(), "momentum")):
+        with pytest.raises(AttributeError, match=name):
+            setattr(optimizer, name, 0.5)
+
+
+class Halving(optim.Adam):
+    """An optimiser of a user's own."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__(lr, amsgrad=True)
+        self.halved = 0
+
+    def halve(self) -> None:
+        """Halve the rate."""
+        self.lr /= 2
+        self.halved += 1
+
+
+def test_an_optimizer_of_ones_own_takes_attributes() -> None:
+    optimizer = Halving(0.5)
+    optimizer.halve()
+    optimizer.step(np.ones(3), np.ones(3))
+    for made in (copy.copy(optimizer), copy.deepcopy(optimizer)):
+        assert (made.lr, made.halved, made.amsgrad) == (0.25, 1, True)
+        assert made.state_dict()["step"] == 1
+    assert weakref.ref(optimizer)() is optimizer
 
 
 class Tagger(LSTM):

@@ -18,6 +18,7 @@ import numpy as np
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, _core
+from fastlstm._linear import linear
 
 VARIANT = {"proj_size": 7, "layer_norm": True, "peepholes": True}
 DTYPES = (np.float32, np.float64)
@@ -166,6 +167,22 @@ def loading(make: Callable[[], LSTM | BiLSTM]) -> Operation:
     return Operation(lambda: folder, run, nothing)  # the folder lives as long as the operation
 
 
+def answering(make: Callable[[], LSTM | BiLSTM]) -> Operation:
+    """The linear head alone."""
+
+    def prepare() -> Any:
+        layer = make()
+        width = layer.num_directions * layer.output_size
+        rng = np.random.default_rng(5)
+        return layer, *(rng.normal(size=s).astype(layer.dtype) for s in ((9, width), (3, width), 3))
+
+    def run(prepared: Any) -> list[np.ndarray]:
+        layer, *arrays = prepared
+        return [linear(*arrays, layer.isa)]
+
+    return Operation(prepare, run, nothing)
+
+
 def operations(name: str, options: dict[str, Any]) -> Iterator[Operation]:
     """The operations of a name, on layers with these options."""
 
@@ -183,6 +200,8 @@ def operations(name: str, options: dict[str, Any]) -> Iterator[Operation]:
 
     lengths = {"lengths": [9, 4, 0, 7, 1]}
     match name:
+        case "head":
+            yield from (answering(make) for make in (usual, both))
         case "make":
             yield from (making(make) for make in (usual, both, variant))
         case "call":
@@ -213,6 +232,7 @@ def operations(name: str, options: dict[str, Any]) -> Iterator[Operation]:
 
 
 OPERATIONS = (
+    "head",
     "make",
     "call",
     "two threads",

@@ -58,9 +58,15 @@ C_TESTS = {
     "src_c/steps_back.c": BACKWARD,
 }
 REFERENCE = "reference dropout merge reference_variants reference_backward"
+LAYER = (
+    "arguments spec layer plain_calls merge dropout stream core reverse ragged bad_input"
+    " bad_input_objects tape weights errors_page nonfinite variants"
+)
 PYTHON_TESTS = {
-    "fastlstm/lstm.py": "arguments layer merge dropout stream core reverse ragged bad_input"
-    " bad_input_objects tape weights errors_page nonfinite variants",
+    "fastlstm/_base.py": LAYER,
+    "fastlstm/_call.py": LAYER,
+    "fastlstm/_spec.py": LAYER,
+    "fastlstm/lstm.py": LAYER,
     "fastlstm/reference/cell.py": REFERENCE,
     "fastlstm/reference/checks.py": REFERENCE,
     "fastlstm/reference/layer.py": REFERENCE,

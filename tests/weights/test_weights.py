@@ -516,6 +516,33 @@ def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
 
 
+# What is in a file, and what it leaves unsaid
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"),
+    [
+        (LSTM(3, 5), 5),
+        (LSTM(3, 5, 2, proj_size=2, bias=False, return_sequences=False, reverse=True), 2),
+        (BiLSTM(3, 5), 10),
+        (BiLSTM(3, 5, proj_size=2), 4),
+        (BiLSTM(3, 5, merge_mode="sum", batch_first=True), 5),
+        (BiLSTM(3, 5, merge_mode=None, cell_activation="relu", clip=2.0), 5),
+    ],
+)
+def test_options_are_those_of_the_layer(layer: LSTM | BiLSTM, width: int, tmp_path: Path) -> None:
+    fastlstm.save(layer, tmp_path / "m.npz")
+    found = weights.read(tmp_path / "m.npz").choose()
+    options = {name: value for name, value in layer.options.items() if name != "dtype"}
+    assert {name: found.option(name) for name in options} == options
+    assert set(found.options) < set(options)
+    assert found.num_directions == layer.num_directions
+    assert found.output_size == layer.output_size
+    assert found.width == width
+    with pytest.raises(KeyError):
+        found.option("hiden_size")
+
+
 # The formats
 
 
@@ -548,6 +575,53 @@ def test_files_are_recognised_under_any_name(suffix: str, tmp_path: Path) -> Non
         renamed = path.rename(tmp_path / f"{number}{other}")
         assert format_of(renamed) is chosen
         path = renamed
+
+
+def zipped(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"1")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        # an archive of unknown members, whatever it is called
+        ("m.npz", zipped("w.npy"), "npz"),
+        ("m.pt", zipped("w.npy"), "npz"),
+        ("m.pt", zipped(), "pytorch"),  # an end without a beginning is no archive here
+        ("m.zip", zipped("a/data.pkl"), "pytorch"),
+        ("m.zip", zipped("data.pkl"), "npz"),
+        ("m.zip", zipped("config.json"), "keras"),
+        ("m.zip", zipped("model.weights.h5"), "keras"),
+        ("m.zip", zipped("a/data.pkl", "config.json"), "pytorch"),
+        # a damaged one goes by its suffix
+        ("m.pt", zipped("w.npy")[:-9], "pytorch"),
+        ("m.keras", zipped("w.npy")[:-9], "keras"),
+        ("m", zipped("w.npy")[:-9], "npz"),
+        # a pickle
+        ("m.npz", b"\x80\x02}", "pytorch"),
+        ("m.npz", b"\x80\x06}", "npz"),
+        # a length that fits, and a header; of a length that is a pickle's protocol as well
+        ("m.onnx", (2).to_bytes(8, "little") + b"{}", "safetensors"),
+        ("m.onnx", (3).to_bytes(8, "little") + b"{}", "onnx"),
+        ("m.onnx", (0x280).to_bytes(8, "little") + b"{" + bytes(0x27F), "safetensors"),
+        # the first byte of a model counts where the suffix says nothing
+        ("m", b"\x08\x07", "onnx"),
+        ("m.txt", b"\x08\x07", "onnx"),
+        ("m.h5", b"\x08\x07", "keras"),
+        ("m.H5", b"", "keras"),
+        ("m.npz", b"\x89HDF\r\n\x1a\n", "keras"),
+    ],
+)
+def test_first_bytes_tell_the_format(
+    name: str, content: bytes, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert format_of(path).name == expected
 
 
 # What lies where a file is saved

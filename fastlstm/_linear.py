@@ -1,0 +1,49 @@
+"""The linear head: the one place that computes it, for `Network`, ``run`` and the bundled models.
+
+Letters: K features (D*P of the layer), N outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm import _core
+from fastlstm._arguments import RealArray, as_real_array
+
+
+def linear(x: RealArray, weight: RealArray, bias: RealArray, isa: str | None = None) -> RealArray:
+    """Return ``x @ weight.T + bias``.
+
+    A sum is one chain of fused multiply-adds in the precision of x, over k = 0..K-1, to which the
+    bias is added. The bits of an answer so depend on its own features alone, as the layer's do: not
+    on the number of rows, on how they are cut, on a BLAS or on the instruction set.
+
+    Parameters
+    ----------
+    x : array (..., K), float32 or float64
+    weight : array (N, K)
+        Of another dtype, it is rounded to that of x.
+    bias : array (N,)
+        The same.
+    isa : str, optional
+        Instruction set of the kernels, as ``LSTM.isa``; by default the fastest.
+
+    Returns
+    -------
+    array (..., N)
+        Of the dtype of x.
+
+    Raises
+    ------
+    MemoryError
+        If memory is short.
+    """
+    weight, bias = (
+        # In a file they may lie on any byte.
+        np.require(as_real_array(name, array, x.dtype), requirements=["C", "A"])
+        for name, array in (("weight", weight), ("bias", bias))
+    )
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    z: RealArray = np.empty((len(rows), len(bias)), x.dtype)
+    _core.linear(rows, weight, bias, z, isa)
+    return z.reshape(*x.shape[:-1], len(bias))
