@@ -309,7 +309,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    names = "capi structs features sizes machine stream backward variants variant_errors"
+    names = "capi structs features sizes machine stream backward variants variant_errors linear"
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
     for name in names.split():
         run(session, build_c(session, f"test_{name}", "asan"), env=options)
@@ -348,10 +348,10 @@ def valgrind(session: nox.Session) -> None:
 def emulated(session: nox.Session) -> None:
     """The same hash of all results on x86-64, on one without AVX, and on arm64."""
     nehalem, haswell = ["qemu-x86_64", "-cpu", "Nehalem"], ["qemu-x86_64", "-cpu", "Haswell"]
-    for name in ("test_capi", "test_backward", "test_variants"):
+    for name in ("test_capi", "test_linear", "test_backward", "test_variants"):
         gcc, clang, arm64 = (build_c(session, name, c) for c in ("gcc", "clang", "arm64"))
         # Emulated, all of the others takes too long.
-        quick = [] if name == "test_capi" else ["only_hash"]
+        quick = [] if name in ("test_capi", "test_linear") else ["only_hash"]
         expected = result_hash(run(session, gcc, silent=True))
         expect(session, expected, f"{name} prints no hash")
         for command in (
