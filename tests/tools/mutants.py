@@ -45,7 +45,7 @@ PROGRAMS = (
     "structs capi variant_errors features machine sizes backward stream variants threads faults"
 )
 FORWARD = "layer exactness stream stream_threads threads ragged tape interrupt"
-BACKWARD = "ragged tape gradients interrupt"
+BACKWARD = "ragged tape tape_environment gradients interrupt"
 C_TESTS = {
     "src_c/forward.c": FORWARD,
     "src_c/run.c": FORWARD,
@@ -59,8 +59,8 @@ C_TESTS = {
 }
 REFERENCE = "reference dropout merge reference_variants reference_backward"
 LAYER = (
-    "arguments spec layer plain_calls merge dropout stream stream_errors core reverse ragged"
-    " bad_input bad_input_objects tape weights errors_page nonfinite variants"
+    "arguments spec layer parameters plain_calls merge dropout stream stream_errors core reverse"
+    " ragged bad_input bad_input_objects tape tape_errors weights errors_page nonfinite variants"
 )
 PYTHON_TESTS = {
     "fastlstm/_base.py": LAYER,
