@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +17,7 @@ import numpy as np
 from fastlstm import LSTM, BiLSTM, optim
 from fastlstm._extras import import_for
 from fastlstm.cli._arrays import Array, open_array
-from fastlstm.cli._messages import UserError, note
+from fastlstm.cli._messages import UserError, as_user_errors, note
 from fastlstm.cli._options import add_force, number
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._process import termination_interrupts
@@ -45,14 +43,6 @@ _UNITS = {
 
 #: A class that is none.
 _NO_CLASS = -100
-
-#: Arguments in messages of the API, and the options they are here.
-_OPTIONS = {
-    r"\blengths=\d+": "--lengths all",
-    r"\b(lengths|mask)=": r"--\1",
-    r"\bweights=": "--weights ",
-    r"\bbatch_first=True\b": "--batch-first",
-}
 
 _DESCRIPTION = """\
 Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` applies.
@@ -158,7 +148,7 @@ def execute(args: argparse.Namespace) -> None:
             training, validation = _read_parts(args)
             training, validation, trainer, scaling = _make_trainer(training, validation, args)
             if args.resume:
-                with _as_user_errors():
+                with as_user_errors():
                     trainer.load(checkpoint)
             _fit(trainer, checkpoint, args, scaling)
 
@@ -260,7 +250,7 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
         ) from None
     if fraction == 0:
         return data, None
-    with _as_user_errors(
+    with as_user_errors(
         {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
     ):
         return data.split(fraction, seed=args.seed)
@@ -281,7 +271,7 @@ def _read_sequences(
     elif lengths is not None:
         counts = open_array(Path(lengths), "arrays", ".npy")
     present = None if mask is None else open_array(mask, "arrays", ".npy")
-    with _as_user_errors(names):
+    with as_user_errors(names):
         sequences = Sequences(x, y, *weights, lengths=counts, mask=present, batch_first=batch_first)
     if found := find(x, lambda part: ~np.isfinite(part).all(axis=-1), sequences.present):
         raise UserError(f"{paths[0]}: holds NaN or infinity in {found}, expected finite numbers")
@@ -332,7 +322,7 @@ def _make_trainer(
     decay = {} if args.weight_decay is None else {"weight_decay": args.weight_decay}
     sgd = partial(optim.SGD, momentum=0.9)
     optimizers: dict[str, Any] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": sgd}
-    with _as_user_errors():
+    with as_user_errors():
         lstm = (BiLSTM if args.bidirectional else LSTM)(
             training.x.shape[-1],
             args.hidden,
@@ -471,27 +461,3 @@ def _report(
             score = evaluate(network, part, trainer.batch_size)
             print(f"    {name:12}{_figures(score, network.loss)}")
     print(f"    loss is the {_UNITS[network.loss]}")
-
-
-@contextmanager
-def _as_user_errors(names: dict[str, str] | None = None) -> Iterator[None]:
-    """Report what the API refuses as mistakes in files and options, by the names these have.
-
-    What it warns of becomes notes.
-    """
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    except (TypeError, ValueError) as error:
-        name, colon, rest = str(error).partition(": ")
-        raise UserError(f"{(names or {}).get(name, name)}{colon}{_of_options(rest)}") from error
-    for warning in caught:
-        note(_of_options(str(warning.message)))
-
-
-def _of_options(text: str) -> str:
-    """Return what the API says of its arguments in terms of options."""
-    for argument, option in _OPTIONS.items():
-        text = re.sub(argument, option, text)
-    return text

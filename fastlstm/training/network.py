@@ -257,10 +257,10 @@ class Network:
         lstm_part, dweight, dbias = self._parts(gradient)
         _, weight, _ = self._parts(self._vector)
         dz = dz.reshape(-1, self.outputs)
-        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), -1), out=dweight)
+        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), features.shape[-1]), out=dweight)
         np.sum(dz, axis=0, out=dbias)
         dfeatures = np.empty_like(features)
-        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), -1))
+        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), features.shape[-1]))
         if self.each_step:
             grads = tape.backward(batch.as_made(dfeatures), wrt=("params",))
         else:
