@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -170,7 +169,7 @@ def _draw(
 ) -> None:
     """Write the picture of the learning curve."""
     history = [
-        Epoch(_of_raw(training, scaling), validation and _of_raw(validation, scaling))
+        Epoch(_in_unit_of_y(training, scaling), validation and _in_unit_of_y(validation, scaling))
         for training, validation in trainer.history
     ]
     try:
@@ -400,10 +399,10 @@ def _progress(
         ended = trainer.position == 0
         history = trainer.history
         bar.set_description_str(f"epoch {len(history) + (not ended)}/{epochs}", refresh=False)
-        score = _of_raw(history[-1].training if ended else trainer.running, scaling)
+        score = _in_unit_of_y(history[-1].training if ended else trainer.running, scaling)
         text = f"loss {score.loss:.4g}"
         if history and history[-1].validation is not None:
-            text += f", validation {_of_raw(history[-1].validation, scaling).loss:.4g}"
+            text += f", validation {_in_unit_of_y(history[-1].validation, scaling).loss:.4g}"
         bar.set_postfix_str(text, refresh=False)
         bar.update()
 
@@ -419,18 +418,15 @@ def _last_epoch(trainer: Trainer, scaling: Scaling | None) -> str:
     training, validation = trainer.history[-1]
     loss = trainer.network.loss
     text = "in Y's unit: " if loss == "mse" else ""
-    text += _figures(_of_raw(training, scaling), loss)
+    text += _figures(_in_unit_of_y(training, scaling), loss)
     if validation is not None:
         best = "  best" if trainer.best_epoch == len(trainer.history) else ""
-        text += f"  validation {_figures(_of_raw(validation, scaling), loss)}{best}"
+        text += f"  validation {_figures(_in_unit_of_y(validation, scaling), loss)}{best}"
     return text
 
 
-def _of_raw(score: Score, scaling: Scaling | None) -> Score:
-    """Return the score of standardised answers as that of those in Y: losses in its unit."""
-    if scaling is None:
-        return score
-    return dataclasses.replace(score, loss_sum=score.loss_sum * scaling.y_scale**2)
+def _in_unit_of_y(score: Score, scaling: Scaling | None) -> Score:
+    return score if scaling is None else scaling.undo_score(score)
 
 
 def _figures(score: Score, loss: str) -> str:
@@ -460,4 +456,4 @@ def _report(
         if part is not None:
             score = evaluate(network, part, trainer.batch_size)
             print(f"    {name:12}{_figures(score, network.loss)}")
-    print(f"    loss is the {_UNITS[network.loss]}")
+    print(f"    loss is the {_UNITS[network.loss]}; of training epochs, before each step")

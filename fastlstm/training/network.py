@@ -17,6 +17,7 @@ from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
 from fastlstm.training.batches import Batch
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted
+from fastlstm.training.padding import steps_of_tails
 from fastlstm.training.sequences import Given, as_array, as_padded, as_weights, check_answers
 from fastlstm.weights import Head, save
 
@@ -211,9 +212,7 @@ class Network:
         mask: npt.ArrayLike | None = None,
     ) -> Score:
         """Score the answers to x (T, B, I); arguments and errors as of `gradient`."""
-        given = {"x": x, "y": y, "weights": weights}
-        (x, y, weights), lengths = as_padded(given, lengths, mask, self.lstm.batch_first)
-        batch = Batch(x, lengths, mask, self.lstm.batch_first)
+        batch, y, weights = self._batch(x, y, weights, lengths, mask)
         out, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
         return self._score(batch, self._features(batch, out, h_n), y, weights)[0]
 
@@ -236,7 +235,7 @@ class Network:
         weights : array (T, B) or (B,), optional
             Finite, 0 or more. Where it is 0, y may be anything, but x is read all the same.
         lengths, mask : array_like, optional
-            Which steps exist, as of `Sequences`: weights don't say that.
+            Which steps exist, as of `Sequences`; weights don't say that.
         rng : numpy.random.Generator, optional
             For what the layer drops, if it drops anything, and then needed: see `LSTM.record`.
 
@@ -244,10 +243,14 @@ class Network:
         ------
         TypeError, ValueError
             If an argument is not as described, or there are no answers.
+
+        Warns
+        -----
+        UserWarning
+            If a layer that begins at the end gets sequences that end in blank steps of weight 0,
+            and nobody said which steps exist: these are taken for padding, as by `Trainer`.
         """
-        given = {"x": x, "y": y, "weights": weights}
-        (x, y, weights), lengths = as_padded(given, lengths, mask, self.lstm.batch_first)
-        batch = Batch(x, lengths, mask, self.lstm.batch_first)
+        batch, y, weights = self._batch(x, y, weights, lengths, mask)
         rng = rng if self.lstm.drops else None
         out, (h_n, _), tape = self.lstm.record(batch.x, lengths=batch.lengths, rng=rng)
         features = self._features(batch, out, h_n)
@@ -317,6 +320,23 @@ class Network:
         optimizer.step(self._vector, gradient)
         self.lstm.load_parameters(self._vector[: self.lstm.parameters.size])
         return score
+
+    def _batch(
+        self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
+    ) -> tuple[Batch, Any, Any]:
+        """Return the inputs of a batch, and its answers and their weights as arrays."""
+        batch_first = self.lstm.batch_first
+        given = {"x": x, "y": y, "weights": weights}
+        (x, y, weights), lengths = as_padded(given, lengths, mask, batch_first)
+        unsaid = lengths is None and mask is None and weights is not None
+        if unsaid and self.each_step and self.lstm.needs_whole_sequences:
+            arrays = [np.asarray(array) for array in (x, y, weights)]
+            # Others are refused when it is their turn.
+            if arrays[0].ndim == 3 and len({array.shape[:2] for array in arrays}) == 1:
+                arrays = [a.swapaxes(0, 1) if batch_first else a for a in arrays]
+                steps = steps_of_tails("x", *arrays, read_silently=True)
+                lengths = None if steps is None else steps.lengths
+        return Batch(x, lengths, mask, batch_first), y, weights
 
     def _features(self, batch: Batch, y: RealArray, h_n: RealArray) -> RealArray:
         """What the head reads: a row for each step, or (B, D*P) of the last layer's final states.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray
+from fastlstm.training.losses import Score
 from fastlstm.training.sequences import Sequences
 
 Float64 = NDArray[np.float64]
@@ -80,6 +81,10 @@ class Scaling:
             lengths=sequences.lengths_of(slice(None)),
             batch_first=sequences.batch_first,
         )
+
+    def undo_score(self, score: Score) -> Score:
+        """Return the score of standardised answers as one in y's unit, as the answers of `undo`."""
+        return replace(score, loss_sum=score.loss_sum * self.y_scale**2)
 
     def undo(self, arrays: Mapping[str, RealArray]) -> dict[str, RealArray]:
         """Change a network's parameters so that it takes and gives numbers as they were.

@@ -120,6 +120,8 @@ class Sequences:
             hint = ""
             if answers == (T,):
                 hint = f"; {other_layout(self.batch_first)}"
+            elif self.y.shape == outer:
+                hint = "; answers of one number are y[..., np.newaxis]"
             elif answers == outer[::-1]:
                 hint = "; x and y lie in different layouts, swapaxes(0, 1) of one may help"
             raise ValueError(

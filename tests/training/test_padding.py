@@ -296,6 +296,11 @@ def test_blank_tails_of_weight_zero_are_padding(layer: Any, junk: float) -> None
         assert evaluate(network, Sequences(x, y, weights)) == expected
     with pytest.warns(UserWarning, match="taken for padding"):
         assert evaluate(network, Sequences(*zero_tails(junk, T + 20))) == expected
+    with pytest.warns(UserWarning, match="x: 5 sequences of 7 .* taken for padding"):
+        score, gradient = network.gradient(x, y, weights)
+    right, its_gradient = network.gradient(x, y, weights, lengths=LENGTHS)
+    assert score == right
+    assert_same_bits(gradient, its_gradient)
     states = []
     for data in (Sequences(x, y, weights), Sequences(x, y, weights, lengths=LENGTHS)):
         with warnings.catch_warnings():
@@ -335,6 +340,8 @@ def test_tails_that_may_be_either_are_asked_about(padding: Any) -> None:
         evaluate(network, data)
     with pytest.raises(ValueError, match=f"training: .*{message}"):
         Trainer(network, data, None, optim.Adam())
+    with pytest.raises(ValueError, match=f"x: .*{message}"):
+        network.score(x, y, weights)
     for choice in (LENGTHS, T):
         evaluate(network, Sequences(x, y, weights, lengths=choice))
     forward = make_network(MSE, True, 1, 1)  # reads them last, and so may
@@ -403,7 +410,7 @@ def test_missing_answers_that_count() -> None:
 
 def test_a_network_knows_its_layout() -> None:
     arrays = make(MSE, True)
-    lengths = arrays.pop("lengths")
+    lengths, arrays["weights"] = arrays.pop("lengths"), np.ones((T, B))
     network = make_network(MSE, True, 2, 2, batch_first=True)
     same = make_network(MSE, True, 2, 2)
     turned = {name: np.ascontiguousarray(a.swapaxes(0, 1)) for name, a in arrays.items()}
