@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -241,8 +241,13 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         # The packed weights stay behind: another machine may have another instruction set.
-        own = {"_options": self.options, "_isa_asked": self._isa_asked}
-        return {**getattr(self, "__dict__", {}), **own, "_weights": self._weights.vector}
+        attributes, slots = cast(
+            tuple[dict[str, Any] | None, dict[str, Any]], object.__getstate__(self)
+        )
+        state = {**(attributes or {}), **slots}  # those of a subclass, too
+        state["_options"] = state.pop("_spec").options
+        state["_weights"] = state["_weights"].vector
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = dict(state)
