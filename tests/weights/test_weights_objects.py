@@ -190,6 +190,7 @@ OBJECTS: dict[str, tuple[Any, str | None]] = {
     "array of texts": (lambda: np.array(["a", "bc"]), None),
     "array of dates": (lambda: np.array(["2020"], "datetime64[D]"), None),
     "masked array": (lambda: np.ma.array([1.0, 2.0], mask=[0, 1]), "numpy.ma.core"),
+    "texts of NumPy 2": (lambda: np.array(["a"], np.dtypes.StringDType()), None),
     "dtype of NumPy": (lambda: np.dtype("f4"), None),
     "type of NumPy": (lambda: np.float32, "float32"),
 }
@@ -215,6 +216,9 @@ def assert_loads(path: Path, module: Any, name: str | None = None) -> None:
     np.testing.assert_allclose(y, module(x)[0].detach().numpy(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow(protocol=1)
+@pytest.mark.slow(protocol=3)
+@pytest.mark.slow(protocol=4)
 @pytest.mark.parametrize("what", OBJECTS)
 @pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
 def test_objects_are_passed_over(tmp_path: Path, what: str, protocol: int) -> None:

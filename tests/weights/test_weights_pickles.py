@@ -515,6 +515,12 @@ def bomb(kind: str) -> bytes:
     if kind == "long names in objects":
         start = text("a" * n) + b"q\x01" + TENSOR + b"q\x02" + name("os", "a") + b"q\x03"
         return b"(" + start + b"h\x03)\x81}h\x01h\x02sb" * n + b"t"
+    if kind == "wide objects":
+        held = name("os", "a") + b")\x81}" + text("a" * 400) + b"](" + b"h\x02" * 3 * n + b"esb"
+        return b"(" + TENSOR + b"q\x020" + held + b"t"
+    if kind == "long names of objects":
+        long = text("a" * 10 * n) + b"q\x010" + b"h\x01h\x01\x93q\x020"
+        return b"(" + long + b"}(" + b"h\x02)Rh\x02)R" * n + b"ut"
     if kind == "names in names in objects":
         one = b"}" + text("a" * 100)
         return b"(" + name("os", "a") + b")\x81" + one * n + TENSOR + b"s" * n + b"bt"
@@ -529,12 +535,12 @@ def bomb(kind: str) -> bytes:
         encoded = name("_codecs", "encode") + b"q\x01" + text("a" * 80_000) + b"\x85q\x02R0"
         array = name("numpy.core.numeric", "_frombuffer") + b"q\x03" + dtype("f8") + b"q\x040"
         one = b"h\x03(h\x01h\x02Rh\x04" + integer(10_000) + b"\x85NtR"
-        return b"(" + encoded + array + one * n + b"t"
+        return b"(" + encoded + array + one * (n // 2) + b"t"
     if kind == "arrays of bfloat16":
         data = b"B" + struct.pack("<I", 80_000) + bytes(80_000) + b"q\x020"
         array = name("numpy.core.numeric", "_frombuffer") + b"q\x03" + dtype("bfloat16")
         one = b"h\x03(h\x02h\x04" + integer(40_000) + b"\x85NtR"
-        return b"(" + data + array + b"q\x040" + one * n + b"t"
+        return b"(" + data + array + b"q\x040" + one * (n // 2) + b"t"
     if kind == "storages in storages":
         inner = legacy_bytes(storage(count=20_000), KEY, struct.pack("<q", 20_000) + bytes(80_000))
         data = b"B" + struct.pack("<I", len(inner)) + inner + b"q\x020"
@@ -567,7 +573,8 @@ BOMBS = (
     "lists dicts tuples instances ordered-dicts list-in-itself dict-in-itself laughs empty-laughs "
     "long-names long-names-nested copied-lists large-shapes marks memo objects objects-of-objects "
     "calls-in-calls objects-with-items object-in-itself object-laughs long-names-in-objects "
-    "names-in-names-in-objects instances-of-new-classes keys scalars arrays-of-one-text "
+    "names-in-names-in-objects wide-objects long-names-of-objects instances-of-new-classes keys "
+    "scalars arrays-of-one-text "
     "arrays-of-bfloat16 storages-in-storages weights-in-parts"
 )
 

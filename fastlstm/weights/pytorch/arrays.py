@@ -136,6 +136,8 @@ class Array(Numbers, Stateful):
         if type(self.state) is not tuple or len(self.state) != 5:
             raise ValueError("damaged: an array without shape, dtype and numbers")
         _, shape, dtype, is_fortran, data = self.state
+        if isinstance(dtype, Unknown):
+            return None
         if not isinstance(dtype, DType) or type(shape) is not tuple:
             raise ValueError("damaged: an array of no known shape and dtype")
         shape = as_sizes(shape, "an array's shape")

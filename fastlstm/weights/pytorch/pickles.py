@@ -41,7 +41,12 @@ class Global:
     known: bool = True
 
     def __str__(self) -> str:
-        return quoted(f"{self.module}.{self.name}")
+        # Cut first: a file may have one long name in a great many objects.
+        return quoted(f"{self.module[:_LONGEST_NAME]}.{self.name[:_LONGEST_NAME]}")
+
+
+#: Letters of a name that may be shown.
+_LONGEST_NAME = 100
 
 
 class Stateful:

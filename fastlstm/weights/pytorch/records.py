@@ -191,10 +191,13 @@ def persistent(identity: Any) -> Storage | Global:
     return Storage(key, _ELEMENTS[_STORAGES[kind.name]], count, start, stop)
 
 
+_STRANGE_STORAGE = "tensor of a storage that is not understood"
+
+
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor | Opaque:
     """Of ``(storage, offset, size, stride)``, then ``requires_grad, hooks, metadata``."""
     if len(arguments) >= 4 and isinstance(arguments[0], Unknown):
-        return Opaque("tensor of a storage that is not understood")
+        return Opaque(_STRANGE_STORAGE)
     if len(arguments) < 4 or not isinstance(arguments[0], Storage):
         raise ValueError("damaged: a tensor without a storage")
     return _tensor(arguments, arguments[0].element, arguments[6:])
@@ -212,6 +215,8 @@ def _rebuild_from_type(arguments: tuple[Any, ...]) -> Any:
 
 def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Tensor | Opaque:
     """As the second version, with a dtype before the metadata and a storage of bytes."""
+    if len(arguments) >= 7 and isinstance(arguments[0], Unknown):
+        return Opaque(_STRANGE_STORAGE)
     if len(arguments) < 7 or not isinstance(arguments[0], Storage):
         raise ValueError("damaged: a tensor without a storage")
     dtype = arguments[6]

@@ -83,9 +83,9 @@ def walk(root: Any, pickle_size: int) -> Walked:
     if _is_passed_over(root) or isinstance(root, Global):
         raise NotUnderstoodError(f"holds {_described(root)}, a Python object, and {ADVICE}")
     walked = Walked()
-    seen: set[int] = set()  # inside objects
     open_: set[int] = set()  # containers that the current one is in, where one may be in itself
     budget = 4 * pickle_size + 2**20
+    inside = _Inside(walked.inside, budget)
     pending: list[tuple[str, Any]] = [("", root)]
     while pending:
         name, value = pending.pop()
@@ -96,7 +96,7 @@ def walk(root: Any, pickle_size: int) -> Walked:
             walked.passed_count += 1
             if len(walked.passed) < MOST_OTHERS:
                 walked.passed[name] = _described(value)
-            _go_inside(name, value, seen, walked.inside)
+            inside.go(name, value)
             continue
         if isinstance(value, Numbers):
             if name in walked.tensors:
@@ -172,21 +172,43 @@ def _items_inside(value: Any) -> Iterator[tuple[Any, Any]]:
                 yield "", key.value
 
 
-def _go_inside(name: str, root: Any, seen: set[int], found: dict[str, Numbers]) -> None:
-    """Find the tensors inside an object, each object and container gone through once in all."""
-    pending = [(name, root)]
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, Numbers) and not _is_passed_over(value):
-            found.setdefault(name, value)
-            continue
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        nested = []
-        for key, child in _items_inside(value):
-            if _is_node(child):
-                text = "" if key in _OF_MODULES else str(key)
-                named = 0 < len(text) <= _LONGEST_INSIDE >= len(name)
-                nested.append((f"{name}.{text}" if named else name, child))
-        pending += reversed(nested)
+class _Inside:
+    """Finds the tensors inside objects, each object and container gone through once in all.
+
+    Parameters
+    ----------
+    found : dict of str to Numbers
+        Is given them, by names of which those inside are not made longer when they are long, or
+        take more than `budget` letters in all.
+    budget : int
+    """
+
+    def __init__(self, found: dict[str, Numbers], budget: int) -> None:
+        self._found = found
+        self._budget = budget
+        self._seen: set[int] = set()
+
+    def go(self, name: str, root: Any) -> None:
+        """Go through an object."""
+        pending = [(name, root)]
+        while pending:
+            name, value = pending.pop()
+            if isinstance(value, Numbers) and not _is_passed_over(value):
+                self._found.setdefault(name, value)
+                continue
+            if id(value) in self._seen:
+                continue
+            self._seen.add(id(value))
+            nested = [
+                (self._joined(name, key), child)
+                for key, child in _items_inside(value)
+                if _is_node(child)
+            ]
+            pending += reversed(nested)
+
+    def _joined(self, name: str, key: Any) -> str:
+        text = "" if key in _OF_MODULES else str(key)
+        if not 0 < len(text) <= _LONGEST_INSIDE >= len(name):
+            return name
+        self._budget -= len(name) + len(text)
+        return f"{name}.{text}" if self._budget >= 0 else name
