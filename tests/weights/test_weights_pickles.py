@@ -261,7 +261,7 @@ UNUSUAL = {
     "FLOAT": b"F1.5\n",
     "UNICODE": b"Va\n",
     "LIST": b"(N" + b"l",
-    "DICT": b"(" + text("a") + b"Nd",
+    "DICT": b"(" + text("a") + b"N" + b"d",
     "POP_MARK": b"N(NN1",
     "PUT": b"Np12\n",
     "BINUNICODE8": b"\x8d\x01" + bytes(7) + b"a",
