@@ -90,12 +90,12 @@ def _read_archive(path: Path, archive: Archive) -> Contents:
     budget = Budget(path.stat().st_size)
     if root := root_of(archive):
         return _read_zip(path, archive, root, budget)
-    members = members_of(archive)
+    members = dict.fromkeys(members_of(archive))
     if not members:
         raise ValueError("a zip file without data.pkl: not written by torch.save")
     budget.pickles += MEMBERS_SLACK
     parts: dict[str, Contents] = {}
-    others = [Other(name, "not read") for name in archive.names if name not in set(members)]
+    others = [Other(name, "not read") for name in archive.names if name not in members]
     refused: list[Refused] = []
     for member in members:
         budget.take(archive.size(member), "its members unpack to")
@@ -105,7 +105,8 @@ def _read_archive(path: Path, archive: Archive) -> Contents:
         except NotUnderstoodError as error:
             refused.append(Refused(member, "file of PyTorch", str(error)))
         except ValueError as error:
-            raise ValueError(f"member {quoted(member)}: {error}") from error
+            reason = str(error).removeprefix(f"{path}: ")
+            raise ValueError(f"member {quoted(member)}: {reason}") from error
         else:
             if isinstance(part, str):
                 others.append(Other(member, part))
