@@ -165,11 +165,17 @@ def _is_safetensors(start: Start) -> Match:
 
 
 def _is_pytorch(start: Start) -> Match:
-    """A pickle's protocol, or an archive of one; or of torch.export, to be refused by name."""
+    """A pickle, an archive of one, or of such files; one of torch.export is refused by name."""
     pickled = start.first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    ends = ("/data.pkl", "/archive_format")
-    archived = any(name.endswith(ends) for name in start.members or ())
-    return Match.CERTAINLY if pickled or archived else Match.NONE
+    ends = ("/data.pkl", "/archive_format", ".pt", ".pth", ".ckpt", ".bin")
+    archived = any(name.lower().endswith(ends) for name in start.members or ())
+    if pickled or archived:
+        return Match.CERTAINLY
+    return Match.PERHAPS if start.first.startswith(_TEXT_PICKLES) else Match.NONE
+
+
+#: How dicts and lists begin in the first two protocols, which don't name themselves.
+_TEXT_PICKLES = (b"(dp0\n", b"(lp0\n", b"}q\0", b"]q\0", b"ccollections\nOr")
 
 
 def _is_onnx(start: Start) -> Match:
@@ -208,8 +214,8 @@ FORMATS = (
         "pytorch",
         (".pt", ".pth", ".bin", ".ckpt", ".jit"),
         needs="nothing to read, PyTorch to write",
-        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; LSTM, LSTMCell, "
-        "projections",
+        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; zips of such "
+        "files and pickles of arrays, whatever their suffix; LSTM, LSTMCell, projections",
         writes="a state dict (not .jit)",
         recognises=_is_pytorch,
         original="pytorch",

@@ -12,7 +12,11 @@ well; an input that breaks the rule is kept in the folder given by ``--keep``.
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
 import io
+import pickle
+import random
 import resource
 import signal
 import sys
@@ -73,9 +77,10 @@ def seeds(folder: Path) -> dict[str, bytes]:
 
 
 def torch_seeds() -> dict[str, bytes]:
-    """State dicts in both formats and a TorchScript archive, as PyTorch writes them."""
+    """State dicts and checkpoints in all formats that PyTorch has, and weights in parts."""
     try:
         import torch
+        import torch.nn.utils.prune
     except ImportError:
         return {}
 
@@ -86,11 +91,41 @@ def torch_seeds() -> dict[str, bytes]:
 
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(3, 4), "weight_hh_l0")
+    normed = torch.nn.utils.parametrizations.spectral_norm(normed, "weight_ih_l0")
+    pruned = torch.nn.utils.prune.l1_unstructured(torch.nn.LSTM(3, 4), "weight_hh_l0", 0.3)
     state = {"state_dict": lstm.state_dict(), "epoch": 3, "best": 0.5, "names": ["a", None, True]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(torch.nn.ModuleList([torch.nn.LSTM(3, 4)]))
+    objects = {
+        "state_dict": torch.nn.LSTM(3, 4).state_dict(),
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")),
+        "path": Path("a"),
+        "log": collections.defaultdict(list, loss=[np.float64(0.5)]),
+        ("key", 1): {2.5: datetime.datetime(2020, 1, 1), Path("b"): {1, 2}},
+        "random": (random.getstate(), np.random.RandomState(0).get_state(), torch.Generator()),
+        "array": np.asfortranarray(np.ones((2, 3), np.float16)),
+        "class": torch.optim.Adam,
+        "module": torch.nn.LSTM(2, 3),
+    }
+    arrays = {k: v.numpy() for k, v in lstm.state_dict().items()}
+    container = io.BytesIO()
+    with zipfile.ZipFile(container, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("policy.pth", written(torch.save, lstm.state_dict()))
+        archive.writestr("variables.pth", written(torch.save, None))
     return {
+        "objects.pt": written(torch.save, objects),
+        "objects-legacy.pt": written(torch.save, objects, _use_new_zipfile_serialization=False),
+        "objects-1.pt": written(torch.save, objects, pickle_protocol=1),
+        "objects-5.pt": written(torch.save, objects, pickle_protocol=5),
+        "arrays.pt": pickle.dumps(arrays, 2),
+        "arrays-5.pt": pickle.dumps(arrays, 5),
+        "tensors.pt": pickle.dumps(lstm.state_dict()),
+        "normed.pt": written(torch.save, normed.state_dict()),
+        "pruned.pt": written(torch.save, pruned.state_dict()),
+        "container.pt": container.getvalue(),
         "checkpoint.pt": written(torch.save, state),
         "legacy.pt": written(torch.save, state, _use_new_zipfile_serialization=False),
         "script.pt": written(torch.jit.save, script),
@@ -123,7 +158,7 @@ def _mutate_member(data: bytes, rng: Random) -> bytes:
                 if kind == "renamed":
                     target = _mutate_bytes(member.encode(), rng).decode("latin-1") or "x"
                 if kind == "bytes":
-                    content = _mutate_bytes(content, rng)
+                    content = mutate(content, rng, member)  # a zip in a zip too
             method = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a name that is there already is one more damage
