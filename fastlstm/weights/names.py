@@ -30,9 +30,8 @@ MOST_OTHERS = 1000
 
 _BETWEEN = "what may lie between the layers (dropout, normalisation, ...) is not in the file"
 _UNTOLD = (
-    "the file has no options beside its arrays, which are no other library's: assumed are a cell of "
-    "sigmoid and tanh without clip, of separate gates, and a forward direction or two merged by "
-    "concat"
+    "the file has no options beside arrays that are of this package alone: assumed are sigmoid and "
+    "tanh, no clip, separate gates, and a forward direction or two merged by concat"
 )
 _ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
 
