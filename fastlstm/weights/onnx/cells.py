@@ -140,7 +140,7 @@ def _stacked(finder: _Finder, made: list[tuple[list[Cell], Found]]) -> list[Foun
     by_output = {tuple(cell.h_after for cell in chain): n for n, (chain, _) in enumerate(made)}
     below: dict[int, int] = {}
     for number, (chain, found) in enumerate(made):
-        lower = by_output.get(tuple(finder.left_of(cell) for cell in chain))
+        lower = by_output.get(finder.read_by(chain))
         if lower is None or lower >= number or lower in below.values():
             continue
         if fits(_bare(made[lower][1]), _bare(found)):
@@ -349,7 +349,9 @@ class _Finder:
         key = (id(source.scope), source.name) if source is not None else (0, name)
         if key not in self._digests:
             try:
-                array = np.ascontiguousarray(self._constants.value(self._scope, name))
+                array = self._constants.value(self._scope, name)
+                self._constants.spend(array.nbytes)
+                array = np.ascontiguousarray(array)
                 found = hashlib.sha256(repr((array.dtype, array.shape)).encode())
                 found.update(array.data.cast("B") if array.size else b"")
                 self._digests[key] = found.digest()
@@ -379,12 +381,10 @@ class _Finder:
             "two products of equal shapes: the graph does not show which of them is that of h"
         )
 
-    def left_of(self, cell: Cell) -> Any:
-        """Return what a cell reads, where shapes or the names tell it from its state, else None."""
-        try:
-            return cell.products[1 - self._recurrent([cell])].left
-        except (UnsupportedError, NotConstantError):
-            return None
+    def read_by(self, chain: Sequence[Cell]) -> tuple[Any, ...]:
+        """Return what each step of an LSTM reads."""
+        of_x = 1 - self._recurrent(chain)
+        return tuple(cell.products[of_x].left for cell in chain)
 
     def found(self, name: str, chain: Sequence[Cell]) -> Found:
         """Return the LSTM that takes the steps of a chain.
@@ -452,9 +452,12 @@ class _Finder:
                 value: Array | None = self._constants.value(self._scope, name)
             except NotConstantError:
                 value = self._constants.repeated(self._scope, name)
-            if value is None:
-                return None, []  # given to the model, or to the loop
-            arrays[key] = value if value.size == 1 else value.reshape(1, -1, H)
+            if value is not None:
+                self._constants.spend(value.nbytes)
+                arrays[key] = value if value.size == 1 else value[np.newaxis]
+        if len(arrays) < len(names):  # given to the model, or to the loop
+            fixed = [key for key, value in arrays.items() if value.any()]
+            return None, [f"{key}, fixed by the model, is left out" for key in fixed]
         return state_of(arrays, 1, H, False)
 
     def _step(self, name: Any) -> tuple[Any, int, int] | None:
