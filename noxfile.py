@@ -175,6 +175,13 @@ def build_c(session: nox.Session, name: str, compiler: str) -> Path:
     return program
 
 
+def marked(mark: str) -> list[str]:
+    """Files of tests with a mark, where the others can't be imported: for want of files or AVX."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    found = [path for path in files if f"pytest.mark.{mark}" in path.read_text()]
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
 def result_hash(printed: str) -> list[str]:
     """Give the line with the hash of all results that a C test printed."""
     return [line for line in printed.splitlines() if line.startswith("hash")]
@@ -309,7 +316,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    names = "capi structs features sizes machine stream backward variants variant_errors"
+    names = "capi structs features sizes machine stream backward variants variant_errors linear"
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
     for name in names.split():
         run(session, build_c(session, f"test_{name}", "asan"), env=options)
@@ -348,10 +355,10 @@ def valgrind(session: nox.Session) -> None:
 def emulated(session: nox.Session) -> None:
     """The same hash of all results on x86-64, on one without AVX, and on arm64."""
     nehalem, haswell = ["qemu-x86_64", "-cpu", "Nehalem"], ["qemu-x86_64", "-cpu", "Haswell"]
-    for name in ("test_capi", "test_backward", "test_variants"):
+    for name in ("test_capi", "test_linear", "test_backward", "test_variants"):
         gcc, clang, arm64 = (build_c(session, name, c) for c in ("gcc", "clang", "arm64"))
         # Emulated, all of the others takes too long.
-        quick = [] if name == "test_capi" else ["only_hash"]
+        quick = [] if name in ("test_capi", "test_linear") else ["only_hash"]
         expected = result_hash(run(session, gcc, silent=True))
         expect(session, expected, f"{name} prints no hash")
         for command in (
@@ -376,16 +383,13 @@ def emulated(session: nox.Session) -> None:
 @nox.session(name="emulated-python", venv_backend="none", requires=["environment"])
 def emulated_python(session: nox.Session) -> None:
     """Python and NumPy on a processor of 2008: scalar kernels by themselves."""
-    # Of the other files some import peers, which may ask for AVX.
-    files = [
-        path for path in (ROOT / "tests").rglob("test_*.py") if "mark.emulated" in path.read_text()
-    ]
     # Left out are a test that takes four minutes there, and one whose child process runs on the
     # real processor.
     printed = run(
         session, "qemu-x86_64", "-cpu", "Nehalem", binaries(session) / "python", "-m", "pytest",
         "-p", "no:cacheprovider", "--all", "-m", "emulated",
-        "-k", "not many_threads and not environment_means_the_fastest", *files, silent=True,
+        "-k", "not many_threads and not environment_means_the_fastest", *marked("emulated"),
+        silent=True,
     )  # fmt: skip
     header = "fastlstm: scalar by default, of scalar"
     expect(session, header in printed.splitlines(), f"no line says {header!r}")
@@ -430,7 +434,8 @@ def sanitizers_python(session: nox.Session) -> None:
     with session.chdir(work):
         session.run(
             *PYTEST, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-            "--rootdir", str(work), "-m", "sanitized", *without_scalar, env=options,
+            "--rootdir", str(work), "-m", "sanitized", *without_scalar, *marked("sanitized"),
+            env=options,
         )  # fmt: skip
         session.run("python", "tests/tools/leaks.py")
 
