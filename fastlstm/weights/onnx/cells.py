@@ -180,6 +180,7 @@ class _Finder:
         self._scope, self._constants = scope, constants
         self._digests: dict[Key, bytes] = {}
         self._readers: dict[Any, list[Proto]] = {}
+        self._places: dict[int, dict[Any, int]] = {}
         for node in scope.graph.nodes:
             if text(node.op_type) in ("Mul", "Tanh"):
                 for name in node.input:
@@ -203,6 +204,14 @@ class _Finder:
         if node is None or text(node.op_type) not in operators:
             return None
         return node if text(node.domain) in ("", "ai.onnx") else None
+
+    def _place(self, name: Any) -> int:
+        """Return which output of its node a value is; a Split may have one for each step."""
+        index = self._scope.graph.makers[name]
+        if index not in self._places:
+            outputs = self._scope.graph.nodes[index].output
+            self._places[index] = {each: place for place, each in enumerate(outputs)}
+        return self._places[index][name]
 
     def _inside(self, name: Any, activation: str) -> Any:
         """Return what an activation is of, or None."""
@@ -267,15 +276,13 @@ class _Finder:
             raise ValueError("no part")
         attributes = self._attributes(node)
         if text(node.op_type) == "Split":
-            if attributes.get("axis", 0) not in (1, -1):
-                raise ValueError("a part of another axis")
+            if attributes.get("axis", 0) not in (1, -1) or len(node.output) != 4:
+                raise ValueError("a part of another axis, or not one of four")
             sizes = attributes.get("split")
             if len(node.input) > 1 and node.input[1]:
                 sizes = self._integers(node.input[1])
-            number = list(node.output).index(name)
+            number = self._place(name)
             if sizes is None:
-                if len(node.output) != 4:
-                    raise ValueError("not into four")
                 products, _, _ = self._terms(node.input[0])
                 sizes = [self._width(products[0]) // 4] * 4
             return node.input[0], sum(sizes[:number]), sizes[number]
@@ -482,7 +489,7 @@ class _Finder:
     ) -> tuple[Any, int, int]:
         axis = int(attributes.get("axis", 0))
         if operator == "Split":
-            return node.input[0], axis, list(node.output).index(name)
+            return node.input[0], axis, self._place(name)
         if operator == "Gather":
             (index,) = self._integers(node.input[1])
             return node.input[0], axis, index
@@ -502,8 +509,8 @@ def _direction(steps: Sequence[tuple[Any, int, int] | None]) -> dict[str, Any] |
         return None
     numbers = [number for _, _, number in told]
     first, last = numbers[0], numbers[-1]
-    if numbers == list(range(first, last + 1)) and first in (0, -len(numbers)):
+    if numbers == [first + n for n in range(len(numbers))] and first in (0, -len(numbers)):
         return {"batch_first": told[0][1] == 1}
-    if numbers == list(range(first, last - 1, -1)) and (last == 0 or first == -1):
+    if numbers == [first - n for n in range(len(numbers))] and (last == 0 or first == -1):
         return {"batch_first": told[0][1] == 1, "reverse": True}
     return None
