@@ -1,7 +1,8 @@
 """A call of a layer, from the caller's arguments to the core and back: checks, shapes, outputs.
 
 Calls of plain arrays take a shorter way, :meth:`fastlstm._core.Model.run_plain`, and come here only
-if they don't fit it. Results are the same, and all errors come from here.
+if they don't fit it: checked and converted, most then take it after all, as ``run_unmerged``.
+Results are the same, and all errors come from here.
 """
 
 from __future__ import annotations

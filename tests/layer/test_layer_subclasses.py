@@ -12,6 +12,8 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM
+from fastlstm.training import Network
+from fastlstm.weights import read
 from support.arrays import assert_same_bits
 from support.optional import require
 
@@ -71,6 +73,22 @@ def test_a_copy_has_the_attributes(copied: Any, derived: Any, base: type) -> Non
     assert other.tag == "mine"
     assert other.options == layer.options
     assert_same_bits(other.parameters, layer.parameters)
+
+
+@pytest.mark.parametrize("each_step", [True, False])
+def test_a_network_saves_a_layer_of_a_class_with_other_arguments(
+    each_step: bool, tmp_path: Path
+) -> None:
+    class Fixed(LSTM):
+        def __init__(self) -> None:
+            super().__init__(3, 5, seed=0)
+
+    network = Network(Fixed(), 2, each_step=each_step, seed=0)
+    network.save(tmp_path / "model.npz")
+    found = read(tmp_path / "model.npz").choose()
+    assert found.option("return_sequences") is each_step
+    assert found.head is not None
+    assert_same_bits(found.build().parameters, network.lstm.parameters)
 
 
 def test_attributes_that_a_class_does_not_name_are_refused() -> None:
