@@ -226,7 +226,10 @@ FORMATS = (
         "onnx",
         (".onnx",),
         needs="fastlstm[onnx]",
-        reads="every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised",
+        reads=(
+            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells spelt "
+            "out, as PyTorch's LSTMCell"
+        ),
         writes="a graph of LSTM nodes",
         recognises=_is_onnx,
         original="onnx",
@@ -235,7 +238,10 @@ FORMATS = (
         "keras",
         (".keras", ".h5", ".hdf5"),
         needs="fastlstm[keras] (h5py)",
-        reads="LSTM and Bidirectional, of Sequential and functional models; weights alone",
+        reads=(
+            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional models; "
+            "weights alone"
+        ),
         writes="a Sequential model",
         recognises=_is_keras,
         original="keras",

@@ -28,6 +28,10 @@ _STATE = ("state.h_0", "state.c_0")
 MOST_OTHERS = 1000
 
 _BETWEEN = "what may lie between the layers (dropout, normalisation, ...) is not in the file"
+_UNTOLD = (
+    "the file has no options beside arrays that are of this package alone: assumed are sigmoid and "
+    "tanh, no clip, separate gates, and a forward direction or two merged by concat"
+)
 #: The note of a layer whose layout nobody has recorded.
 ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
 
@@ -238,13 +242,16 @@ def _judge(group: _Group, metadata: dict[str, Any] | None) -> Found:
     problems += _dtype_problems(group)
     if problems:
         raise ValueError("; ".join(problems))
+    assumptions = (_UNTOLD,) if metadata is None and sizes.kind.startswith("fastlstm") else ()
+    orientation = () if metadata is not None or group.cell else (ORIENTATION,)
     found = Found(
         group.prefix,
         sizes.kind,
         {name: value for name, value in sizes.options.items() if name != "dtype"},
         sizes.spec.num_directions == 2,
         {name: group.arrays[name] for name in shapes},
-        notes=() if metadata is not None or group.cell else (ORIENTATION,),
+        notes=(*orientation, *assumptions),
+        assumptions=assumptions,
     )
     dtype = sizes.options.get("dtype")
     if dtype is not None and dtype != found.stored_dtype.name:
