@@ -193,7 +193,8 @@ class Contents:
     ----------
     path : Path
     format : str
-        "npz", "safetensors", "PyTorch", "TorchScript", "ONNX" or "Keras".
+        "npz", "safetensors", "PyTorch", "TorchScript", "ONNX", "Keras", "RTNeural", "NAM" or
+        "JSON".
     layers : tuple of Found
         In the order of the file. Names are unique.
     refused : tuple of Refused

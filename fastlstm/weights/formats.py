@@ -184,6 +184,14 @@ def _is_keras(start: Start) -> Match:
     return Match.CERTAINLY if hdf5 or archived else Match.NONE
 
 
+def _is_audio(start: Start) -> Match:
+    """Where an object of JSON begins, behind a mark of its encoding."""
+    text = start.first.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return Match.PERHAPS if text.startswith(b"{") else Match.NONE
+
+
+_AUDIO = (".json", ".nam", ".aidax")
+
 #: Where two are equally sure of a file the first one has it.
 FORMATS = (
     Format(
@@ -233,6 +241,17 @@ FORMATS = (
         writes="a Sequential model",
         recognises=_is_keras,
         original="keras",
+    ),
+    Format(
+        "audio",
+        _AUDIO,
+        needs="nothing",
+        reads="RTNeural's layers or state dicts (GuitarML, AIDA-X), NAM's LSTM with its initial "
+        "state; the linear layer on top",
+        writes="nothing",
+        recognises=_is_audio,
+        original="audio",
+        read_only=dict.fromkeys(_AUDIO, "JSON of audio models is only read"),
     ),
 )
 
