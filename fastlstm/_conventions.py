@@ -239,11 +239,10 @@ class _Reader:
         return _Rows(np.concatenate(units_first), name, layout, arrays[0].shape)
 
     def _array(self, name: str, value: Any) -> RealArray:
-        given = as_array(name, value)
-        array = as_real_array(name, given, _WIDE)
+        array = as_real_array(name, value, _WIDE)
         if array.size == 0:
             raise ValueError(f"{name}: got shape {array.shape}, expected some numbers")
-        self.dtypes[name] = given.dtype.newbyteorder("=")
+        self.dtypes[name] = as_array(name, value).dtype.newbyteorder("=")
         return array
 
     def sizes(self, first: Mapping[str, _Rows]) -> _Sizes:

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: ``dtype.isbuiltin`` of types that another package has added to NumPy's.
+_REGISTERED = 2
+
 #: How deep tensors may lie in lists, and how many columns an error lists.
 _DEEPEST, _LISTED = 3, 10
 
@@ -34,9 +37,13 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
     Exception
         Whatever another library raises.
     """
-    if _is_of(value, "torch"):
-        value = _as_plain_tensor(value)
-    columns = _columns(value)
+    if type(value) is np.ndarray and value.dtype.isbuiltin != _REGISTERED:
+        return value
+    columns = None
+    if type(value).__module__ != "builtins":
+        if _is_of(value, "torch"):
+            value = _as_plain_tensor(value)
+        columns = _columns(value)
     array = _nested(value) if columns is None else _stacked(value, columns)
     return _widened(array, value)
 
@@ -116,7 +123,7 @@ def _nested(value: Any, depth: int = 0) -> npt.NDArray[Any]:
 def _widened(array: npt.NDArray[Any], value: Any) -> npt.NDArray[Any]:
     """Return numbers that NumPy has not, of the package ml_dtypes, as some that it has."""
     kinds = {"bfloat": np.float32, "float": np.float32, "uint": np.uint8, "int": np.int8}
-    if array.dtype.type.__module__.partition(".")[0] == "ml_dtypes":
+    if array.dtype.isbuiltin == _REGISTERED:
         for start, dtype in kinds.items():
             if array.dtype.name.startswith(start):
                 with np.errstate(all="ignore"):

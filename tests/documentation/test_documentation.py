@@ -65,6 +65,8 @@ def run_python(page: Path, block: Block, names: dict[str, Any]) -> None:
     try:
         exec(code, names)
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "fastlstm":
+            raise
         raise MissingError(str(error)) from error
 
 
