@@ -176,7 +176,7 @@ def _stacked(value: Any, columns: Sequence[tuple[Any, Any]]) -> npt.NDArray[Any]
 
 
 def _missing(column: Any) -> Iterator[int]:
-    """Yield the rows in which a nullable column has no value; NaN is one."""
+    """Yield the rows in which a nullable column has no value; a NaN is a value."""
     if hasattr(column, "is_null"):  # of polars, of pyarrow
         yield from np.flatnonzero(np.asarray(column.is_null())).tolist()
     elif hasattr(column.dtype, "numpy_dtype"):  # nullable columns of pandas
