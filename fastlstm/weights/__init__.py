@@ -81,8 +81,9 @@ def load(
     ----------
     path : str or path
         ``.npz``, ``.safetensors``, PyTorch's ``.pt``, ``.pth`` and ``.bin`` (state dicts,
-        checkpoints, TorchScript, zips of such files, pickles of arrays), ``.onnx``, ``.keras`` or
-        ``.h5``. What the file is shows in its first bytes; where it doesn't, the suffix says.
+        checkpoints, TorchScript, zips of such files, pickles of arrays), ``.onnx``, ``.keras``,
+        ``.h5``, or ``.json`` and ``.nam`` of audio models. What the file is shows in its first
+        bytes; where it doesn't, the suffix says.
     name : str, optional
         Of the LSTM in the file, where it holds several.
     dtype : float32 or float64, optional

@@ -201,8 +201,8 @@ class Contents:
     ----------
     path : Path
     format : str
-        "npz", "safetensors", "PyTorch", "TorchScript", "zip of PyTorch", "pickle", "ONNX" or
-        "Keras".
+        "npz", "safetensors", "PyTorch", "TorchScript", "zip of PyTorch", "pickle", "ONNX",
+        "Keras", "RTNeural", "NAM" or "JSON".
     layers : tuple of Found
         In the order of the file. Names are unique.
     refused : tuple of Refused

@@ -190,6 +190,14 @@ def _is_keras(start: Start) -> Match:
     return Match.CERTAINLY if hdf5 or archived else Match.NONE
 
 
+def _is_audio(start: Start) -> Match:
+    """Where an object of JSON begins, behind a mark of its encoding."""
+    text = start.first.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return Match.PERHAPS if text.startswith(b"{") else Match.NONE
+
+
+_AUDIO = (".json", ".nam", ".aidax")
+
 #: Where two are equally sure of a file the first one has it.
 FORMATS = (
     Format(
@@ -227,8 +235,8 @@ FORMATS = (
         (".onnx",),
         needs="fastlstm[onnx]",
         reads=(
-            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells spelt "
-            "out, as PyTorch's LSTMCell"
+            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells "
+            "spelt out, as PyTorch's LSTMCell"
         ),
         writes="a graph of LSTM nodes",
         recognises=_is_onnx,
@@ -239,12 +247,23 @@ FORMATS = (
         (".keras", ".h5", ".hdf5"),
         needs="fastlstm[keras] (h5py)",
         reads=(
-            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional models; "
-            "weights alone"
+            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional "
+            "models; weights alone"
         ),
         writes="a Sequential model",
         recognises=_is_keras,
         original="keras",
+    ),
+    Format(
+        "audio",
+        _AUDIO,
+        needs="nothing",
+        reads="RTNeural's layers or state dicts (GuitarML, AIDA-X), NAM's LSTM with its initial "
+        "state; the linear layer on top",
+        writes="nothing",
+        recognises=_is_audio,
+        original="audio",
+        read_only=dict.fromkeys(_AUDIO, "JSON of audio models is only read"),
     ),
 )
 

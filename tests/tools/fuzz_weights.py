@@ -15,6 +15,7 @@ import argparse
 import collections
 import datetime
 import io
+import json
 import pickle
 import random
 import resource
@@ -73,7 +74,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
     made["compressed.npz"] = compressed.getvalue()
-    return made | torch_seeds() | onnx_seeds() | keras_seeds(folder)
+    return made | torch_seeds() | onnx_seeds() | keras_seeds(folder) | audio_seeds()
 
 
 def onnx_seeds() -> dict[str, bytes]:
@@ -162,6 +163,52 @@ def keras_seeds(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("cells.h5", "old.h5")}
 
 
+def audio_seeds() -> dict[str, bytes]:
+    """JSON as RTNeural, NAM and GuitarML have it."""
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> Any:
+        return rng.normal(size=shape).astype(np.float32).tolist()
+
+    nam = {
+        "version": "0.5.4",
+        "metadata": {"name": "amp", "loudness": -18.5},
+        "architecture": "LSTM",
+        "config": {"input_size": 1, "hidden_size": 2, "num_layers": 2},
+        "weights": numbers(8 * 3 + 12 + 8 * 4 + 12 + 3),
+        "sample_rate": 48000,
+    }
+    submodels = [{"max_value": 0.5, "model": nam}, {"model": {**nam, "architecture": "WaveNet"}}]
+    container = {"architecture": "SlimmableContainer", "config": {"submodels": submodels}}
+    shape = [None, None, 2]
+    lstm = {"type": "lstm", "activation": "tanh", "shape": shape}
+    layers = [
+        {**lstm, "weights": [numbers(1, 8), numbers(2, 8), numbers(8)]},
+        {"type": "unknown", "activation": "", "shape": shape, "weights": []},
+        {**lstm, "weights": [numbers(2, 8), numbers(2, 8), numbers(8)]},
+        {"type": "dense", "activation": "", "shape": [1], "weights": [numbers(2, 1), numbers(1)]},
+        {"type": "gru", "activation": "", "shape": [1], "weights": []},
+    ]
+    parameters = {
+        "rec.weight_ih_l0": numbers(8, 1),
+        "rec.weight_hh_l0": numbers(8, 2),
+        "rec.bias_ih_l0": numbers(8),
+        "rec.bias_hh_l0": numbers(8),
+        "lin.weight": numbers(1, 2),
+        "lin.bias": numbers(1),
+    }
+    documents = {
+        "amp.nam": nam,
+        "container.nam": {"version": "0.7.0", **container},
+        "layers.json": {"in_shape": [None, None, 1], "in_gain": 3.0, "layers": layers},
+        "parameters.json": {
+            "model_data": {"model": "SimpleRNN", "skip": 0},
+            "state_dict": parameters,
+        },
+    }
+    return {name: json.dumps(document).encode() for name, document in documents.items()}
+
+
 def torch_seeds() -> dict[str, bytes]:
     """State dicts and checkpoints in all formats that PyTorch has, and weights in parts."""
     try:
@@ -226,7 +273,43 @@ def mutate(data: bytes, rng: Random, name: str = "") -> bytes:
         length = int.from_bytes(data[:8], "little")
         header = _mutate_bytes(data[8 : 8 + length], rng)
         return len(header).to_bytes(8, "little") + header + data[8 + length :]
+    if name.endswith((".json", ".nam")) and rng.random() < 0.7:
+        return _mutate_json(data, rng)
     return _mutate_bytes(data, rng)
+
+
+#: What may stand in the place of anything in JSON, as text.
+ODD = ["null", "true", "0", "-1", "1e999", "NaN", "-Infinity", "9" * 5000, "0.5", '"tanh"', '""',
+       "[]", "{}", "[[]]", "[1, [2]]", "[" * 3000, '{"a": 1, "a": 2}', "1e39", "2147483648",
+       "9223372036854775808", "1000000", '"\\ud800"', '"LSTM"', "[null, 2]"]  # fmt: skip
+
+
+def _mutate_json(data: bytes, rng: Random) -> bytes:
+    """Replace values by odd ones, or drop them, at places drawn by their depth."""
+    document = json.loads(data)
+    planted = {}
+    for number in range(1 + rng.geometric(0.5)):
+        node = document
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            if not keys:
+                break
+            key = keys[rng.integers(len(keys))]
+            if isinstance(node[key], dict | list) and rng.random() < 0.7:
+                node = node[key]
+                continue
+            if rng.random() < 0.2:
+                del node[key]
+            elif rng.random() < 0.2 and isinstance(node, list):
+                node.append(node[key])
+            else:
+                node[key] = f"planted {number}"
+                planted[f'"planted {number}"'] = ODD[rng.integers(len(ODD))]
+            break
+    text = json.dumps(document)
+    for mark, odd in planted.items():
+        text = text.replace(mark, odd)
+    return text.encode()
 
 
 def _mutate_member(data: bytes, rng: Random) -> bytes:

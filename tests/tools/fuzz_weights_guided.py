@@ -16,6 +16,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["fastlstm.weights"]):
+    import fastlstm.weights.audio
     import fastlstm.weights.npz
     import fastlstm.weights.onnx
     import fastlstm.weights.pytorch
