@@ -23,6 +23,12 @@ def add_force(parser: argparse._ActionsContainer, files: str = "a file that exis
     parser.add_argument("--force", action="store_true", help=f"replace {files}")
 
 
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """Add ``--quiet``."""
+    text = "no progress, and no notes on what was decided"
+    parser.add_argument("-q", "--quiet", action="store_true", help=text)
+
+
 def number(
     kind: type[int] | type[float],
     low: float = -math.inf,

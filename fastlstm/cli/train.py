@@ -15,9 +15,9 @@ import numpy as np
 
 from fastlstm import LSTM, BiLSTM, optim
 from fastlstm._extras import import_for
-from fastlstm.cli._arrays import Array, open_array
+from fastlstm.cli._arrays import Array, Opened, add_reading, file_of, open_array, reading_of
 from fastlstm.cli._messages import UserError, note
-from fastlstm.cli._options import add_force, number
+from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._process import termination_interrupts
 from fastlstm.cli._progress import make_bar
@@ -37,6 +37,8 @@ Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run
 X.npy holds sequences (T, B, I): time steps, sequences, inputs. Y.npy holds the answers:
   floating  regression: (T, B, K) one at each step; (B, K) or (B,) one for each sequence
   integer   classification, classes from 0 up: (T, B) or (B,)
+Each may also be .npz:NAME, or a table, .csv, .tsv or .txt: X then is one sequence of T lines, and
+Y and W have a line for each, or for each sequence of an X.npy. FILE:NAME,NAME,... chooses columns.
 The answer for a sequence is made from the last hidden state, of a BiLSTM from that of each
 direction.
 
@@ -53,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     count, positive = number(int, 1), number(float, 0, excluded=True)
 
     add = parser.add_argument_group("data").add_argument
-    add("x", type=Path, metavar="X", help="inputs: .npy")
-    add("y", type=Path, metavar="Y", help="answers: .npy")
+    add("x", type=Path, metavar="X", help="inputs: .npy, .npz:NAME or a table")
+    add("y", type=Path, metavar="Y", help="answers, likewise")
     add("--batch-first", action="store_true", help="X is (B, T, I), and Y and W are likewise")
     add("--task", choices=["regression", "classification"], help="by default what Y's dtype says")
-    text = "weights of the answers in the loss: .npy, (T, B) or (B,); 0 masks an answer"
+    text = "weights of the answers in the loss, (T, B) or (B,); 0 masks an answer"
     add("--weights", type=Path, metavar="W", help=text)
     text = "share of the sequences that validate (0.1; 0 for none), or files: X Y [W]"
     add("--validation", nargs="+", default=["0.1"], metavar="V", help=text)
@@ -65,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "standardise X and the Y of a regression; OUTPUT undoes it, it takes and gives raw numbers"
     )
     add("--normalise", action="store_true", help=text)
+
+    group = parser.add_argument_group("tables")
+    add_reading(group, "zero", "mean", "forward", default=None)
 
     add = parser.add_argument_group("network").add_argument
     add("--hidden", type=count, default=64, metavar="H", help="units in a layer (64)")
@@ -102,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "go on from the checkpoint; of the options only --patience and, without a schedule, "
     text += "--epochs may be others"
     add("--resume", action="store_true", help=text)
-    add("--quiet", action="store_true", help="no progress")
+    add_quiet(group)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -151,11 +156,11 @@ def _draw(trainer: Trainer, picture: Path, args: argparse.Namespace) -> None:
 
 def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
     """Refuse to write a file that is something else, too."""
-    names = {args.x.resolve(): "X", args.y.resolve(): "Y"}
+    names = {file_of(args.x).resolve(): "X", file_of(args.y).resolve(): "Y"}
     if args.weights is not None:
-        names[args.weights.resolve()] = "--weights"
+        names[file_of(args.weights).resolve()] = "--weights"
     if len(args.validation) > 1:
-        names |= {Path(path).resolve(): "--validation" for path in args.validation}
+        names |= {file_of(Path(path)).resolve(): "--validation" for path in args.validation}
     written = {"OUTPUT": args.output, "--plot": args.plot, "--checkpoint": checkpoint}
     for name, path in written.items():
         if path is None:
@@ -204,6 +209,9 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
         ) from None
     if fraction == 0:
         return data, None
+    if len(data) == 1:
+        text = "has 1 sequence, expected at least 2 to split; --validation 0, or files X Y [W]"
+        raise UserError(f"{args.x}: {text}")
     with _as_user_errors(
         {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
     ):
@@ -212,7 +220,7 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
 
 def _read_sequences(paths: list[Path], args: argparse.Namespace) -> Sequences:
     """Open X, Y and perhaps W, and bring them into the form that the API has."""
-    x, y, *weights = (open_array(path, "arrays", ".npy") for path in paths)
+    x, y, *weights = _open_all(paths, args)
     y = _as_answers(y, paths[1], args.task)
     if args.batch_first:
         x = x.swapaxes(0, 1) if x.ndim == 3 else x
@@ -225,6 +233,38 @@ def _read_sequences(paths: list[Path], args: argparse.Namespace) -> Sequences:
         if not all(np.isfinite(part).all() for part in array):  # in parts: it may be on disk
             raise UserError(f"{path}: holds NaN or infinity, expected finite numbers")
     return sequences
+
+
+def _open_all(paths: list[Path], args: argparse.Namespace) -> list[Array]:
+    """Open X, Y and perhaps W; a table becomes what an array of its place would be."""
+    reading = reading_of(args, args.missing)
+    x = open_array(paths[0], "X", reading, quiet=args.quiet)
+    # Gaps in Y are the loss's affair where there are weights, and are never made up.
+    reading = reading_of(args, "nan" if len(paths) == 3 else None)
+    y = open_array(paths[1], "Y", reading, quiet=args.quiet)
+    reading = reading_of(args, None)
+    weights = [open_array(path, "W", reading, quiet=args.quiet) for path in paths[2:]]
+    lines = 0 if x.table is None else len(x.array)
+    arrays = [x.array if x.table is None else np.expand_dims(x.array, 0 if args.batch_first else 1)]
+    if y.table is not None and y.table.whole and args.task is None:
+        raise UserError(f"{paths[1]}: holds whole numbers, use --task to say what they are")
+    single = y.table is not None and args.task == "classification"
+    arrays.append(_as_array(y, paths[1], lines, single, args.batch_first))
+    return arrays + [_as_array(w, paths[2], lines, True, args.batch_first) for w in weights]
+
+
+def _as_array(opened: Opened, path: Path, lines: int, single: bool, batch_first: bool) -> Array:
+    """Return an array of answers, or of weights: as it is, or of a table."""
+    array = opened.array
+    if opened.table is None:
+        return array
+    if single:
+        if array.shape[1] != 1:
+            text = f"has {array.shape[1]} columns, expected 1; {path}:NAME chooses one"
+            raise UserError(f"{path}: {text}")
+        array = array[:, 0]
+    each_step = lines > 1 and len(array) == lines  # X is one sequence
+    return np.expand_dims(array, 0 if batch_first else 1) if each_step else array
 
 
 def _as_answers(y: Array, path: Path, task: str | None) -> Array:
@@ -376,7 +416,8 @@ def _report(
 ) -> None:
     """Print what the model that was written scores on the arrays as they were given."""
     network = trainer.network
-    epochs = f"{len(trainer.history)} epochs"
+    count = len(trainer.history)
+    epochs = f"{count} epoch{'s' * (count != 1)}"
     if validation is not None:
         epochs += f", best {trainer.best_epoch}"
     print(f"{output}: {network.lstm}, head of {network.outputs}; {epochs}, {seconds:.3g} s")

@@ -350,7 +350,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: str) -> str:
     [
         ("x.npy", "the following arguments are required: Y"),
         ("none.npy each.npy", "none.npy: no such file"),
-        ("x.csv each.npy", "x.csv: unknown suffix, arrays can be .npy"),
+        ("x.bin each.npy", "x.bin: unknown suffix, X can be .npy, .npz, .csv, .tsv, .txt or .dat"),
+        ("x.csv each.npy", "x.csv: no such file"),
         ("pickle.npy each.npy", "pickle.npy: "),
         ("empty.npy each.npy", "empty.npy: "),
         ("each.npy labels.npy --resume", "--resume: there is no checkpoint m.checkpoint.npz"),
