@@ -175,6 +175,13 @@ def build_c(session: nox.Session, name: str, compiler: str) -> Path:
     return program
 
 
+def marked(mark: str) -> list[str]:
+    """Files of tests with a mark, where the others can't be imported: for want of files or AVX."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    found = [path for path in files if f"pytest.mark.{mark}" in path.read_text()]
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
 def result_hash(printed: str) -> list[str]:
     """Give the line with the hash of all results that a C test printed."""
     return [line for line in printed.splitlines() if line.startswith("hash")]
@@ -376,16 +383,13 @@ def emulated(session: nox.Session) -> None:
 @nox.session(name="emulated-python", venv_backend="none", requires=["environment"])
 def emulated_python(session: nox.Session) -> None:
     """Python and NumPy on a processor of 2008: scalar kernels by themselves."""
-    # Of the other files some import peers, which may ask for AVX.
-    files = [
-        path for path in (ROOT / "tests").rglob("test_*.py") if "mark.emulated" in path.read_text()
-    ]
     # Left out are a test that takes four minutes there, and one whose child process runs on the
     # real processor.
     printed = run(
         session, "qemu-x86_64", "-cpu", "Nehalem", binaries(session) / "python", "-m", "pytest",
         "-p", "no:cacheprovider", "--all", "-m", "emulated",
-        "-k", "not many_threads and not environment_means_the_fastest", *files, silent=True,
+        "-k", "not many_threads and not environment_means_the_fastest", *marked("emulated"),
+        silent=True,
     )  # fmt: skip
     header = "fastlstm: scalar by default, of scalar"
     expect(session, header in printed.splitlines(), f"no line says {header!r}")
@@ -430,7 +434,8 @@ def sanitizers_python(session: nox.Session) -> None:
     with session.chdir(work):
         session.run(
             *PYTEST, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-            "--rootdir", str(work), "-m", "sanitized", *without_scalar, env=options,
+            "--rootdir", str(work), "-m", "sanitized", *without_scalar, *marked("sanitized"),
+            env=options,
         )  # fmt: skip
         session.run("python", "tests/tools/leaks.py")
 

@@ -6,12 +6,17 @@ Environment variables (each off unless set to 1):
     FASTLSTM_COVERAGE   gcov instrumentation of the C files
     FASTLSTM_DEBUG      no optimisation, full debug information
     FASTLSTM_WERROR     warnings of the C files are errors (CI)
+
+MAX_JOBS is how many C files are compiled at once, when it is set; else it is as many as there are
+processors, or what the option --parallel says.
 """
 
 import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -28,8 +33,29 @@ def words(name: str) -> list[str]:
     return Path("src_c", name).read_text(encoding="ascii").split()
 
 
+def processors() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class BuildExt(build_ext):
-    """Choose the flags by the compiler that is in use."""
+    """Choose the flags by the compiler that is in use, and use all processors."""
+
+    def build_extensions(self) -> None:
+        compile_some = self.compiler.compile
+        jobs = int(self.parallel or os.environ.get("MAX_JOBS") or processors())
+
+        def compile_each(sources: list[str], **options: Any) -> list[str]:
+            with ThreadPoolExecutor(jobs) as pool:
+                objects = pool.map(lambda source: compile_some([source], **options), sources)
+                return [path for paths in objects for path in paths]
+
+        if self.compiler.compiler_type == "msvc" and not self.compiler.initialized:
+            self.compiler.initialize()  # or each thread would
+        self.compiler.compile = compile_each
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type == "msvc":

@@ -8,6 +8,7 @@
 ((10, 2, 5), (1, 2, 5))
 """
 
+from fastlstm._include import get_include
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.stream import Stream
@@ -23,6 +24,7 @@ __all__ = [
     "Stream",
     "Tape",
     "__version__",
+    "get_include",
     "get_num_threads",
     "load",
     "num_threads",

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -92,29 +90,6 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
     if value is None or dtype not in DTYPES:
         raise ValueError(f"{name}: got {shown(value)}, {expected}")
     return DTYPES[DTYPES.index(dtype)]  # an equal one may spell out the byte order
-
-
-def as_path(path: Any) -> Path:
-    """Return the argument ``path``, which names a file.
-
-    Raises
-    ------
-    TypeError
-        If it is neither a string nor a path.
-    ValueError
-        If no file can be called so.
-    """
-    try:
-        file = Path(path)
-    except TypeError:
-        raise TypeError(f"path: got {type(path).__name__}, expected a string or a path") from None
-    try:
-        name = os.fsencode(file)
-    except UnicodeEncodeError:
-        name = b"\0"
-    if b"\0" in name:
-        raise ValueError(f"path: got {shown(str(file))}, which no file can be called")
-    return file
 
 
 def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:

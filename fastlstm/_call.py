@@ -66,12 +66,17 @@ def run(
 ) -> tuple[Merged, State]:
     """Run a layer; ``LSTM.__call__`` tells what is given, returned and raised."""
     call = _checked(spec, x, state, lengths, offsets, resets, out)
-    if call.layout is None:  # as converted, it may be plain
-        states = None if state is None else (call.h_0, call.c_0)
-        results = weights.model.run_plain(call.x, states, call.target)
-        if results is not None:
-            return results[0] if out is None else out, results[1]
-    y, states, _ = _run(spec, weights, call, None)
+    results = None
+    if call.layout is None:  # as converted, the arrays may be plain
+        given = None if state is None else (call.h_0, call.c_0)
+        target = call.target if spec.gives_all else None
+        results = weights.model.run_unmerged(call.x, given, target)
+    if results is None:
+        y, states, _ = _run(spec, weights, call, None)
+    else:
+        both, states = results
+        both = _last_outputs(spec, call, states[0]) if both is None else both
+        y = merge(both, spec.merge_mode, call.target)
     return y if out is None else out, states
 
 
@@ -182,8 +187,7 @@ def _run(
         c_n = layout.collect(c_n, model.is_reverse, initial=False).reshape(call.c_shape)
         if y is not None:
             both = _unpacked(spec, call, layout, y[0])
-    if both is None:
-        both = np.concatenate(list(h_n[-spec.num_directions :]), axis=-1).reshape(both_shape)
+    both = _last_outputs(spec, call, h_n) if both is None else both
     merged = merge(both, spec.merge_mode, target)
     if records is None:
         return merged, (h_n, c_n), None
@@ -200,6 +204,14 @@ def _run(
         layout,
     )
     return merged, (h_n, c_n), Tape(recording, records)
+
+
+def _last_outputs(spec: Spec, call: _Call, h_n: RealArray) -> RealArray:
+    """Return each direction's last output of the last layer, side by side."""
+    if spec.num_directions == 1:
+        last: RealArray = h_n[-1].copy()
+        return last
+    return np.concatenate(list(h_n[-2:]), axis=-1).reshape(call.both_shape)
 
 
 def _as_of_kernels(spec: Spec, call: _Call, model: _core.Model, recorded: bool) -> Inputs:

@@ -2,9 +2,9 @@
 # cython: freethreading_compatible=True
 """The bridge to the C core: buffers in, one C call with the GIL released, buffers out.
 
-Everything a caller hands in is checked here once more (dtype, dimensions, sizes, contiguity,
-writability) before any C code sees it, so that no use of this module can touch memory that is not
-its own. Friendly errors are the business of ``lstm.py``, which checks first.
+Everything a caller hands in is checked here (dtype, dimensions, sizes, contiguity, writability)
+before any C code sees it, so that no use of this module can touch memory that is not its own.
+Friendly errors are the business of ``_call.py``, ``stream.py`` and ``tape.py``.
 """
 
 cimport cython

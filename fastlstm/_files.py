@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and text of files made safe to show."""
+"""Names of files, files written whole or not at all, and text of files made safe to show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from fastlstm._arguments import shown
+
+
+def as_path(path: Any) -> Path:
+    """Return the argument ``path``, which names a file.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a string nor a path.
+    ValueError
+        If no file can be called so.
+    """
+    try:
+        file = Path(path)
+    except TypeError:
+        raise TypeError(f"path: got {type(path).__name__}, expected a string or a path") from None
+    try:
+        name = os.fsencode(file)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if b"\0" in name:
+        raise ValueError(f"path: got {shown(str(file))}, which no file can be called")
+    return file
 
 
 def replaceable(path: Path) -> Path:

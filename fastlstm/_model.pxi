@@ -54,7 +54,7 @@ cdef class Model:
     cdef readonly tuple is_reverse  # of each direction, whether it goes back in time
     cdef readonly size_t parameter_count
     cdef double row_flops  # of one step of one sequence
-    cdef bint batch_first, gives_all  # of a layer's calls
+    cdef bint batch_first, return_sequences, gives_all  # of a layer's calls
     cdef object dtype
 
     def __cinit__(self, object spec, object parameters, object isa):
@@ -65,7 +65,8 @@ cdef class Model:
         cdef fl_status status
         self.dtype = parameters.dtype
         self.is_double = self.dtype == "float64"
-        self.batch_first, self.gives_all = spec.batch_first, spec.gives_all
+        self.batch_first, self.return_sequences = spec.batch_first, spec.return_sequences
+        self.gives_all = spec.gives_all
         config.size = sizeof(config)
         self.input_size = config.input_size = spec.input_size
         self.hidden_size = config.hidden_size = spec.hidden_size
@@ -212,10 +213,15 @@ cdef class Model:
         -------
         (y, (h_n, c_n)), or None, having done nothing, wherever something is unusual or wrong.
         """
-        cdef _Held held
-        held.count = 0
         if not self.gives_all:
             return None
+        return self.run_unmerged(x, state, out)
+
+    @cython.binding(False)
+    def run_unmerged(self, x, state, out):
+        """The same, but for y: of both directions side by side, None for last outputs alone."""
+        cdef _Held held
+        held.count = 0
         try:
             return self.plain(&held, x, state, out)
         finally:
@@ -243,9 +249,11 @@ cdef class Model:
             c_0_ = self.hold_state(held, (<tuple> state)[1], batched, B, self.hidden_size)
             if h_0_ == NULL or c_0_ == NULL:
                 return None
-        cdef Py_buffer *y_
+        cdef Py_buffer *y_ = NULL
         y = out
-        if out is None:
+        if not self.return_sequences:
+            y = None
+        elif out is None:
             y = empty(_shape(batched, x_.shape[0], x_.shape[1], y_row), self.dtype)
             y_ = _hold(held, y, self.is_double, True)
         else:
@@ -265,7 +273,7 @@ cdef class Model:
         c_n = empty(_shape(batched, LD, B, self.hidden_size), self.dtype)
         cdef Py_buffer *h_n_ = _hold(held, h_n, self.is_double, True)
         cdef Py_buffer *c_n_ = _hold(held, c_n, self.is_double, True)
-        if y_ == NULL or h_n_ == NULL or c_n_ == NULL:
+        if (y_ == NULL and y is not None) or h_n_ == NULL or c_n_ == NULL:
             return None
         cdef fl_status status
         cdef fl_watch own_watch
@@ -274,10 +282,12 @@ cdef class Model:
         cdef fl_forward_call call = fl_forward_call(
             size=sizeof(fl_forward_call), T=T, B=B, starts=NULL,
             x=fl_input(x_.buf, _stride(x_, time_axis), 0), h_0=NULL, c_0=NULL,
-            y=fl_output(y_.buf, _stride(y_, time_axis), 0), h_n=h_n_.buf, c_n=c_n_.buf, watch=watch)
+            y=fl_output(NULL, 0, 0), h_n=h_n_.buf, c_n=c_n_.buf, watch=watch)
         if batched:
             call.x.stride_b = _stride(x_, 1 - time_axis)
-            call.y.stride_b = _stride(y_, 1 - time_axis)
+        if y_ != NULL:
+            call.y.data, call.y.stride_t = y_.buf, _stride(y_, time_axis)
+            call.y.stride_b = _stride(y_, 1 - time_axis) if batched else 0
         if h_0_ != NULL:
             call.h_0, call.c_0 = h_0_.buf, c_0_.buf
         with nogil:

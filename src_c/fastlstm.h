@@ -45,6 +45,15 @@
 #define FL_VERSION_MINOR 1
 #define FL_VERSION_PATCH 0
 
+/* What a shared library exports, which is made with FL_SHARED; all else is hidden there. */
+#if defined(FL_SHARED) && defined(_WIN32)
+#define FL_API __declspec(dllexport)
+#elif defined(FL_SHARED)
+#define FL_API __attribute__((visibility("default")))
+#else
+#define FL_API
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -105,43 +114,43 @@ typedef struct fl_config {
 typedef struct fl_model fl_model;
 
 /* Returns a constant English sentence for a status. Never NULL. */
-const char *fl_status_message(fl_status status);
+FL_API const char *fl_status_message(fl_status status);
 
 /* Number of instruction sets that this library was built with and this machine can run; >= 1. */
-int fl_isa_count(void);
+FL_API int fl_isa_count(void);
 
 /* Returns the name of available instruction set `index`, the fastest first ("avx512", "avx2",
  * "neon", "scalar"), or NULL when index is not in [0, fl_isa_count()). */
-const char *fl_isa_name(int index);
+FL_API const char *fl_isa_name(int index);
 
 /* Returns the name of the instruction set that a model gets when none is asked for: the one that
  * the environment variable FASTLSTM_ISA names when it is set and not empty, else the fastest.
  * NULL when FASTLSTM_ISA names one that is not available. */
-const char *fl_isa_default(void);
+FL_API const char *fl_isa_default(void);
 
 /* Size in bytes of the data cache of a level (1, 2 or 3) as the processor or the system reports
  * it; 0 when unknown. */
-size_t fl_cache_size(int level);
+FL_API size_t fl_cache_size(int level);
 
 /* How many threads a call may use at most, the calling one included. At first what the environment
  * variable FASTLSTM_NUM_THREADS says, else the processors that the process may use (affinity, and
  * a container's share). Calls use fewer where more would not pay; results are the same to the bit.
  * Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
-int fl_get_num_threads(void);
-fl_status fl_set_num_threads(int count);
+FL_API int fl_get_num_threads(void);
+FL_API fl_status fl_set_num_threads(int count);
 
 /* Returns the name and version of the compiler that built the library. */
-const char *fl_compiler(void);
+FL_API const char *fl_compiler(void);
 
 /* Returns the version of the library, "MAJOR.MINOR.PATCH": that of the header it was built with. */
-const char *fl_version(void);
+FL_API const char *fl_version(void);
 
 /* Counts the parameters of a model.
  *
  * config  in.
  * count   out: number of reals in the parameter vector of fl_model_create.
  */
-fl_status fl_parameter_count(const fl_config *config, size_t *count);
+FL_API fl_status fl_parameter_count(const fl_config *config, size_t *count);
 
 /* Makes a model.
  *
@@ -155,17 +164,17 @@ fl_status fl_parameter_count(const fl_config *config, size_t *count);
  *             freed afterwards.
  * model       out: the model, to be freed by fl_model_destroy; NULL on error.
  */
-fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
-                          fl_model **model);
+FL_API fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
+                                 fl_model **model);
 
 /* Frees a model. NULL is allowed. */
-void fl_model_destroy(fl_model *model);
+FL_API void fl_model_destroy(fl_model *model);
 
 /* Returns the name of the instruction set that a model runs on. */
-const char *fl_model_isa(const fl_model *model);
+FL_API const char *fl_model_isa(const fl_model *model);
 
 /* Bytes held by a model: its packed parameters and bookkeeping. */
-size_t fl_model_bytes(const fl_model *model);
+FL_API size_t fl_model_bytes(const fl_model *model);
 
 /* By which a long call can be given up: is_cancelled(context) is called again and again, by the
  * calling thread, in the floating-point environment that it called in: every few million
@@ -231,7 +240,7 @@ typedef struct fl_forward_call {
  * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On any error
  * but FL_ERROR_CANCELLED nothing is written.
  */
-fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
+FL_API fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 
 /* Masks that training drew, reals, contiguous; each NULL for none. With starts, the axes (T, B) are
  * one of starts[T] packed rows. Those of zoneout stand in for the model's rates, which must not be
@@ -271,15 +280,15 @@ typedef struct fl_record_call {
 } fl_record_call;
 
 /* The same as fl_forward, without masks to the bit, and leaves a tape for fl_backward. */
-fl_status fl_record(const fl_model *model, const fl_record_call *call);
+FL_API fl_status fl_record(const fl_model *model, const fl_record_call *call);
 
 /* Size of a tape.
  *
  * T, B, starts  in: as in fl_forward_call.
  * bytes         out.
  */
-fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
-                        size_t *bytes);
+FL_API fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
+                               const ptrdiff_t *starts, size_t *bytes);
 
 /* A call of fl_backward. A result whose pointer is NULL is not wanted, and neither computed. No
  * result may overlap an input or another result. */
@@ -316,7 +325,7 @@ typedef struct fl_backward_call {
  * dc_0 depend on the parameters and that sequence alone; those of dparameters also on the batch,
  * not on threads, strides or instruction set.
  */
-fl_status fl_backward(const fl_model *model, const fl_backward_call *call);
+FL_API fl_status fl_backward(const fl_model *model, const fl_backward_call *call);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
  * thread at a time may use a stream; the model must outlive it. */
@@ -327,16 +336,16 @@ typedef struct fl_stream fl_stream;
  *
  * stream  out: to be freed by fl_stream_destroy; NULL on error.
  */
-fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **stream);
+FL_API fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **stream);
 
 /* Frees a stream. NULL is allowed. */
-void fl_stream_destroy(fl_stream *stream);
+FL_API void fl_stream_destroy(fl_stream *stream);
 
 /* One step. Allocates nothing and can't fail: arguments are not checked.
  *
  * x_t  in (B, I) contiguous.        y_t  out (B, P) contiguous; may not overlap x_t.
  */
-void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
+FL_API void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t);
 
 /* A call of fl_stream_push. */
 typedef struct fl_stream_push_call {
@@ -350,17 +359,17 @@ typedef struct fl_stream_push_call {
 } fl_stream_push_call;
 
 /* T steps, the same bits as T calls of fl_stream_step. Allocates nothing. */
-fl_status fl_stream_push(fl_stream *stream, const fl_stream_push_call *call);
+FL_API fl_status fl_stream_push(fl_stream *stream, const fl_stream_push_call *call);
 
 /* Sets the states of some sequences to zero.
  *
  * mask  in (B): the sequences with a non-zero byte; NULL for all.
  */
-void fl_stream_reset(fl_stream *stream, const unsigned char *mask);
+FL_API void fl_stream_reset(fl_stream *stream, const unsigned char *mask);
 
 /* Copies the state out and in. h (L, B, P), c (L, B, H) contiguous. */
-void fl_stream_get_state(const fl_stream *stream, void *h, void *c);
-void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
+FL_API void fl_stream_get_state(const fl_stream *stream, void *h, void *c);
+FL_API void fl_stream_set_state(fl_stream *stream, const void *h, const void *c);
 
 #ifdef __cplusplus
 }

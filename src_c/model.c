@@ -1,6 +1,5 @@
 /* Making a model: sizes checked, parameters packed for one instruction set. */
 #include <float.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,7 +5,6 @@
 #define FL_STEPS_BACK_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 #include "fastlstm.h"
 #include "kernels/kernels.h"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._arguments import RealArray, as_path, as_size
-from fastlstm._files import replaceable
+from fastlstm._arguments import RealArray, as_size
+from fastlstm._files import as_path, replaceable
 from fastlstm._version import __version__
 from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from fastlstm._arguments import as_path
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    from fastlstm._files import whole_file
+    from fastlstm._files import as_path, whole_file
     from fastlstm.weights.contents import Trained
     from fastlstm.weights.formats import format_for
 
@@ -193,6 +192,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
     FileNotFoundError, ImportError, ValueError
         As `load`, but not for what the LSTMs in it are.
     """
+    from fastlstm._files import as_path
     from fastlstm.weights.formats import format_of
 
     file = as_path(path)

@@ -7,6 +7,10 @@
 #include "kernels/kernels.h"
 #include "platform.h"
 
+/* One per instruction set, indexed by fl_dtype; defined where the target architecture has it. */
+extern const fl_kernels fl_kernels_scalar[2], fl_kernels_avx2[2], fl_kernels_avx512[2];
+extern const fl_kernels fl_kernels_neon[2];
+
 /* Every instruction set of this build, the fastest first. Each has tables in the working precision,
  * by which it is named. */
 static const struct {

@@ -193,12 +193,6 @@ typedef struct fl_kernels {
     double (*limit_read)(ptrdiff_t n, const void *x, ptrdiff_t repeats, volatile double *sink);
 } fl_kernels;
 
-/* One per instruction set, indexed by fl_dtype; defined when the target architecture has it. */
-extern const fl_kernels fl_kernels_scalar[2];
-extern const fl_kernels fl_kernels_avx2[2];
-extern const fl_kernels fl_kernels_avx512[2];
-extern const fl_kernels fl_kernels_neon[2];
-
 /* How a model's weights are kept. */
 typedef enum fl_weights {
     FL_WEIGHTS_REAL = 0, /* as reals, in the working precision */

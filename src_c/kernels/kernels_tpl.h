@@ -14,6 +14,7 @@
 #include "kernels/all_tpl.h"
 
 #ifdef FL_HALF
+extern const fl_kernels FL_CAT(fl_kernels_, FL_HALF)[2];
 #define FL_HALF_TABLE(type_) (&FL_CAT(fl_kernels_, FL_HALF)[type_])
 #else
 #define FL_HALF_TABLE(type_) NULL

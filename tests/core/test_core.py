@@ -76,6 +76,9 @@ def test_importing_needs_numpy_alone() -> None:
     ran = run_python(code)
     imported = {name for name in eval(ran.stdout) if "cython" not in name}
     assert imported - set(sys.stdlib_module_names) <= {"fastlstm", "numpy"}
+    # What takes longest to import, and no layer needs. Some of it may have been there before.
+    slow = {"argparse", "ast", "dataclasses", "inspect", "json", "pathlib", "shutil", "zipfile"}
+    assert not imported & slow
 
 
 SPEC = Spec(3, 5)

@@ -91,6 +91,7 @@ def only(states: Any, counts: tuple[bool, ...]) -> tuple[np.ndarray, ...]:
     return kept
 
 
+@pytest.mark.slow(dtype=np.float64)
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("layout", ["resets", "lengths resets", "offsets resets"])
 @pytest.mark.parametrize("row", CELLS[::9], ids=range(0, len(CELLS), 9))

@@ -148,6 +148,7 @@ def test_handlers_that_do_not_raise_change_nothing() -> None:
         assert_same_bits(a, b)
 
 
+@pytest.mark.slow(threads=1)
 @pytest.mark.filterwarnings("ignore")  # of forks beside any thread
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_handler_that_forks(threads: int) -> None:

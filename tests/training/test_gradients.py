@@ -119,6 +119,10 @@ LONG = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow(sizes=(130, 4, 131))
+@pytest.mark.slow(sizes=(1821, 1, 16))
+@pytest.mark.slow(sizes=(260, 1, 129))
+@pytest.mark.slow(sizes=(2, 300, 111))
 @pytest.mark.parametrize("sizes", LONG, ids=str)
 def test_blocks_of_rows_and_chunks_of_time(sizes: tuple[int, int, int], dtype: type) -> None:
     T, B, H = sizes

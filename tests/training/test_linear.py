@@ -106,6 +106,8 @@ def test_network_and_run_agree_to_the_bit(
 ) -> None:
     if suffix == ".onnx":
         require("onnx")
+    if suffix == ".pt":
+        require("torch")
     network = Network(kind(3, 21, 2, dtype=dtype, seed=1), 5, each_step=each_step, seed=2)
     network.save(tmp_path / f"m{suffix}")
     x = numbers(11, 70, 3, dtype=dtype)
