@@ -1,4 +1,4 @@
-"""The tables of ``docs/benchmarks.md``, from a file that ``--json`` wrote.
+"""The tables of ``docs/benchmarks.md``, from a file that ``--output`` wrote.
 
 ``python -m fastlstm.bench.markdown FILE`` prints one: the command, the limits of the hardware, the
 summary, and a row for each cell.
@@ -6,12 +6,13 @@ summary, and a row for each cell.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fastlstm.cli._options import Parser
 
 from .peers import OURS, PEERS, REFERENCE
 from .report import SCHEMA
@@ -88,8 +89,8 @@ def section(report: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the section of a file."""
-    parser = argparse.ArgumentParser(prog="python -m fastlstm.bench.markdown", description=__doc__)
-    parser.add_argument("file", type=Path, help="written by --json")
+    parser = Parser(prog="python -m fastlstm.bench.markdown", description=__doc__)
+    parser.add_argument("file", type=Path, help="written by --output")
     args = parser.parse_args(argv)
     report = json.loads(args.file.read_text())
     if report["schema"] != SCHEMA:

@@ -582,7 +582,7 @@ def test_training_run_measures_repacking_and_compares_gradients(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "figures.json"
-    arguments = ["--grid", "training", "--rounds", "2", "--json", str(path)]
+    arguments = ["--grid", "training", "--rounds", "2", "--output", str(path)]
     assert main([*arguments, "--peers", "right"]) == 0
     assert row(capsys.readouterr().out, TRAINING)[-1].endswith("%")
     (cell,) = json.loads(path.read_text())["cells"]
@@ -600,7 +600,7 @@ def test_variants_are_held_against_vanilla_and_peers_that_have_them(
 ) -> None:
     peers.PEERS["wrong"] = replace(peers.PEERS["wrong"], variants=("peepholes",))
     path = tmp_path / "figures.json"
-    arguments = ["--grid", "variants", "--rounds", "2", "--json", str(path)]
+    arguments = ["--grid", "variants", "--rounds", "2", "--output", str(path)]
     assert main([*arguments, "--peers", "right"]) == 0
     out = capsys.readouterr().out
     assert f"right left out of {PEEPHOLES.name}: has no peepholes here" in out
@@ -626,7 +626,7 @@ def test_peer_that_fails_is_left_out_with_the_reason(capsys: pytest.CaptureFixtu
 @pytest.mark.usefixtures("tiny_grid")
 def test_json_file_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    assert main(["--peers", "right", "--rounds", "2", "--json", str(path)]) == 0
+    assert main(["--peers", "right", "--rounds", "2", "--output", str(path)]) == 0
     written = json.loads(path.read_text())
     assert written["schema"] == report.SCHEMA
     assert written["command"] == (
@@ -645,7 +645,7 @@ def test_existing_file_is_only_overwritten_with_force(
 ) -> None:
     path = tmp_path / "figures.json"
     path.write_text("precious")
-    arguments = ["--peers", "right", "--rounds", "2", "--json", str(path)]
+    arguments = ["--peers", "right", "--rounds", "2", "--output", str(path)]
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -666,7 +666,7 @@ def test_existing_file_is_only_overwritten_with_force(
         (["--threads", "0"], "threads must be"),
         (["--rounds", "0"], "rounds must be at least 1"),
         (["--plot", "figure.gif"], "must end in .png"),
-        (["--json", "no/such/folder/a.json"], "does not exist"),
+        (["--output", "no/such/folder/a.json"], "does not exist"),
         (["--peers", "", "--plot", "figure.png"], "there is none"),
     ],
 )
@@ -692,7 +692,7 @@ def test_whole_command_in_its_child_process(
     for name in threads.environment(1, os.environ):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "figures.json"
-    arguments = ["--cell", "lstm-T1-B1-H16", "--peers", "", "--rounds", "2", "--json", str(path)]
+    arguments = ["--cell", "lstm-T1-B1-H16", "--peers", "", "--rounds", "2", "--output", str(path)]
     assert main(arguments) == 0
     out = capfd.readouterr().out
     assert "| lstm-T1-B1-H16 |" in out
