@@ -33,12 +33,14 @@ def _row(cell: Any, names: Sequence[str], training: bool, variants: bool) -> lis
     row.append(f"{ours['gflop_per_s']:.0f}")
     if not training:
         row.append("-" if gigabytes is None else f"{gigabytes:.0f}")
-    row += [f"{100 * cell['share_of_limit']:.0f}%", best or "-"]
+    mark = " (!)" if cell.get("disturbed") else ""  # there were files that don't say
+    row += [f"{100 * cell['share_of_limit']:.0f}%{mark}", best or "-"]
     if best is None:
         row.append("-")
     else:
-        ratio = found[best]["fastlstm_ratio"][0]
-        row.append(f"**{ratio:.2f}**" if ratio < 1.0 else f"{ratio:.2f}")
+        ratio, _, q3 = found[best]["fastlstm_ratio"]
+        text = f"{ratio:.2f}"
+        row.append(text if ratio >= 1.0 else f"{text} draw" if q3 >= 1.0 else f"**{text}**")
     if training:
         row.append(f"{100 * cell['repacking'][0]:.2f}%")
     if variants:
@@ -62,6 +64,7 @@ def _summary(report: Any) -> str:
             f". Geometric mean of the ratio to the best peer {found['geometric_mean']:.2f}, "
             f"least {found['least']:.2f} ({found['least_cell']}); "
             f"{len(found['lost']) or 'none'} of {found['cells']} cells lost"
+            + (f", {len(found['drawn'])} a draw" if found.get("drawn") else "")
         )
     return text + "."
 

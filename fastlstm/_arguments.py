@@ -73,7 +73,7 @@ def as_flag(name: str, value: Any) -> bool:
 
 
 def as_precision(name: str, value: Any) -> np.dtype[Any]:
-    """Return value as the dtype float32 or float64 in native byte order.
+    """Return value, of NumPy or of PyTorch, as the dtype float32 or float64 in native byte order.
 
     Raises
     ------
@@ -83,8 +83,9 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
         If it names another one.
     """
     expected = "expected float32 or float64"
+    named = str(value).removeprefix("torch.") if type(value).__module__ == "torch" else value
     try:
-        dtype: np.dtype[Any] = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(named)
     except Exception:  # of many types, warnings that are errors among them
         raise TypeError(f"{name}: got {shown(value)}, {expected}") from None
     if value is None or dtype not in DTYPES:
@@ -226,8 +227,13 @@ def as_generator(name: str, seed: Any) -> np.random.Generator:
         raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
 
 
-def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
+def as_state(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], swapped: str = ""
+) -> RealArray:
     """Return an initial state as a C-contiguous array of the shape and dtype wanted.
+
+    ``swapped`` says how x would be read with its first two axes the other way round, if that is
+    what the shape of the state is for.
 
     Raises
     ------
@@ -236,7 +242,7 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     """
     state = as_real_array(name, value, dtype)
     if state.shape != shape:
-        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}")
+        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}{swapped}")
     lies_well = state.flags.c_contiguous and state.flags.aligned
     return state if lies_well else np.array(state, order="C")
 

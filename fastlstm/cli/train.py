@@ -134,7 +134,7 @@ def execute(args: argparse.Namespace) -> None:
             network.load_parameters(trainer.best_parameters)
             if scaling is not None:
                 network.load_state_dict(scaling.undo(network.state_dict()))
-            network.save(model)
+            network.save(model, overwrite=True)  # it is this command's own
         # The model is in its place: nothing that fails from here on can cost it.
         if args.checkpoint is None:
             checkpoint.unlink(missing_ok=True)

@@ -273,6 +273,56 @@ def test_table_shows_losses_in_bold_and_every_figure() -> None:
     assert "All results agree." in text
 
 
+def test_a_lost_cell_whose_quartiles_include_1_is_a_draw() -> None:
+    """Rounds of 0.9, 0.98 and 1.04 in the peer's favour or not; none of a clear loss."""
+    drawn = result_of(TINY, {"fastlstm": [1e-4] * 3, "torch": [0.9e-4, 0.98e-4, 1.04e-4]})
+    assert (drawn.lost, drawn.drawn) == (False, True)
+    other = replace(TINY, B=1)
+    lost = result_of(other, {"fastlstm": [1e-4] * 3, "torch": [0.9e-4, 0.98e-4, 0.99e-4]})
+    assert (lost.lost, lost.drawn) == (True, False)
+    won = result_of(replace(TINY, T=2), {"fastlstm": [1e-4] * 3, "torch": [1e-4] * 3})
+    assert (won.lost, won.drawn) == (False, False)
+    found = report_of(drawn, lost, won)
+    text = report.table(found)
+    assert row(text, TINY)[8] == "0.98 draw"
+    assert row(text, other)[8] == "**0.98**"
+    assert "1 of 3 cells lost, 1 a draw." in text
+    assert "DISTURBED" not in text
+    written = json.loads(json.dumps(report.as_dict(found)))
+    assert written["summary"]["lost"] == [other.name]
+    assert written["summary"]["drawn"] == [TINY.name]
+    section = markdown.section(written)
+    assert "| 0.98 draw |" in section
+    assert "| **0.98** |" in section
+    assert "1 of 3 cells lost, 1 a draw." in section
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reasons"),
+    [
+        ([1e-4] * 5, [2e-4] * 5, []),
+        ([8.65e-7] * 5, [2e-6] * 5, []),  # at the limit
+        ([8e-7] * 5, [2e-6] * 5, ["faster than the hardware allows, 108% of the limit"]),
+        ([1e-4, 1e-4, 2e-4, 3e-4, 3e-4], [4e-4] * 5, ["fastlstm ±50%", "ratio to torch ±67%"]),
+        ([1e-4] * 5, [1e-4, 1e-4, 2e-4, 3e-4, 3e-4], ["ratio to torch ±50%"]),
+        ([1e-4, 1.1e-4, 2e-4, 9e-4, 9e-4], [2e-4, 2.2e-4, 4e-4, 18e-4, 18e-4], ["fastlstm ±198%"]),
+        ([8e-5, 8e-5, 1e-4, 12e-5, 12e-5], [2e-4] * 5, []),  # as on a shared machine
+    ],
+)
+def test_disturbed_measurements_are_marked(
+    ours: list[float], theirs: list[float], reasons: list[str]
+) -> None:
+    result = result_of(TINY, {"fastlstm": ours, "torch": theirs})
+    found = report_of(result)
+    assert report.disturbances(result, found) == reasons
+    text = report.table(found)
+    assert row(text, TINY)[6].endswith(" (!)") == bool(reasons)
+    assert (f"DISTURBED measurement of {TINY.name}: " in text) == bool(reasons)
+    written = json.loads(json.dumps(report.as_dict(found)))
+    assert written["cells"][0]["disturbed"] == reasons
+    assert ("% (!) |" in markdown.section(written)) == bool(reasons)
+
+
 def test_table_says_who_is_missing_and_who_was_left_out() -> None:
     result = replace(
         result_of(TINY, {"fastlstm": [1.0], "torch": [2.0]}),
