@@ -40,6 +40,8 @@ class _Slow:
     def run_plain(self, *_: Any) -> None:
         """Run nothing."""
 
+    run_unmerged = run_plain
+
 
 def general(layer: LSTMBase, x: Any, state: Any = None, out: Any = None) -> Any:
     """What the layer returns by the general way."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm import LSTM, BiLSTM, Gradients, reference
+from fastlstm import LSTM, BiLSTM, Gradients, Tape, reference
 from support.arrays import assert_same_bits
 from support.layers import layer_class, random_state
 from support.reference_cases import THROUGH
@@ -49,6 +49,21 @@ def random_case(
     drawn = {name: rng.normal(size=shapes[name]).astype(layer.dtype) for name in shapes}
     dy, dh_n, dc_n = (drawn[name] if name in through else None for name in drawn)
     return Case(layer, x, state if with_state else None, (dy, dh_n, dc_n))
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """dy and dstate of a case, to be handed to `backward`."""
+    dy, *dstate = case.given
+    return {"dy": dy, "dstate": tuple(dstate)}
+
+
+def record(case: Case) -> Tape:
+    """A new tape of the call."""
+    return case.layer.record(case.x, case.state)[2]
+
+
+def zeros_like(grads: Gradients) -> Gradients:
+    return Gradients(*map(np.zeros_like, grads))
 
 
 def gradients(case: Case, **options: Any) -> Gradients:

@@ -44,14 +44,14 @@ WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 PROGRAMS = (
     "structs capi variant_errors features machine sizes backward stream variants threads faults"
 )
-FORWARD = "layer exactness stream threads ragged tape interrupt"
-BACKWARD = "ragged tape gradients interrupt"
+FORWARD = "layer exactness stream stream_threads threads ragged tape interrupt"
+BACKWARD = "ragged tape tape_environment gradients interrupt"
 C_TESTS = {
     "src_c/forward.c": FORWARD,
     "src_c/run.c": FORWARD,
     "src_c/rows.c": FORWARD,
     "src_c/share.c": FORWARD,
-    "src_c/stream.c": "stream exactness interrupt",
+    "src_c/stream.c": "stream stream_errors stream_threads exactness interrupt",
     "src_c/model.c": "layer arguments variants_exact merge",
     "src_c/threads.c": "threads core interrupt processes",
     "src_c/backward.c": BACKWARD,
@@ -59,8 +59,9 @@ C_TESTS = {
 }
 REFERENCE = "reference dropout merge reference_variants reference_backward"
 LAYER = (
-    "arguments spec layer plain_calls merge dropout stream core reverse ragged bad_input"
-    " bad_input_objects tape weights errors_page nonfinite variants"
+    "arguments spec layer parameters plain_calls merge dropout stream stream_errors core reverse"
+    " ragged bad_input bad_input_backward bad_input_objects tape tape_errors weights errors_page"
+    " nonfinite variants"
 )
 PYTHON_TESTS = {
     "fastlstm/_base.py": LAYER,
