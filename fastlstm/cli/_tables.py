@@ -109,6 +109,8 @@ def read_table(
     text, notes = _decoded(file, name)
     try:
         return _read(text, name, reading, columns, size, notes)
+    except (csv.Error, UnicodeError) as error:
+        raise UserError(f"{name}: damaged, or in no encoding of text: {error}") from error
     finally:
         text.detach()  # the file is the caller's to close
 
@@ -132,6 +134,8 @@ def _read(
         comments = head[:1]
     line += len(comments)
     del head[: len(comments)]
+    if not head:
+        raise UserError(f"{name}: holds no line of numbers")
     delimiter = delimiter or _find_delimiter(name, head, complete, reading.decimal)
     sample = _sample(head, delimiter, complete, line)
     if not sample:
@@ -141,12 +145,9 @@ def _read(
         form.take_names(comments[-1])
     kept = form.choose(columns, size)
     rest = _records(chain(head, text), delimiter, line)
-    try:
-        if form.begins_with_names:
-            next(rest)
-        numbers = _Numbers(form, kept).read(rest)
-    except (csv.Error, UnicodeError) as error:
-        raise UserError(f"{name}: {error}") from error
+    if form.begins_with_names:
+        next(rest)
+    numbers = _Numbers(form, kept).read(rest)
     whole = bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
     whole = whole and not any(
         is_fraction(cleaned(row.fields[i])) for row in form.rows for i in kept

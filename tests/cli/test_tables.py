@@ -96,6 +96,21 @@ def test_encodings(encoding: str) -> None:
     assert read("größe;b\n1;2,5\n3;4\n".encode("utf-16-le")).numbers.tolist() == TWO
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "a,b\n1,2\n".encode("utf-16")[:-1],
+        b"\xff\xfea\0,\0b!h\xdf",
+        b"# a b\n",
+        b"a,b\n" + b"1" * 200_000 + b",2\n",
+        bytes(range(256)),
+    ],
+)
+def test_what_is_no_table(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"^x\.csv: "):
+        read(data)
+
+
 def test_numbers_are_read_as_python_reads_them() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 3)) * 10.0 ** rng.integers(-300, 300, (500, 3))
