@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -198,9 +198,10 @@ class Layer:
             them. ``weight_ih_l0`` (4H, I) holds W and ``weight_hh_l0`` (4H, P) holds U, each H
             rows of the gates i, f, g, o, or 3H of i, g, o with ``coupled_gates``; ``bias_ih_l0``
             and ``bias_hh_l0`` (4H) add up to b; ``weight_hr_l0`` (P, H) projects;
-            ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0`` (H) are peepholes. Higher
-            layers are ``_l1``, ... with W (4H, D*P); a BiLSTM's reverse directions end in
-            ``_reverse``.
+            ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0`` (H) are peepholes;
+            ``scale_ih_l0`` and ``scale_hh_l0`` (4H), ``scale_c_l0`` and ``shift_c_l0`` (H) are of
+            layer normalisation. Higher layers are ``_l1``, ... with W (4H, D*P); a BiLSTM's reverse
+            directions end in ``_reverse``.
         """
         return split(self._weights.vector, self._spec)
 
@@ -241,8 +242,13 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         # The packed weights stay behind: another machine may have another instruction set.
-        own = {"_options": self.options, "_isa_asked": self._isa_asked}
-        return {**getattr(self, "__dict__", {}), **own, "_weights": self._weights.vector}
+        attributes, slots = cast(
+            tuple[dict[str, Any] | None, dict[str, Any]], object.__getstate__(self)
+        )
+        state = {**(attributes or {}), **slots}  # those of a subclass, too
+        state["_options"] = state.pop("_spec").options
+        state["_weights"] = state["_weights"].vector
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = dict(state)

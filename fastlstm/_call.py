@@ -1,7 +1,8 @@
 """A call of a layer, from the caller's arguments to the core and back: checks, shapes, outputs.
 
 Calls of plain arrays take a shorter way, :meth:`fastlstm._core.Model.run_plain`, and come here only
-if they don't fit it. Results are the same, and all errors come from here.
+if they don't fit it: checked and converted, most then take it after all, as ``run_unmerged``.
+Results are the same, and all errors come from here.
 """
 
 from __future__ import annotations
@@ -149,9 +150,8 @@ def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
         return ""
     if shape[1] != rows.shape[1 if spec.batch_first else 0]:
         return ""
-    return (
-        f"; with batch_first={not spec.batch_first} x {rows.shape} would have {shape[1]} sequences"
-    )
+    count = f"{shape[1]} sequence{'s' * (shape[1] != 1)}"
+    return f"; with batch_first={not spec.batch_first} x {rows.shape} would have {count}"
 
 
 def _run(

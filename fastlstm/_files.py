@@ -66,7 +66,11 @@ def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     # In the same folder, since renaming works within one file system only; a name that nobody can
     # foresee, nor another thread use.
     partial = target.with_name(f".partial-{os.urandom(8).hex()}{path.suffix}")
-    partial.open("xb").close()
+    try:
+        partial.open("xb").close()
+    except OSError as error:
+        error.filename = str(path)  # the name that the caller knows
+        raise
     try:
         if target.exists():
             partial.chmod(stat.S_IMODE(target.stat().st_mode))

@@ -11,8 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm._arguments import RealArray, as_flag, as_native, as_state, check_out, shown
-from fastlstm._arguments import with_contiguous_rows as as_rows
+from fastlstm._arguments import (
+    RealArray,
+    as_flag,
+    as_native,
+    as_state,
+    check_out,
+    shown,
+    with_contiguous_rows,
+)
 from fastlstm._masks import Drawn
 from fastlstm._merge import Merged, as_gradient, gradient_of_both
 from fastlstm._ragged import Ragged
@@ -266,7 +273,7 @@ def _as_of_kernels(
         is_reverse = call.model.is_reverse
         dh_n, dc_n = (layout.spread(a, is_reverse, initial=False) for a in (dh_n, dc_n))
     elif dy is not None:
-        dy = as_rows(dy if dy.ndim == 3 else dy[:, np.newaxis])
+        dy = with_contiguous_rows(dy if dy.ndim == 3 else dy[:, np.newaxis])
     return dy, dh_n, dc_n
 
 

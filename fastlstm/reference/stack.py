@@ -61,7 +61,7 @@ def forward(
         ``(h_0, c_0)``; None is zeros. Row ``l*D + d`` belongs to layer l and direction d (0
         forward, 1 reverse).
     parameters : mapping of str to array_like
-        Names and shapes of :func:`fastlstm._parameters.parameter_shapes`, which are PyTorch's. The
+        Names and shapes of :meth:`fastlstm.LSTM.state_dict`, which are PyTorch's. The
         biases may be absent, then all of them; without ``weight_hr_l0`` there is no projection, and
         P is H. `cell` says which others there are.
     lengths : None or array_like (B,) of integers from 0 to T
@@ -169,7 +169,7 @@ def backward(
     (dh_0, dc_0) : pair of arrays, (L*D, B, P) and (L*D, B, H)
         Also where `state` is None: the gradients at zero.
     dparameters : dict of str to array
-        Names, shapes and order of `fastlstm._parameters.parameter_shapes`. The two biases only
+        Names, shapes and order of :meth:`fastlstm.LSTM.state_dict`. The two biases only
         enter as their sum b, so both have the gradient by b.
 
     Raises

@@ -137,7 +137,9 @@ class Network:
         """
         lstm = self.lstm
         if not self.each_step:
-            lstm = type(lstm)(**{**lstm.options, "return_sequences": False}, isa=lstm.isa)
+            # Not its own class, which may be one of the user's with other arguments.
+            kind = BiLSTM if lstm.num_directions == 2 else LSTM
+            lstm = kind(**{**lstm.options, "return_sequences": False}, isa=lstm.isa)
             lstm.load_parameters(self.lstm.parameters)
         _, weight, bias = self._parts(self.parameters)
         save(lstm, path, head=Head(weight, bias), overwrite=overwrite)

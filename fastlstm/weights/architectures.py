@@ -19,6 +19,10 @@ PARAMETER = re.compile(
 #: Of a size; larger ones could overflow what is computed of them.
 _LARGEST = 2**31 - 1
 
+#: What this package's own files call a layer, by its number of directions: not by the name of its
+#: class, which may be one of the user's.
+CLASSES = {1: "LSTM", 2: "BiLSTM"}
+
 #: What a list of problems shows before it counts the rest.
 _SHOWN = 12
 
@@ -98,7 +102,7 @@ def declared(metadata: dict[str, Any]) -> Sizes:
         If the class or an option is unknown, or of a type or value that no layer has.
     """
     kind = str(metadata.get("class"))
-    num_directions = {"LSTM": 1, "BiLSTM": 2}.get(kind)
+    num_directions = {name: D for D, name in CLASSES.items()}.get(kind)
     options = metadata.get("options")
     if num_directions is None or type(options) is not dict or set(metadata) != {"class", "options"}:
         raise ValueError("damaged options: expected a class, LSTM or BiLSTM, and its options")

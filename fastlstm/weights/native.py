@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.lstm import LSTMBase
+from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.names import find_layers
 
@@ -32,7 +33,11 @@ LONGEST = 10_000
 
 def text_of(layer: LSTMBase) -> str:
     """Return the text that describes a layer."""
-    metadata = {"class": type(layer).__name__, "options": layer.options, "version": VERSION}
+    metadata = {
+        "class": CLASSES[layer.num_directions],
+        "options": layer.options,
+        "version": VERSION,
+    }
     return json.dumps(metadata, sort_keys=True)
 
 

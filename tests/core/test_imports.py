@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastlstm
+from fastlstm import weights
 
 PACKAGE = Path(fastlstm.__file__).parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
@@ -58,3 +59,9 @@ def test_the_package_itself_is_imported_by_its_users_alone() -> None:
             assert floor[module] < floor["_core"], f"{path.name} imports the core"
         if module not in USERS:  # import-linter follows the names of modules
             assert taken <= set(floor), f"{path.name} takes {taken - set(floor)} from the package"
+
+
+def test_names_that_are_imported_when_asked_for_are_listed() -> None:
+    assert set(weights.__all__) <= set(dir(weights))
+    for name in weights.__all__:
+        assert getattr(weights, name).__name__ == name

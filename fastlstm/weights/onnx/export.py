@@ -23,6 +23,7 @@ from fastlstm._spec import DEFAULTS, chosen
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTMBase
 from fastlstm.variants import Rates
+from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Found, Head, Trained
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.graph import Proto, text
@@ -117,7 +118,7 @@ def _model(what: str, trained: Trained) -> Proto:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
     )
     said = {key: value for key, value in options.items() if key not in Rates._fields}
-    metadata = {"class": type(layer).__name__, "options": said, "version": VERSION}
+    metadata = {"class": CLASSES[layer.num_directions], "options": said, "version": VERSION}
     onnx.helper.set_model_props(model, {KEY: json.dumps(metadata, sort_keys=True)})
     return model
 
