@@ -129,6 +129,18 @@ def open_array(
     return opened
 
 
+def open_counts(path: Path, name: str, reading: Reading) -> Array:
+    """Return lengths, or a mask, as `open_array` does.
+
+    Of a table whole numbers are integers, and a single column has one dimension.
+    """
+    array, table = open_array(path, name, reading)
+    if table is not None:
+        array = array.astype(np.int64) if table.whole else array
+        array = array[:, 0] if array.shape[1] == 1 else array
+    return array
+
+
 @contextmanager
 def _content(path: Path) -> Iterator[IO[bytes]]:
     """Give what a file holds, unpacked if it is of gzip, as a file that can be sought."""

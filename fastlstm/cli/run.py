@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastlstm._linear import linear
-from fastlstm.cli._arrays import STANDARD, Array, add_reading, open_array, reading_of
-from fastlstm.cli._messages import UserError
+from fastlstm._steps import as_steps
+from fastlstm.cli._arrays import STANDARD, Array, add_reading, open_array, open_counts, reading_of
+from fastlstm.cli._messages import UserError, as_user_errors, note
 from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import WRITERS, Block, new_file
 from fastlstm.cli._progress import counting
 from fastlstm.cli._weights import build, choose, read
 from fastlstm.weights.formats import SUFFIXES
+from fastlstm.weights.names import ORIENTATION
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM
@@ -55,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "file to write: .npy, .csv or .tsv; - is standard output, in the form of INPUT"
     add("-o", "--output", type=Path, help=text)
     add_force(parser)
-    add("--batch-first", action="store_true", help="three-dimensional INPUT is (B, T, I)")
+    text = "three-dimensional INPUT is (B, T, I), where MODEL does not say what it is"
+    add("--batch-first", action="store_true", help=text)
+    text = "steps of each sequence: .npy, (B,); what lies behind is padding, OUTPUT 0 there"
+    add("--lengths", type=Path, metavar="L", help=text)
+    text = "in place of --lengths, steps that exist: .npy of INPUT's shape without the last axis"
+    add("--mask", type=Path, metavar="M", help=text)
     add("--batch-size", type=count, default=64, metavar="N", help="sequences at a time (64)")
     add(
         "--chunk",
@@ -80,6 +87,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.model is None:
         given = {"--output": args.output, "--chunk": args.chunk, "--no-head": args.no_head}
         given |= {"--batch-first": args.batch_first, "--name": args.name}
+        given |= {"--lengths": args.lengths, "--mask": args.mask}
         if useless := [option for option, value in given.items() if value]:
             raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT")
         from fastlstm.cli._demonstration import run_demonstration
@@ -106,7 +114,7 @@ def _run_model(args: argparse.Namespace) -> None:
         lstm = model.lstm
         stored, is_table = _open_input(args, lstm.input_size)
         writer = WRITERS[suffix or (".csv" if is_table else ".npy")]
-        batch_first = args.batch_first and stored.ndim == 3
+        batch_first = _layout(args, model, stored)
         each_step = lstm.return_sequences
         kept = stored.shape[:-1] if each_step else _batch_shape(stored, batch_first)
         shape = (*kept, model.width)
@@ -116,15 +124,52 @@ def _run_model(args: argparse.Namespace) -> None:
         # Every layout becomes (T, B, I), without a copy.
         x = stored[:, None] if stored.ndim == 2 else stored
         x = x.swapaxes(0, 1) if batch_first else x
+        present = _present(args, x, batch_first)
         start = time.perf_counter()
         with counting(x.shape[0] * x.shape[1], "step", args.quiet) as advance:
-            chunks = _apply(model, x, args.batch_size, args.chunk, advance)
+            chunks = _apply(model, x, present, args.batch_size, args.chunk, advance)
             # One answer for a sequence: written as a sequence of answers, one for each.
             form, lines = (shape, batch_first) if each_step else ((x.shape[1], model.width), False)
             writer.write(partial, form, np.dtype(lstm.dtype), lines, chunks)
         seconds = time.perf_counter() - start
+    layout = ""
+    if stored.ndim == 3 and model.batch_first is None:
+        axes = "as asked, (B, T, I)" if batch_first else "(T, B, I), --batch-first is (B, T, I)"
+        layout = f"; MODEL does not say which axis is time: {axes}"
+    report = f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s{layout}"
     if not to_standard:
-        print(f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s")
+        print(report)
+    elif layout and not args.quiet:
+        note(report)
+
+
+def _layout(args: argparse.Namespace, model: _Model, stored: Array) -> bool:
+    """Return whether INPUT is (B, T, I): as the model says, else as asked for."""
+    if args.batch_first and model.batch_first is False:
+        raise UserError(
+            f"--batch-first: {args.model} was made for (T, B, I), not for (B, T, I); leave it out, "
+            "or swap the first two axes of INPUT"
+        )
+    if stored.ndim != 3:
+        return False
+    return bool(model.batch_first or args.batch_first)
+
+
+def _present(args: argparse.Namespace, x: Array, batch_first: bool) -> Array | None:
+    """Return where a step of x (T, B, I) exists, (T, B); None if all do."""
+    lengths, mask = (
+        None if path is None else open_counts(path, name, reading_of(args, None))
+        for name, path in (("--lengths", args.lengths), ("--mask", args.mask))
+    )
+    if mask is not None and mask.ndim == 1:
+        mask = mask[:, None]  # of one sequence
+    with as_user_errors({"lengths": str(args.lengths), "mask": str(args.mask)}):
+        steps = as_steps(lengths, mask, x.shape[:2], batch_first)
+    if steps is None:
+        return None
+    present = np.zeros(x.shape[:2], np.bool_)
+    steps.scatter(np.True_, present)
+    return present
 
 
 def _batch_shape(stored: Array, batch_first: bool) -> tuple[int, ...]:
@@ -153,6 +198,7 @@ class _Model(NamedTuple):
     lstm: LSTM | BiLSTM
     head: Head | None
     state: tuple[Array, Array] | None  # (L*D, P), (L*D, H)
+    batch_first: bool | None  # as the file says; None if it doesn't
 
     @property
     def width(self) -> int:
@@ -169,23 +215,30 @@ def _load_model(args: argparse.Namespace) -> _Model:
     lstm = build(args.model, found, batch_first=False)
     if lstm.merge_mode is None:
         raise UserError(f"{args.model}: merge_mode=None gives two results, run writes one")
-    return _Model(lstm, None if args.no_head else found.head, found.state)
+    batch_first: bool | None = bool(found.option("batch_first"))
+    # A node of ONNX says how it takes its input, but not what the graph makes of the file's input.
+    if not batch_first and (ORIENTATION in found.notes or found.kind.startswith("ONNX")):
+        batch_first = None
+    return _Model(lstm, None if args.no_head else found.head, found.state, batch_first)
 
 
 def _apply(
     model: _Model,
     x: Array,
+    present: Array | None,
     batch_size: int,
     chunk: int | None,
     advance: Callable[[int], object],
 ) -> Iterator[Block]:
     """Run a model over `x` (T, B, I), a block of sequences and time at a time.
 
+    Steps that are not ``present`` (T, B) are left out, and their output is 0.
+
     Yields the time slice, the batch slice and the output (t, b, N) of each block; of a model that
     answers once for a sequence, that slice of sequences as time, and (b, 1, N). The bits do not
     depend on how the blocks are cut, because those of the layer and of the head do not.
     """
-    lstm, head, initial = model
+    lstm, initial = model.lstm, model.state
     T, B, I = x.shape
     width = max(I, lstm.num_directions * lstm.output_size)
     for b in range(0, B, batch_size):
@@ -200,8 +253,27 @@ def _apply(
             state = h_0, c_0
         for t in range(0, T if lstm.return_sequences else 1, steps):
             times = slice(t, min(t + steps, T))
-            block = np.ascontiguousarray(x[times, batch], dtype=lstm.dtype)
-            y, state = lstm(block, state)
-            z = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
+            exist = None if present is None else present[times, batch]
+            z, state = _apply_to_block(model, x[times, batch], exist, state)
             yield (times, batch, z) if lstm.return_sequences else (batch, slice(0, 1), z[:, None])
-            advance(len(block) * sequences)
+            advance((times.stop - t) * sequences)
+
+
+def _apply_to_block(
+    model: _Model, x: Array, present: Array | None, state: tuple[Array, Array] | None
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return the output (t, b, N), or (b, N) of a last one alone, and the state after it."""
+    lstm, head, *_ = model
+    steps = as_steps(None, present, (x.shape[0], x.shape[1]), False)
+    if steps is None:
+        y, state = lstm(np.ascontiguousarray(x, dtype=lstm.dtype), state)
+    else:
+        y, state = lstm(steps.gather(x), state, lengths=steps.lengths)
+        if lstm.return_sequences:
+            y = y[steps.present(len(y))]
+    z: Array = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
+    if steps is None or not lstm.return_sequences:
+        return z, state
+    out = np.zeros((*x.shape[:2], z.shape[-1]), z.dtype)
+    steps.scatter(z, out)
+    return out, state

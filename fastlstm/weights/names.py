@@ -29,7 +29,8 @@ _STATE = ("state.h_0", "state.c_0")
 MOST_OTHERS = 1000
 
 _BETWEEN = "what may lie between the layers (dropout, normalisation, ...) is not in the file"
-_ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
+#: The note of a layer whose layout nobody has recorded.
+ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +217,7 @@ def _judge(group: _Group, metadata: dict[str, Any] | None) -> Found:
         {name: value for name, value in sizes.options.items() if name != "dtype"},
         sizes.spec.num_directions == 2,
         {name: group.arrays[name] for name in shapes},
-        notes=() if metadata is not None or group.cell else (_ORIENTATION,),
+        notes=() if metadata is not None or group.cell else (ORIENTATION,),
     )
     dtype = sizes.options.get("dtype")
     if dtype is not None and dtype != found.stored_dtype.name:
