@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # or less: enough that the cost of a call vanishes, little enough for any machine.
 CHUNK_ELEMENTS = 2**20
 
+_HELP = " (see fastlstm run --help)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the options."""
@@ -89,16 +91,16 @@ def execute(args: argparse.Namespace) -> None:
         given |= {"--batch-first": args.batch_first, "--name": args.name}
         given |= {"--lengths": args.lengths, "--mask": args.mask}
         if useless := [option for option, value in given.items() if value]:
-            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT")
+            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT{_HELP}")
         from fastlstm.cli._demonstration import run_demonstration
 
         run_demonstration(args.plot, args.force)
     elif args.input is None:
-        raise UserError("INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.output is None:
-        raise UserError("-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.plot is not None:
-        raise UserError("--plot works without MODEL only")
+        raise UserError(f"--plot works without MODEL only{_HELP}")
     else:
         _run_model(args)
 

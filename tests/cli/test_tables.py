@@ -435,6 +435,35 @@ def test_train_reads_answers_of_sequences(here: Path) -> None:
     assert_same_bits(parameters(), expected)
 
 
+def test_gaps_in_answers_of_a_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be where the weight is 0, and the model is that of any other number there."""
+    rng = np.random.default_rng(1)
+    np.savetxt("x.csv", rng.normal(size=(6, 2)), delimiter=";", header="a;b")
+    Path("w.csv").write_text("w\n1\n1\n0\n1\n1\n1\n")
+    models = []
+    for gap in ("NA", "7.5"):
+        Path("y.csv").write_text(f"y\n1.5\n2\n{gap}\n4\n5\n6\n")
+        assert train("x.csv", "y.csv", "--weights", "w.csv", "--validation", "0") == 0
+        models.append(parameters())
+    assert_same_bits(models[0], models[1])
+    Path("y.csv").write_text('y\n1.5\n""\n3\n4\n5\n6\n')
+    capsys.readouterr()
+    assert train("x.csv", "y.csv", "--validation", "0") == 2
+    assert "y.csv: line 3, column 1: column 1 (y) is empty" in capsys.readouterr().err
+
+
+def test_lengths_and_masks_of_tables(here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 3, 2))
+    np.save("x.npy", x)
+    np.save("l.npy", np.array([5, 2, 3]))
+    Path("l.csv").write_text("steps\n5\n2\n3\n")
+    Path("m.csv").write_text("1,1,1\n1,1,1\n1,0,1\n1,0,0\n1,0,0\n")
+    assert run("x.npy", "--lengths", "l.npy", "-o", "a.npy") == 0
+    assert run("x.npy", "--lengths", "l.csv", "-o", "b.npy") == 0
+    assert run("x.npy", "--mask", "m.csv", "-o", "c.npy") == 0
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes() == Path("c.npy").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
