@@ -39,8 +39,8 @@ from fastlstm.training import (
     evaluate,
     plot_history,
 )
+from fastlstm.training.checks import counting, find
 from fastlstm.training.padding import without_padding
-from fastlstm.training.sequences import counting, find
 
 #: What a loss is, and its unit.
 _UNITS = {

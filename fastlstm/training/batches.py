@@ -12,18 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastlstm import _arguments
 from fastlstm._arguments import RealArray
 from fastlstm._ragged import Rows
 from fastlstm._steps import Mask, Steps, as_steps
-from fastlstm.training.sequences import as_array
-
-Array = NDArray[Any]
+from fastlstm.training.checks import Array, as_array
 
 
-class Batch:
+class PaddedBatch:
     """The inputs of a batch, and which of its steps exist.
 
     Parameters

@@ -15,10 +15,11 @@ from fastlstm._arguments import RealArray, as_flag, as_real_array, as_size
 from fastlstm._linear import linear
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
-from fastlstm.training.batches import Batch
+from fastlstm.training.batches import PaddedBatch
+from fastlstm.training.checks import as_array, as_weights, check_answers
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted
 from fastlstm.training.padding import steps_of_tails
-from fastlstm.training.sequences import Given, as_array, as_padded, as_weights, check_answers
+from fastlstm.training.sequences import Given, as_padded
 from fastlstm.weights import Head, save
 
 
@@ -193,7 +194,7 @@ class Network:
             If an argument is not as described.
         """
         (padded,), counts = as_padded({"x": x}, lengths, mask, self.lstm.batch_first)
-        batch = Batch(padded, counts, mask, self.lstm.batch_first)
+        batch = PaddedBatch(padded, counts, mask, self.lstm.batch_first)
         y, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
         z = self._answers(self._features(batch, y, h_n))
         if not self.each_step:
@@ -325,7 +326,7 @@ class Network:
 
     def _batch(
         self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
-    ) -> tuple[Batch, Any, Any]:
+    ) -> tuple[PaddedBatch, Any, Any]:
         """Return the inputs of a batch, and its answers and their weights as arrays."""
         batch_first = self.lstm.batch_first
         given = {"x": x, "y": y, "weights": weights}
@@ -338,9 +339,9 @@ class Network:
                 arrays = [a.swapaxes(0, 1) if batch_first else a for a in arrays]
                 steps = steps_of_tails("x", *arrays, read_silently=True)
                 lengths = None if steps is None else steps.lengths
-        return Batch(x, lengths, mask, batch_first), y, weights
+        return PaddedBatch(x, lengths, mask, batch_first), y, weights
 
-    def _features(self, batch: Batch, y: RealArray, h_n: RealArray) -> RealArray:
+    def _features(self, batch: PaddedBatch, y: RealArray, h_n: RealArray) -> RealArray:
         """What the head reads: a row for each step, or (B, D*P) of the last layer's final states.
 
         Rows are (N, D*P) of the steps that exist, or of plain arrays (T, B, D*P).
@@ -351,7 +352,7 @@ class Network:
 
     def _score(
         self,
-        batch: Batch,
+        batch: PaddedBatch,
         features: RealArray,
         y: Any,
         weights: Any,

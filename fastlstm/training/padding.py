@@ -15,7 +15,8 @@ import numpy as np
 
 from fastlstm._steps import Mask, Steps
 from fastlstm.lstm import LSTM, BiLSTM
-from fastlstm.training.sequences import Array, Sequences, counting
+from fastlstm.training.checks import Array, counting
+from fastlstm.training.sequences import Sequences
 
 
 def without_padding(name: str, sequences: Sequences, layer: LSTM | BiLSTM) -> Sequences:
@@ -24,7 +25,7 @@ def without_padding(name: str, sequences: Sequences, layer: LSTM | BiLSTM) -> Se
     Warns
     -----
     UserWarning
-        If sequences end in steps of weight 0.
+        If sequences end in steps of weight 0, or where nothing tells such steps, in zeros.
 
     Raises
     ------
@@ -32,7 +33,10 @@ def without_padding(name: str, sequences: Sequences, layer: LSTM | BiLSTM) -> Se
         If it is not clear what these steps are.
     """
     weights = sequences.weights
-    if weights is None or sequences.steps is not None or not sequences.each_step:
+    if sequences.steps is not None:
+        return sequences
+    if weights is None or not sequences.each_step:
+        _warn_of_zeros(name, sequences)
         return sequences
     if not layer.needs_whole_sequences:
         return sequences
@@ -105,6 +109,19 @@ def steps_of_tails(
     if not read_silently:
         warnings.warn(f"{which}: their inputs are read by the layer; {choice}", stacklevel=level)
     return Steps(np.full(lengths.shape, T, np.intp), None)
+
+
+def _warn_of_zeros(name: str, sequences: Sequences) -> None:
+    """Warn if some sequences, but not all, end in inputs of zeros, as if they were padded."""
+    x = sequences.time_first(sequences.x)
+    zeros = ~x[-1].any(axis=-1)
+    if zeros.any() and not zeros.all():
+        warnings.warn(
+            f"{name}: {counting(int(zeros.sum()), 'sequence')} of {zeros.size} end in inputs of "
+            "zeros, which the layer reads; if they are padding, lengths= or mask= say so, "
+            f"lengths={len(x)} says that they are not",
+            stacklevel=4,
+        )
 
 
 def _is_blank(array: Array) -> Mask:

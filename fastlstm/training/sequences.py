@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -16,8 +15,8 @@ from fastlstm import _arguments
 from fastlstm._arguments import as_finite, as_flag
 from fastlstm._ragged import Rows as Lengths
 from fastlstm._steps import Mask, Steps, as_steps, other_layout
+from fastlstm.training.checks import PIECE, Array, as_array, as_weights, check_answers
 
-Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = NDArray[np.int64]
 #: x (T, b, I), y and weights of some sequences.
 Batch: TypeAlias = tuple[Array, Array, Array | None]
@@ -27,9 +26,6 @@ Given: TypeAlias = npt.ArrayLike | Sequence[npt.ArrayLike]
 
 #: What an int64 holds, as a checkpoint keeps it.
 LARGEST_SEED = 2**63 - 1
-
-# Bytes that are hashed at a time.
-_PIECE = 2**24
 
 
 class Sequences:
@@ -118,10 +114,10 @@ class Sequences:
             axes = "B, T" if self.batch_first else "T, B"
             expected = f"({axes}) or (B,)" if self.classes else f"({axes}, K) or (B, K)"
             hint = ""
-            if answers == (T,):
+            if self.y.shape == outer:
+                hint = "; one number at each step is y[..., np.newaxis]"
+            elif answers == (T,):
                 hint = f"; {other_layout(self.batch_first)}"
-            elif self.y.shape == outer:
-                hint = "; answers of one number are y[..., np.newaxis]"
             elif answers == outer[::-1]:
                 hint = "; x and y lie in different layouts, swapaxes(0, 1) of one may help"
             raise ValueError(
@@ -244,7 +240,7 @@ class Sequences:
             if array is None:
                 continue
             digest.update(f"{array.shape}{array.dtype}".encode())
-            step = max(1, _PIECE // max(1, array[:1].nbytes))
+            step = max(1, PIECE // max(1, array[:1].nbytes))
             for start in range(0, len(array), step):
                 digest.update(array[start : start + step].tobytes())
         if self.batch_first:
@@ -308,13 +304,20 @@ def as_padded(
     TypeError, ValueError
         If x is a list and there are lengths or a mask, or arrays don't fit it.
     """
-    if not is_list_of_sequences(arrays["x"]):
+    x = arrays["x"]
+    if not is_list_of_sequences(x):
+        if isinstance(x, list | tuple) and len(set(map(_length, x))) > 1:
+            raise ValueError("x: got a list of unequal items, expected arrays (T_b, I) in it")
         return list(arrays.values()), lengths
     if lengths is not None or mask is not None:
         raise ValueError("x: got a list, whose arrays tell the lengths; expected no others")
     counts = [len(np.asarray(sequence)) for sequence in arrays["x"]]
     values = [_padded(name, value, counts, batch_first) for name, value in arrays.items()]
     return values, counts
+
+
+def _length(item: Any) -> int:
+    return len(item) if isinstance(item, list | tuple) or getattr(item, "ndim", 0) > 0 else 0
 
 
 def _padded(name: str, value: Any, lengths: Sequence[int], batch_first: bool) -> Any:
@@ -332,6 +335,11 @@ def _padded(name: str, value: Any, lengths: Sequence[int], batch_first: bool) ->
     arrays = [_arguments.as_array(f"{name}[{b}]", item) for b, item in enumerate(value)]
     each_step = {array.ndim for array in arrays} == {2} or any(a.dtype.kind != "f" for a in arrays)
     if not (each_step or name == "weights"):
+        if [len(array) for array in arrays] == list(lengths):
+            raise ValueError(
+                f"{name}: got arrays (T_b,) of {arrays[0].dtype}, expected (T_b, K), or for one "
+                "answer for each sequence one array (B, K)"
+            )
         return value  # (B, K)
     if len(arrays) != len(lengths):
         raise ValueError(f"{name}: got {len(arrays)} arrays, expected {len(lengths)} as in x")
@@ -343,104 +351,3 @@ def _padded(name: str, value: Any, lengths: Sequence[int], batch_first: bool) ->
     for b, array in enumerate(arrays):
         out[: len(array), b] = array
     return out.swapaxes(0, 1) if batch_first else out
-
-
-def check_answers(
-    y: Array, counted: Mask | None, *, classes: bool, below: int | None = None
-) -> None:
-    """Raise a ValueError where an answer that counts is NaN, infinite, or no class.
-
-    Parameters
-    ----------
-    y : array (..., K), of classes (...)
-    counted : array (...) or None
-        None if all do.
-    classes : bool
-    below : int, optional
-        The number of classes.
-    """
-    if not classes:
-        if found := find(y, lambda part: ~np.isfinite(part).all(axis=-1), counted):
-            raise ValueError(
-                f"y: holds NaN or infinity in {found}, expected finite numbers or a weight of 0; "
-                "weights=np.isfinite(y).all(axis=-1) leaves such answers out"
-            )
-        return
-    if found := find(y, lambda part: (part < 0) | (below is not None and part >= below), counted):
-        if below is None:
-            raise ValueError(
-                f"y: got class {found.lowest}, expected classes from 0 up or a weight of 0; "
-                f"the like in {found}"
-            )
-        raise ValueError(
-            f"y: got classes {found.lowest} to {found.highest}, expected 0 to {below - 1} or a "
-            f"weight of 0; the like in {found}"
-        )
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Where something was found, as in "2 places, the first at (3, 1)"."""
-
-    count: int
-    first: tuple[int, ...]
-    lowest: int | float
-    highest: int | float
-
-    def __str__(self) -> str:
-        return f"{counting(self.count, 'place')}, the first at {self.first}"
-
-
-def find(
-    array: Array, wrong: Callable[[Array], Any], counted: Mask | None = None
-) -> Findings | None:
-    """Look for something in an array, of what counts, in parts: it may be on disk."""
-    count, first = 0, None
-    values: list[Array] = []
-    step = max(1, _PIECE // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        part = array[start : start + step]
-        found = wrong(part)
-        if counted is not None:
-            found = found & counted[start : start + step]
-        if found.any():
-            count += int(found.sum())
-            if first is None:
-                index = np.argwhere(found)[0].tolist()
-                first = (index[0] + start, *index[1:])
-            values.append(part[found])
-    if first is None:
-        return None
-    lowest, highest = min(v.min() for v in values), max(v.max() for v in values)
-    return Findings(count, first, lowest.item(), highest.item())
-
-
-def counting(number: int, noun: str) -> str:
-    """Return "1 step" or "2 steps"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def as_array(name: str, value: Any, kinds: str, expected: str) -> Array:
-    """Return value as an array whose dtype is of one of the kinds; TypeError if it is not."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: got a masked array, expected one without a mask (see weights)")
-    array: Array = _arguments.as_array(name, value)
-    if array.dtype.kind not in kinds:
-        raise TypeError(f"{name}: got values of dtype {array.dtype}, expected {expected}")
-    return array
-
-
-def as_weights(value: Any, shape: tuple[int, ...], steps: tuple[int, ...] | None = None) -> Array:
-    """Return value as an array of weights, finite and 0 or more; else TypeError or ValueError.
-
-    ``steps`` is the shape of one for each step, for what a message says of it.
-    """
-    weights = as_array("weights", value, "biuf", "real numbers")
-    if weights.shape != shape:
-        hint = ""
-        if weights.shape == steps:
-            hint = ", one of each answer; lengths= or mask= say which steps are padding"
-        raise ValueError(f"weights: got shape {weights.shape}, expected {shape}{hint}")
-    if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
-        raise ValueError("weights: some are negative or not finite, expected 0 or more")
-    return weights

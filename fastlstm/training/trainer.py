@@ -113,7 +113,8 @@ class Trainer:
         steps of weight 0, and neither lengths nor a mask say which steps exist. Where x and y are
         blank there, 0 or NaN (classes 0 or below), the steps are taken for padding; where x holds
         numbers of all kinds they are read, as inputs whose answers are not known. Where x is blank
-        at some of them, or the same at all, it is an error.
+        at some of them, or the same at all, it is an error. Without weights of steps, if some
+        sequences end in inputs of zeros, which are read.
     """
 
     __slots__ = (

@@ -350,6 +350,22 @@ def test_tails_that_may_be_either_are_asked_about(padding: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("each_step", [False, True])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_zeros_at_the_end_are_told_where_nothing_says_what_they_are(
+    each_step: bool, directions: int
+) -> None:
+    network = make_network(MSE, each_step, 1, directions)
+    arrays = make(MSE, each_step)
+    x, y = arrays["x"], arrays["y"]
+    with pytest.warns(UserWarning, match="sequences: 5 sequences of 7 end in inputs of zeros"):
+        read = evaluate(network, Sequences(x, y))
+    assert read == evaluate(network, Sequences(x, y, lengths=T))
+    assert read != evaluate(network, Sequences(x, y, lengths=LENGTHS))
+    x[-1] = 0  # of all
+    evaluate(network, Sequences(x, y))
+
+
 # answers that nobody knows
 
 
@@ -438,6 +454,7 @@ def test_a_network_knows_its_layout() -> None:
             {"y": np.zeros((T, K)), "x": np.zeros((B, T, I)), "batch_first": True},
             "fit without batch_first",
         ),
+        ({"y": np.zeros((T, B))}, r"one number at each step is y\[\.\.\., np\.newaxis\]"),
         ({"y": np.zeros((B, T, K))}, "x and y lie in different layouts"),
         ({"lengths": [1] * T}, r"lengths: got shape \(8,\), .* fit with batch_first=True"),
         ({"lengths": LENGTHS, "mask": PRESENT}, "lengths, mask: got both"),
@@ -451,6 +468,9 @@ def test_a_network_knows_its_layout() -> None:
         ({"x": [np.zeros((3, I))] * B, "lengths": [3] * B}, "x: got a list, whose arrays tell"),
         ({"x": [np.zeros((3, I)), np.zeros((2, 1))]}, r"x\[1\]: got shape \(2, 1\), expected"),
         ({"x": [np.zeros((3, I))] * 2, "y": [np.zeros((3, K))] * 3}, "y: got 3 arrays, expected 2"),
+        ({"x": [[[1.0]] * 3, [[1.0]] * 2]}, r"x: got a list of unequal items, .* \(T_b, I\)"),
+        ({"x": [np.zeros(3), np.zeros(2)]}, r"x: got a list of unequal items, .* \(T_b, I\)"),
+        ({"x": [np.zeros((3, I))] * 2, "y": [np.zeros(3)] * 2}, r"y: got arrays \(T_b,\) of float"),
         ({"x": [np.zeros((3, I))] * 2, "y": [np.zeros((2, K))] * 2}, r"y\[0\]: got shape \(2, 4\)"),
     ],
 )
