@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import pairwise
 
 _MISSING = {
     "",
@@ -80,3 +82,17 @@ def kind_of(field: str) -> Kind:
     if is_number(text):
         return Kind.NUMBER
     return Kind.DATE if _WHEN.fullmatch(text) else Kind.TEXT
+
+
+def are_consecutive(cells: Sequence[str]) -> bool:
+    """Whether fields are whole numbers, each one more than that before."""
+    if len(cells) < 2 or not all(re.fullmatch(r"\d{1,18}", cell, re.ASCII) for cell in cells):
+        return False
+    return all(int(b) == int(a) + 1 for a, b in pairwise(cells))
+
+
+def are_increasing(cells: Sequence[str]) -> bool:
+    """Whether fields are numbers, each above that before."""
+    if len(cells) < 2 or not all(map(is_number, cells)) or any("," in cell for cell in cells):
+        return False
+    return all(float(a) < float(b) for a, b in pairwise(cells))

@@ -15,7 +15,7 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, cli, weights
-from fastlstm.cli import _arrays
+from fastlstm.cli import _arrays, _tables
 from fastlstm.cli._messages import UserError
 from fastlstm.cli._tables import Reading, Table, read_table
 from support.arrays import assert_same_bits
@@ -78,6 +78,29 @@ def test_more_lines_than_are_looked_at(end: str) -> None:
     lines = ["a;b", *(f'{i};"{i},5"' for i in range(1, 198)), *('1;"', '2,5"') * 300]
     expected = [*([i, i + 0.5] for i in range(1, 198)), *([1.0, 2.5],) * 300]
     assert read(end.join(lines)).numbers.tolist() == expected
+
+
+def test_lines_of_numbers_alone_are_read_as_any_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block at a time, unless there is something else in it: errors tell the right line."""
+    lines = [f"{i},{i / 3!r}" for i in range(1000)]
+    monkeypatch.setattr(_tables, "_BLOCK", 64)
+    expected = np.array([[i, i / 3] for i in range(1000)])
+    assert_same_bits(read("\n".join(lines)).numbers, expected)
+    lines[100:100] = ["", ""]
+    lines[700] = '"698",' + f"{698 / 3!r}"
+    assert_same_bits(read("\n".join(lines)).numbers, expected)
+    for place, text, words in (
+        (650, "1,2,3", "line 652: has 3 fields, expected 2"),
+        (650, "1,", "line 652, column 3: column 2 (b) is empty"),
+        (650, "1,nan", "line 652, column 3: column 2 (b) is nan"),
+        (650, "1_0,2", "line 652, column 1: column 1 (a) is '1_0'"),
+        (900, "1,x", "line 902, column 3: column 2 (b) is 'x'"),
+    ):
+        damaged = ["a,b", *lines]
+        damaged[place + 1] = text
+        with pytest.raises(UserError) as error:
+            read("\n".join(damaged))
+        assert words in str(error.value)
 
 
 def test_the_minus_of_typesetters() -> None:
