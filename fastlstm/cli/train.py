@@ -391,8 +391,10 @@ def _make_trainer(
             seed=rng,
         )
         # Before what is blank is blank no more.
-        training = without_padding(str(args.x), training, lstm)
-        if validation is not None:
+        x, training = training.x, without_padding(str(args.x), training, lstm)
+        if validation is not None and validation.x is x:  # a share of the same arrays
+            validation = validation.with_steps(training.steps)
+        elif validation is not None:
             validation = without_padding("--validation", validation, lstm)
         parts = [part for part in (training, validation) if part is not None]
         scaling = Scaling.fit(training) if args.normalise else None

@@ -14,8 +14,8 @@
 >>> network(x).shape
 (40, 3)
 
-Sequences of different lengths come as lists, or padded with their ``lengths``; a ``mask`` says where
-padding lies in front, or gaps inside.
+Sequences of different lengths come as lists, or padded with their ``lengths``; a ``mask`` says
+where padding lies in front, or gaps inside.
 
 The parts: `Sequences` holds arrays, `Network` computes losses and gradients and takes a step,
 `Trainer` does what a run needs around it. A run depends on the data, the options and the seed: not

@@ -251,7 +251,7 @@ class Sequences:
                 digest.update(b"" if part is None else part.astype(np.int64).tobytes())
         return digest.hexdigest()
 
-    def with_steps(self, steps: Steps) -> Sequences:
+    def with_steps(self, steps: Steps | None) -> Sequences:
         """Return the same sequences with some of their steps taken for padding."""
         changed = copy.copy(self)
         changed.steps = steps
