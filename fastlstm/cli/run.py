@@ -12,10 +12,10 @@ import numpy as np
 
 from fastlstm._linear import linear
 from fastlstm._steps import as_steps
-from fastlstm.cli._arrays import Array, open_array
-from fastlstm.cli._messages import UserError, as_user_errors
-from fastlstm.cli._options import add_force, number
-from fastlstm.cli._outputs import WRITERS, Block, new_file, write_csv
+from fastlstm.cli._arrays import STANDARD, Array, add_reading, open_array, open_counts, reading_of
+from fastlstm.cli._messages import UserError, as_user_errors, note
+from fastlstm.cli._options import add_force, add_quiet, number
+from fastlstm.cli._outputs import WRITERS, Block, new_file
 from fastlstm.cli._progress import counting
 from fastlstm.cli._weights import build, choose, read
 from fastlstm.weights.formats import SUFFIXES
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Numbers held at a time of the input or of the output, whichever is wider, unless --chunk says more
 # or less: enough that the cost of a call vanishes, little enough for any machine.
 CHUNK_ELEMENTS = 2**20
+
+_HELP = " (see fastlstm run --help)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="INPUT",
-        help=".npy of shape (T, I) or (T, B, I), or .csv of T lines with I numbers, "
-        "with or without a line of names first",
+        help=".npy of shape (T, I) or (T, B, I), .npz:NAME, or a table of T lines with I numbers: "
+        ".csv, .tsv or .txt; FILE:NAME,NAME,... chooses columns, - is standard input",
     )
     add("--name", help="of the LSTM in MODEL, where it holds several")
-    add("-o", "--output", type=Path, help="file to write: .npy or .csv")
+    text = "file to write: .npy, .csv or .tsv; - is standard output, in the form of INPUT"
+    add("-o", "--output", type=Path, help=text)
     add_force(parser)
     text = "three-dimensional INPUT is (B, T, I), where MODEL does not say what it is"
     add("--batch-first", action="store_true", help=text)
@@ -76,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out the linear layer on top that MODEL has, if it has one",
     )
     add("--plot", type=Path, metavar="FILE", help="without MODEL: write a picture")
-    add("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
+    group = parser.add_argument_group("tables")
+    add_reading(group, "nan", "zero", "mean", "forward", "drop", default="nan")
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -86,35 +91,37 @@ def execute(args: argparse.Namespace) -> None:
         given |= {"--batch-first": args.batch_first, "--name": args.name}
         given |= {"--lengths": args.lengths, "--mask": args.mask}
         if useless := [option for option, value in given.items() if value]:
-            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT")
+            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT{_HELP}")
         from fastlstm.cli._demonstration import run_demonstration
 
         run_demonstration(args.plot, args.force)
     elif args.input is None:
-        raise UserError("INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.output is None:
-        raise UserError("-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.plot is not None:
-        raise UserError("--plot works without MODEL only")
+        raise UserError(f"--plot works without MODEL only{_HELP}")
     else:
         _run_model(args)
 
 
 def _run_model(args: argparse.Namespace) -> None:
     """Apply the weights in ``args.model`` to ``args.input`` and write ``args.output``."""
-    write = WRITERS.get(args.output.suffix.lower())
-    if write is None:
+    to_standard = str(args.output) == STANDARD
+    suffix = args.output.suffix.lower()
+    if not to_standard and suffix not in WRITERS:
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be {' or '.join(WRITERS)}")
     with new_file(args.output, args.force) as partial:
         model = _load_model(args)
         lstm = model.lstm
-        stored = _open_input(args.input, lstm.input_size, args.model)
+        stored, is_table = _open_input(args, lstm.input_size)
+        writer = WRITERS[suffix or (".csv" if is_table else ".npy")]
         batch_first = _layout(args, model, stored)
         each_step = lstm.return_sequences
         kept = stored.shape[:-1] if each_step else _batch_shape(stored, batch_first)
         shape = (*kept, model.width)
-        if write is write_csv and len(shape) == 3:
-            raise UserError(f"{args.output}: .csv cannot hold three dimensions, use .npy")
+        if writer.is_table and len(shape) == 3:
+            raise UserError(f"{args.output}: a table cannot hold three dimensions, use .npy")
 
         # Every layout becomes (T, B, I), without a copy.
         x = stored[:, None] if stored.ndim == 2 else stored
@@ -125,13 +132,17 @@ def _run_model(args: argparse.Namespace) -> None:
             chunks = _apply(model, x, present, args.batch_size, args.chunk, advance)
             # One answer for a sequence: written as a sequence of answers, one for each.
             form, lines = (shape, batch_first) if each_step else ((x.shape[1], model.width), False)
-            write(partial, form, np.dtype(lstm.dtype), lines, chunks)
+            writer.write(partial, form, np.dtype(lstm.dtype), lines, chunks)
         seconds = time.perf_counter() - start
     layout = ""
     if stored.ndim == 3 and model.batch_first is None:
         axes = "as asked, (B, T, I)" if batch_first else "(T, B, I), --batch-first is (B, T, I)"
         layout = f"; MODEL does not say which axis is time: {axes}"
-    print(f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s{layout}")
+    report = f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s{layout}"
+    if not to_standard:
+        print(report)
+    elif layout and not args.quiet:
+        note(report)
 
 
 def _layout(args: argparse.Namespace, model: _Model, stored: Array) -> bool:
@@ -149,8 +160,8 @@ def _layout(args: argparse.Namespace, model: _Model, stored: Array) -> bool:
 def _present(args: argparse.Namespace, x: Array, batch_first: bool) -> Array | None:
     """Return where a step of x (T, B, I) exists, (T, B); None if all do."""
     lengths, mask = (
-        None if path is None else open_array(path, "arrays", ".npy")
-        for path in (args.lengths, args.mask)
+        None if path is None else open_counts(path, name, reading_of(args, None))
+        for name, path in (("--lengths", args.lengths), ("--mask", args.mask))
     )
     if mask is not None and mask.ndim == 1:
         mask = mask[:, None]  # of one sequence
@@ -167,9 +178,10 @@ def _batch_shape(stored: Array, batch_first: bool) -> tuple[int, ...]:
     return (1,) if stored.ndim == 2 else (stored.shape[0 if batch_first else 1],)
 
 
-def _open_input(path: Path, input_size: int, model: Path) -> Array:
-    """Return the array in `path`, (T, I), (T, B, I) or (B, T, I)."""
-    x = open_array(path, "INPUT")
+def _open_input(args: argparse.Namespace, input_size: int) -> tuple[Array, bool]:
+    """Return the array in INPUT, (T, I), (T, B, I) or (B, T, I), and whether it was a table."""
+    path, reading = args.input, reading_of(args, args.missing)
+    x, table = open_array(path, "INPUT", reading, size=input_size, quiet=args.quiet)
     if x.dtype.kind not in "biuf":
         raise UserError(f"{path}: must hold real numbers, got {x.dtype}")
     if x.ndim not in (2, 3):
@@ -177,9 +189,9 @@ def _open_input(path: Path, input_size: int, model: Path) -> Array:
     if x.shape[-1] != input_size:
         raise UserError(
             f"{path}: shape {x.shape} ends in {x.shape[-1]}, "
-            f"but the input size of {model} is {input_size}"
+            f"but the input size of {args.model} is {input_size}"
         )
-    return x
+    return x, table is not None
 
 
 class _Model(NamedTuple):

@@ -15,9 +15,17 @@ import numpy as np
 
 from fastlstm import LSTM, BiLSTM, optim
 from fastlstm._extras import import_for
-from fastlstm.cli._arrays import Array, open_array
+from fastlstm.cli._arrays import (
+    Array,
+    Opened,
+    add_reading,
+    file_of,
+    open_array,
+    open_counts,
+    reading_of,
+)
 from fastlstm.cli._messages import UserError, as_user_errors, note
-from fastlstm.cli._options import add_force, number
+from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._process import termination_interrupts
 from fastlstm.cli._progress import make_bar
@@ -49,6 +57,8 @@ Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run
 X.npy holds sequences (T, B, I): time steps, sequences, inputs. Y.npy holds the answers:
   floating  regression: (T, B, K) one at each step; (B, K) or (B,) one for each sequence
   integer   classification, classes from 0 up: (T, B) or (B,)
+Each may also be .npz:NAME, or a table, .csv, .tsv or .txt: X then is one sequence of T lines, and
+Y and W have a line for each, or for each sequence of an X.npy. FILE:NAME,NAME,... chooses columns.
 The answer for a sequence is made from the last hidden state, of a BiLSTM from that of each
 direction. With --batch-first arrays are (B, T, ...), here and in `fastlstm run` with OUTPUT.
 
@@ -68,15 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     count, positive = number(int, 1), number(float, 0, excluded=True)
 
     add = parser.add_argument_group("data").add_argument
-    add("x", type=Path, metavar="X", help="inputs: .npy")
-    add("y", type=Path, metavar="Y", help="answers: .npy")
+    add("x", type=Path, metavar="X", help="inputs: .npy, .npz:NAME or a table")
+    add("y", type=Path, metavar="Y", help="answers, likewise")
     add(
         "--batch-first",
         action="store_true",
         help="X is (B, T, I), Y, W and M are likewise; OUTPUT, too",
     )
     add("--task", choices=["regression", "classification"], help="by default what Y's dtype says")
-    text = "weights of the answers in the loss: .npy, (T, B) or (B,); 0 masks an answer"
+    text = "weights of the answers in the loss, (T, B) or (B,); 0 masks an answer"
     add("--weights", type=Path, metavar="W", help=text)
     text = "steps of each sequence: .npy, (B,); what lies behind is padding; or all, if none is"
     add("--lengths", metavar="L", help=text)
@@ -91,6 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "standardise X and the Y of a regression; OUTPUT undoes it, it takes and gives raw numbers"
     )
     add("--normalise", action="store_true", help=text)
+
+    group = parser.add_argument_group("tables")
+    add_reading(group, "zero", "mean", "forward", default=None)
 
     add = parser.add_argument_group("network").add_argument
     add("--hidden", type=count, default=64, metavar="H", help="units in a layer (64)")
@@ -128,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "go on from the checkpoint; of the options only --patience and, without a schedule, "
     text += "--epochs may be others"
     add("--resume", action="store_true", help=text)
-    add("--quiet", action="store_true", help="no progress")
+    add_quiet(group)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -155,7 +168,7 @@ def execute(args: argparse.Namespace) -> None:
             network.load_parameters(trainer.best_parameters)
             if scaling is not None:
                 network.load_state_dict(scaling.undo(network.state_dict()))
-            network.save(model)
+            network.save(model, overwrite=True)  # it is this command's own
         # The model is in its place: nothing that fails from here on can cost it.
         if args.checkpoint is None:
             checkpoint.unlink(missing_ok=True)
@@ -183,12 +196,12 @@ def _draw(
 
 def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
     """Refuse to write a file that is something else, too."""
-    names = {args.x.resolve(): "X", args.y.resolve(): "Y"}
+    names = {file_of(args.x).resolve(): "X", file_of(args.y).resolve(): "Y"}
     for option in ("weights", "lengths", "mask", "validation_lengths", "validation_mask"):
         if (path := getattr(args, option)) is not None:
-            names[Path(path).resolve()] = f"--{option.replace('_', '-')}"
+            names[file_of(Path(path)).resolve()] = f"--{option.replace('_', '-')}"
     if len(args.validation) > 1:
-        names |= {Path(path).resolve(): "--validation" for path in args.validation}
+        names |= {file_of(Path(path)).resolve(): "--validation" for path in args.validation}
     written = {"OUTPUT": args.output, "--plot": args.plot, "--checkpoint": checkpoint}
     for name, path in written.items():
         if path is None:
@@ -249,6 +262,9 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
         ) from None
     if fraction == 0:
         return data, None
+    if len(data) == 1:
+        text = "has 1 sequence, expected at least 2 to split; --validation 0, or files X Y [W]"
+        raise UserError(f"{args.x}: {text}")
     with as_user_errors(
         {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
     ):
@@ -259,7 +275,7 @@ def _read_sequences(
     paths: list[Path], lengths: str | None, mask: Path | None, args: argparse.Namespace
 ) -> Sequences:
     """Open X, Y and perhaps W, and what says which steps exist."""
-    x, y, *weights = (open_array(path, "arrays", ".npy") for path in paths)
+    x, y, *weights = _open_all(paths, args)
     y = _as_answers(y, paths[1], args.task)
     names = dict(zip(("x", "y", "weights"), map(str, paths), strict=False))
     names |= {"lengths": str(lengths), "mask": str(mask)}
@@ -268,8 +284,12 @@ def _read_sequences(
     if lengths == "all":
         counts = x.shape[1 if batch_first else 0] if x.ndim == 3 else None
     elif lengths is not None:
-        counts = open_array(Path(lengths), "arrays", ".npy")
-    present = None if mask is None else open_array(mask, "arrays", ".npy")
+        counts = open_counts(Path(lengths), "--lengths", reading_of(args, None))
+    present = None
+    if mask is not None:
+        present = open_counts(mask, "--mask", reading_of(args, None))
+        if present.ndim == 1:  # of one sequence
+            present = np.expand_dims(present, 0 if batch_first else 1)
     with as_user_errors(names):
         sequences = Sequences(x, y, *weights, lengths=counts, mask=present, batch_first=batch_first)
     if found := find(x, lambda part: ~np.isfinite(part).all(axis=-1), sequences.present):
@@ -282,6 +302,38 @@ def _read_sequences(
             "steps, and --lengths all says that 1 step is meant"
         )
     return sequences
+
+
+def _open_all(paths: list[Path], args: argparse.Namespace) -> list[Array]:
+    """Open X, Y and perhaps W; a table becomes what an array of its place would be."""
+    reading = reading_of(args, args.missing)
+    x = open_array(paths[0], "X", reading, quiet=args.quiet)
+    # Gaps in Y are the loss's affair where there are weights, and are never made up.
+    reading = reading_of(args, "nan" if len(paths) == 3 else None)
+    y = open_array(paths[1], "Y", reading, quiet=args.quiet)
+    reading = reading_of(args, None)
+    weights = [open_array(path, "W", reading, quiet=args.quiet) for path in paths[2:]]
+    lines = 0 if x.table is None else len(x.array)
+    arrays = [x.array if x.table is None else np.expand_dims(x.array, 0 if args.batch_first else 1)]
+    if y.table is not None and y.table.whole and args.task is None:
+        raise UserError(f"{paths[1]}: holds whole numbers, use --task to say what they are")
+    single = y.table is not None and args.task == "classification"
+    arrays.append(_as_array(y, paths[1], lines, single, args.batch_first))
+    return arrays + [_as_array(w, paths[2], lines, True, args.batch_first) for w in weights]
+
+
+def _as_array(opened: Opened, path: Path, lines: int, single: bool, batch_first: bool) -> Array:
+    """Return an array of answers, or of weights: as it is, or of a table."""
+    array = opened.array
+    if opened.table is None:
+        return array
+    if single:
+        if array.shape[1] != 1:
+            text = f"has {array.shape[1]} columns, expected 1; {path}:NAME chooses one"
+            raise UserError(f"{path}: {text}")
+        array = array[:, 0]
+    each_step = lines > 1 and len(array) == lines  # X is one sequence
+    return np.expand_dims(array, 0 if batch_first else 1) if each_step else array
 
 
 def _as_answers(y: Array, path: Path, task: str | None) -> Array:
@@ -447,7 +499,8 @@ def _report(
 ) -> None:
     """Print what the model that was written scores on the arrays as they were given."""
     network = trainer.network
-    epochs = f"{len(trainer.history)} epochs"
+    count = len(trainer.history)
+    epochs = f"{count} epoch{'s' * (count != 1)}"
     if validation is not None:
         epochs += f", best {trainer.best_epoch}"
     print(f"{output}: {network.lstm}, head of {network.outputs}; {epochs}, {seconds:.3g} s")

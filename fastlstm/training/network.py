@@ -126,15 +126,15 @@ class Network:
         """Return the parameters by name, those of the head as ``head.weight`` and ``head.bias``."""
         return self.named_views(self.parameters)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write layer, head and options, for ``fastlstm run`` and :func:`fastlstm.load`.
 
         A network with one answer for a sequence writes a layer with ``return_sequences=False``.
 
         Raises
         ------
-        ImportError, OSError, ValueError
-            As :func:`fastlstm.save`.
+        ImportError, OSError, TypeError, ValueError
+            As :func:`fastlstm.save`, which also tells of ``overwrite``.
         """
         lstm = self.lstm
         if not self.each_step:
@@ -143,7 +143,7 @@ class Network:
             lstm = kind(**{**lstm.options, "return_sequences": False}, isa=lstm.isa)
             lstm.load_parameters(self.lstm.parameters)
         _, weight, bias = self._parts(self.parameters)
-        save(lstm, path, head=Head(weight, bias))
+        save(lstm, path, head=Head(weight, bias), overwrite=overwrite)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         """Replace all parameters by those of a mapping, such as ``numpy.load(path)`` of a file.

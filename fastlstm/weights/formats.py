@@ -267,9 +267,6 @@ FORMATS = (
     ),
 )
 
-#: Where a file is saved under a name without a suffix.
-DEFAULT = FORMATS[0]
-
 #: All suffixes that are read, and those that are written too.
 SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
 WRITTEN = tuple(suffix for each in FORMATS for suffix in each.written)
@@ -299,14 +296,13 @@ def format_for(path: Path) -> Format:
     Raises
     ------
     ValueError
-        If it is unknown, or that of files that are not written.
+        If it has none, or it is unknown, or that of files that are not written.
     """
     suffix = path.suffix.lower()
-    if not suffix:
-        return DEFAULT
     for each in FORMATS:
         if suffix in each.suffixes:
             if suffix in each.read_only:
                 raise ValueError(f"path: {each.read_only[suffix]}")
             return each
-    raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")
+    got = f"suffix {suffix!r}" if suffix else "a name without a suffix"
+    raise ValueError(f"path: got {got}, known are {', '.join(WRITTEN)}")

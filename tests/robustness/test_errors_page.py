@@ -76,7 +76,7 @@ def test_the_extras_that_messages_name(
         **{f"`{suffix}`": partial(fastlstm.save, lstm, f"new{suffix}") for suffix in suffixes},
         "`to_torch`": lambda: weights.to_torch(lstm),
         "`from_torch`": lambda: weights.from_torch(lstm),
-        "pictures of the command line": lambda: plot_history([], "picture.png"),
+        "pictures and completion of the command line": lambda: plot_history([], "picture.png"),
     }
     rows = re.findall(r"^\| (.+) \| `(pip install [^`]+)` \|$", PAGE, re.MULTILINE)
     assert [name for row, _ in rows for name in row.split(", ")] == list(calls)
