@@ -18,7 +18,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -114,7 +114,7 @@ def open_array(
     file, part = _split(path)
     suffixes = [suffix.lower() for suffix in file.suffixes]
     suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else file.suffix.lower()
-    if str(file) != STANDARD and suffix not in SUFFIXES:
+    if not _is_stream(file) and suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also as .gz"
         raise UserError(f"{file}: unknown suffix, {name} can be {allowed}")
     if str(file) != STANDARD and not file.exists():
@@ -141,12 +141,19 @@ def open_counts(path: Path, name: str, reading: Reading) -> Array:
     return array
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether it can be read once only, and has no suffix to go by: a pipe, as of ``<(...)``."""
+    return str(path) == STANDARD or path.is_fifo()
+
+
 @contextmanager
 def _content(path: Path) -> Iterator[IO[bytes]]:
     """Give what a file holds, unpacked if it is of gzip, as a file that can be sought."""
-    with tempfile.TemporaryFile() if str(path) == STANDARD else path.open("rb") as file:
-        if str(path) == STANDARD:
-            shutil.copyfileobj(sys.stdin.buffer, file, _PIECE)
+    with tempfile.TemporaryFile() if _is_stream(path) else path.open("rb") as file:
+        if _is_stream(path):
+            standard = nullcontext(sys.stdin.buffer) if str(path) == STANDARD else None
+            with standard or path.open("rb") as pipe:
+                shutil.copyfileobj(pipe, file, _PIECE)
             file.seek(0)
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)

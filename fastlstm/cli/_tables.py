@@ -192,7 +192,9 @@ class _Form:
         if not is_names:
             return None
         if len(first) == self.width - 1:
-            first.insert(0, "")  # as R writes names of lines without a name of theirs
+            # A delimiter may end the lines; or R wrote the names of lines, without one for these.
+            ends = not any(cleaned(row.fields[-1]) for row in rows if len(row.fields) == self.width)
+            first.insert(len(first) if ends else 0, "")
         if len(first) != self.width:
             text = f"{len(first)} names in line {sample[0].line}, {self.width} fields below"
             raise UserError(f"{self.name}: {text}")
@@ -333,6 +335,7 @@ class _Form:
             self._leave_out(i, "holds text")
         if clocks and len(clocks) < len(kept):
             if size is not None and len(kept) - len(clocks) == size:
+                self._ask_about_commas(size)
                 for i in clocks:
                     kept.remove(i)
                     self._leave_out(i, "counts the lines")
@@ -342,6 +345,16 @@ class _Form:
                         f"{self.label(i)} counts the lines, and is read as the others"
                     )
         return kept
+
+    def _ask_about_commas(self, size: int) -> None:
+        """Refuse "1,5": a number with a decimal comma, or the first line of a column and a 5."""
+        said = self.reading.decimal or self.reading.delimiter or self.names or size > 1
+        cells = (cell for i in range(self.width) for cell in self._cells(i))
+        if self.delimiter == "," and not said and not any(map(is_fraction, cells)):
+            raise UserError(
+                f"{self.name}: a comma may stand between fields or be of the numbers, as in line "
+                f"{self.rows[0].line}; use --decimal , or --decimal . to say"
+            )
 
     def _leave_out(self, i: int, why: str) -> None:
         self.notes.append(f"{self.label(i)} {why}, left out")

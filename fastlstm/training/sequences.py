@@ -290,7 +290,7 @@ def is_list_of_sequences(value: Any) -> TypeGuard[Sequence[npt.ArrayLike]]:
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
-        and all(hasattr(item, "__array__") and np.ndim(item) == 2 for item in value)
+        and all(hasattr(item, "__array__") and getattr(item, "ndim", 0) == 2 for item in value)
     )
 
 
@@ -311,7 +311,7 @@ def as_padded(
         return list(arrays.values()), lengths
     if lengths is not None or mask is not None:
         raise ValueError("x: got a list, whose arrays tell the lengths; expected no others")
-    counts = [len(np.asarray(sequence)) for sequence in arrays["x"]]
+    counts = [_length(sequence) for sequence in x]
     values = [_padded(name, value, counts, batch_first) for name, value in arrays.items()]
     return values, counts
 

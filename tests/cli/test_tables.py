@@ -7,6 +7,7 @@ import io
 import math
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,23 @@ def test_the_input_size_is_evidence() -> None:
         read(text, size=3)
 
 
+def test_a_decimal_comma_is_no_column_that_counts() -> None:
+    text = "1,5\n2,5\n3,75\n"
+    with pytest.raises(UserError, match=r"as in line 1; use --decimal , or --decimal \."):
+        read(text, size=1)
+    assert read(text, size=1, decimal=",").numbers.tolist() == [[1.5], [2.5], [3.75]]
+    assert read(text, size=1, decimal=".").numbers.tolist() == [[5.0], [5.0], [75.0]]
+    assert read(text, size=1, delimiter=",").numbers.tolist() == [[5.0], [5.0], [75.0]]
+    assert read("1,0.5\n2,1.5\n", size=1).numbers.tolist() == [[0.5], [1.5]]
+
+
+@pytest.mark.parametrize("missing", [None, "zero"])
+def test_a_delimiter_at_the_end_of_lines_under_names_is_no_field(missing: str | None) -> None:
+    table = read("a,b\n1,2.5,\n3,4,\n", missing=missing)
+    assert table.numbers.tolist() == TWO
+    assert table.notes == []
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
@@ -343,6 +361,19 @@ def test_standard_input_and_output(
     assert run("-", "-o", "y.npy") == 2
     assert capfdbinary.readouterr().err == b"fastlstm: error: -: the first line is empty\n"
     assert {path.name for path in here.iterdir()} == {"m.npz", "x.npy"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["x.csv", "pipe"])
+def test_a_pipe_is_read_as_standard_input_is(here: Path, name: str) -> None:
+    os.mkfifo(name)
+    writer = threading.Thread(target=Path(name).write_bytes, args=(b"a,b\n1,2.5\n3,4\n",))
+    writer.start()
+    try:
+        assert run(name, "-o", "y.npy") == 0
+    finally:
+        writer.join()
+    assert_same_bits(np.load("y.npy"), EXPECTED)
 
 
 @pytest.mark.parametrize("large", [False, True])

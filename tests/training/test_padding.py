@@ -503,3 +503,22 @@ def test_a_list_of_arrays_is_one_of_sequences() -> None:
     np.testing.assert_array_equal(data.x, x.swapaxes(0, 1))
     assert len(Sequences(x.tolist(), np.zeros((T, K)))) == T  # an array, as it always was
     assert isinstance(fastlstm.training.Sequences(list(x), list(np.zeros((B, K)))).y, np.ndarray)
+
+
+def test_lists_of_tensors_that_numpy_does_not_take() -> None:
+    torch = require("torch")
+    rng = np.random.default_rng(0)
+    shapes = [(n, size) for size in (I, K) for n in (3, 5)]
+    tensors = [torch.from_numpy(rng.normal(size=shape)).bfloat16() for shape in shapes]
+    arrays = [tensor.float().numpy() for tensor in tensors]
+    tensors[0].requires_grad_()
+    network = Network(BiLSTM(I, H, seed=0), K, seed=0)
+    answers, expected = network(tensors[:2]), network(arrays[:2])
+    assert [len(answer) for answer in answers] == [3, 5]
+    for answer, right in zip(answers, expected, strict=True):
+        assert_same_bits(answer, right)
+    score, gradient = network.gradient(tensors[:2], tensors[2:])
+    assert score == network.score(arrays[:2], arrays[2:])
+    assert_same_bits(gradient, network.gradient(arrays[:2], arrays[2:])[1])
+    data = Sequences(tensors[:2], tensors[2:])
+    assert evaluate(network, data) == evaluate(network, Sequences(arrays[:2], arrays[2:]))
