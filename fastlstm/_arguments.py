@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm._foreign import precision_name, to_numpy
+
 #: float32 or float64 values.
 RealArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -73,7 +75,9 @@ def as_flag(name: str, value: Any) -> bool:
 
 
 def as_precision(name: str, value: Any) -> np.dtype[Any]:
-    """Return value, of NumPy or of PyTorch, as the dtype float32 or float64 in native byte order.
+    """Return value as the dtype float32 or float64 in native byte order.
+
+    Other libraries' own dtypes of these names, such as ``torch.float32``, are the same.
 
     Raises
     ------
@@ -83,9 +87,13 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
         If it names another one.
     """
     expected = "expected float32 or float64"
-    named = str(value).removeprefix("torch.") if type(value).__module__ == "torch" else value
     try:
-        dtype: np.dtype[Any] = np.dtype(named)
+        try:
+            dtype: np.dtype[Any] = np.dtype(value)
+        except TypeError:
+            if (known := precision_name(value)) is None:
+                raise
+            dtype = np.dtype(known)
     except Exception:  # of many types, warnings that are errors among them
         raise TypeError(f"{name}: got {shown(value)}, {expected}") from None
     if value is None or dtype not in DTYPES:
@@ -101,9 +109,10 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
     name : str
         What the argument is called, for the error.
     value : array_like
-        An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``.
-        Booleans, integers and floats of any width and byte order are converted: rounded to the
-        nearest, too large ones to infinity.
+        An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``;
+        tensors that require a gradient and tables among them (`fastlstm._foreign`). Booleans,
+        integers and floats of any width and byte order are converted: rounded to the nearest, too
+        large ones to infinity.
     dtype : numpy.dtype
         The precision wanted, float32 or float64.
 
@@ -132,7 +141,7 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
 
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return value as an array of whatever dtype it has.
+    """Return value as an array of whatever dtype it has; bfloat16 and the like as float32.
 
     Raises
     ------
@@ -142,9 +151,7 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, expected one without a mask (see .filled())")
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            return np.from_dlpack(value)
-        return np.asarray(value)
+        return to_numpy(value)
     except MemoryError:
         raise
     except Exception as error:

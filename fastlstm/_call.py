@@ -23,6 +23,7 @@ from fastlstm._arguments import (
     check_out,
     with_contiguous_rows,
 )
+from fastlstm._foreign import lengths_of
 from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
 from fastlstm._merge import Merged, merge, merged_shape
 from fastlstm._ragged import Ragged, as_ragged
@@ -108,7 +109,7 @@ def _checked(
 ) -> _Call:
     """Check what a call was given, and find the shapes of its results."""
     dtype, batch_first = spec.dtype, spec.batch_first
-    rows = as_real_array("x", x, dtype)
+    rows = _as_x(x, spec)
     if rows.ndim not in (2, 3) or rows.shape[-1] != spec.input_size:
         outer = "B, T" if batch_first else "T, B"
         raise ValueError(
@@ -263,6 +264,21 @@ def _unpacked(spec: Spec, call: _Call, layout: Ragged, rows: RealArray) -> RealA
         both = np.zeros(call.both_shape, spec.dtype)
     layout.unpack(rows, both)
     return both
+
+
+def _as_x(x: Any, spec: Spec) -> RealArray:
+    """Return x as an array of the layer's dtype; ValueError says what to do with a list of many."""
+    try:
+        return as_real_array("x", x, spec.dtype)
+    except (TypeError, ValueError):
+        lengths = lengths_of(x, spec.input_size)
+        if lengths is None or min(lengths) == max(lengths):
+            raise
+    raise ValueError(
+        f"x: got {len(lengths)} sequences of {min(lengths)} to {max(lengths)} steps, expected one "
+        f"array: join them, layer(np.concatenate(x).reshape(-1, {spec.input_size}), "
+        "offsets=np.cumsum([0, *map(len, x)])), or pad them and give their lengths="
+    )
 
 
 def _as_pair(state: Any) -> tuple[Any, Any]:

@@ -108,7 +108,9 @@ class LSTMBase(Layer):
         x : array_like (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence
             Any strides; any real dtype, converted to the layer's as by ``ndarray.astype``. Where
             the dtype is right and the last axis has no gaps it is read in place, never copied.
-            T = 0 and B = 0 are allowed.
+            T = 0 and B = 0 are allowed. Tensors of other libraries are arrays like any other, here
+            and everywhere: in bfloat16 too, and where they require a gradient, but none flows back
+            to them (`record` has gradients). So are tables, whose columns are the last axis.
         state : (h_0, c_0), optional
             Initial hidden and cell state of each layer and direction, (L*D, B, P) and (L*D, B, H),
             or (L*D, P) and (L*D, H) with x (T, I); index l*D + d. P is H where there is no

@@ -39,5 +39,6 @@ def execute(args: argparse.Namespace) -> None:
     ):
         weights.save(layer, partial, head=found.head, state=found.state, overwrite=True)
     for each in found.notes:
-        note(f"note: {each}")
+        if each not in found.assumptions:  # which were told when it was built
+            note(f"note: {each}")
     print(f"{args.output}: {layer}")

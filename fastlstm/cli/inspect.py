@@ -53,7 +53,7 @@ def _print_found(found: Found, indent: str) -> None:
     if found.state is not None:
         say(f"{indent}an initial state")
     for note in found.notes:
-        say(f"{indent}note: {note}")
+        say(f"{indent}{'assumption' if note in found.assumptions else 'note'}: {note}")
     for part in found.parts:
         say(f"{indent}layer {part}")
 
@@ -80,6 +80,7 @@ def _found_as_json(found: Found) -> dict[str, Any]:
         "head": None if found.head is None else list(found.head.weight.shape),
         "state": found.state is not None,
         "notes": list(found.notes),
+        "assumptions": list(found.assumptions),
         "parts": [_found_as_json(part) for part in found.parts],
     }
 

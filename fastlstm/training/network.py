@@ -111,7 +111,7 @@ class Network:
         TypeError, ValueError
             If it doesn't hold real numbers, or not N of them. The network is then as it was.
         """
-        given = np.asarray(vector)
+        given = as_real_array("vector", vector, self._vector.dtype)
         if given.shape != self._vector.shape:
             raise ValueError(f"vector: got shape {given.shape}, expected {self._vector.shape}")
         self.lstm.load_parameters(given[: self.lstm.parameters.size])

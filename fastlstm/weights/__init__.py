@@ -20,11 +20,19 @@ import numpy.typing as npt
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 if TYPE_CHECKING:
-    from fastlstm.weights.contents import Contents, Found, Head, Other, Refused
+    from fastlstm.weights.contents import (
+        AssumptionWarning,
+        Contents,
+        Found,
+        Head,
+        Other,
+        Refused,
+    )
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
 
 __all__ = [
+    "AssumptionWarning",
     "Contents",
     "Found",
     "Head",
@@ -41,7 +49,9 @@ __all__ = [
 #: Where names are that are imported when they are asked for: functions of a format, which may need
 #: its package, and what no more than ``import fastlstm`` should not wait for.
 _PLACES = {
-    **dict.fromkeys(("Contents", "Found", "Head", "Other", "Refused"), "contents"),
+    **dict.fromkeys(
+        ("AssumptionWarning", "Contents", "Found", "Head", "Other", "Refused"), "contents"
+    ),
     **dict.fromkeys(("from_torch", "to_torch"), "pytorch"),
     "to_onnx": "onnx",
 }
@@ -71,8 +81,9 @@ def load(
     ----------
     path : str or path
         ``.npz``, ``.safetensors``, PyTorch's ``.pt``, ``.pth`` and ``.bin`` (state dicts,
-        checkpoints, TorchScript), ``.onnx``, ``.keras`` or ``.h5``. What the file is shows in its
-        first bytes; where it doesn't, the suffix says.
+        checkpoints, TorchScript, zips of such files, pickles of arrays), ``.onnx``, ``.keras``,
+        ``.h5``, or ``.json`` and ``.nam`` of audio models. What the file is shows in its first
+        bytes; where it doesn't, the suffix says.
     name : str, optional
         Of the LSTM in the file, where it holds several.
     dtype : float32 or float64, optional
@@ -98,6 +109,9 @@ def load(
 
     Warns
     -----
+    AssumptionWarning
+        If the file does not say all that results depend on, as a Keras file of weights alone: what
+        was assumed. `fastlstm.weights.Found.assumptions` lists it.
     UserWarning
         If the file gives the LSTM an initial state or a linear layer on top, which a layer does not
         hold: ``weights.read(path).choose(name)`` has them as ``state`` and ``head``.
@@ -114,8 +128,16 @@ def load(
     >>> fastlstm.load(path)
     BiLSTM(3, 5, merge_mode='sum', dtype=float32)
     """
+    from fastlstm.weights.contents import AssumptionWarning
+
     found = read(path).choose(name)
     layer = build(path, found, dtype=dtype, batch_first=batch_first, isa=isa)
+    if found.assumptions:
+        warnings.warn(
+            f"{path}: {found.name or 'the LSTM'}: {'; '.join(found.assumptions)}",
+            AssumptionWarning,
+            stacklevel=2,
+        )
     for what, use in (("state", "an initial state"), ("head", "a linear layer on top")):
         if getattr(found, what) is not None:
             warnings.warn(

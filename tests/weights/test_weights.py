@@ -561,7 +561,7 @@ def test_page_lists_the_formats() -> None:
 def test_suffixes_and_names_are_of_one_format() -> None:
     assert len(set(SUFFIXES)) == len(SUFFIXES)
     assert len({each.name for each in FORMATS}) == len(FORMATS)
-    assert set(SUFFIXES) - set(WRITTEN) == {".jit"}
+    assert set(SUFFIXES) - set(WRITTEN) == {".jit", ".json", ".nam", ".aidax"}
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)
@@ -611,6 +611,11 @@ def zipped(*names: str) -> bytes:
         ("m.onnx", (2).to_bytes(8, "little") + b"{}", "safetensors"),
         ("m.onnx", (3).to_bytes(8, "little") + b"{}", "onnx"),
         ("m.onnx", (0x280).to_bytes(8, "little") + b"{" + bytes(0x27F), "safetensors"),
+        # JSON, whose suffix is rarely another
+        ("m.nam", b"{}", "audio"),
+        ("m.json", b"", "audio"),
+        ("m", b"\xef\xbb\xbf\n {", "audio"),
+        ("m.onnx", b"{", "onnx"),
         # the first byte of a model counts where the suffix says nothing
         ("m", b"\x08\x07", "onnx"),
         ("m.txt", b"\x08\x07", "onnx"),
