@@ -221,8 +221,8 @@ FORMATS = (
         (".onnx",),
         needs="fastlstm[onnx]",
         reads=(
-            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells spelt "
-            "out, as PyTorch's LSTMCell"
+            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells "
+            "spelt out, as PyTorch's LSTMCell"
         ),
         writes="a graph of LSTM nodes",
         recognises=_is_onnx,
@@ -233,8 +233,8 @@ FORMATS = (
         (".keras", ".h5", ".hdf5"),
         needs="fastlstm[keras] (h5py)",
         reads=(
-            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional models; "
-            "weights alone"
+            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional "
+            "models; weights alone"
         ),
         writes="a Sequential model",
         recognises=_is_keras,
