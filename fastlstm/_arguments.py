@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm._foreign import precision_name, to_numpy
+
 #: float32 or float64 values.
 RealArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -75,6 +77,8 @@ def as_flag(name: str, value: Any) -> bool:
 def as_precision(name: str, value: Any) -> np.dtype[Any]:
     """Return value as the dtype float32 or float64 in native byte order.
 
+    Other libraries' own dtypes of these names, such as ``torch.float32``, are the same.
+
     Raises
     ------
     TypeError
@@ -84,7 +88,12 @@ def as_precision(name: str, value: Any) -> np.dtype[Any]:
     """
     expected = "expected float32 or float64"
     try:
-        dtype: np.dtype[Any] = np.dtype(value)
+        try:
+            dtype: np.dtype[Any] = np.dtype(value)
+        except TypeError:
+            if (known := precision_name(value)) is None:
+                raise
+            dtype = np.dtype(known)
     except Exception:  # of many types, warnings that are errors among them
         raise TypeError(f"{name}: got {shown(value)}, {expected}") from None
     if value is None or dtype not in DTYPES:
@@ -100,9 +109,10 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
     name : str
         What the argument is called, for the error.
     value : array_like
-        An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``.
-        Booleans, integers and floats of any width and byte order are converted: rounded to the
-        nearest, too large ones to infinity.
+        An array, a nested sequence of numbers, or an object with ``__array__`` or ``__dlpack__``;
+        tensors that require a gradient and tables among them (`fastlstm._foreign`). Booleans,
+        integers and floats of any width and byte order are converted: rounded to the nearest, too
+        large ones to infinity.
     dtype : numpy.dtype
         The precision wanted, float32 or float64.
 
@@ -131,7 +141,7 @@ def as_real_array(name: str, value: Any, dtype: np.dtype[Any]) -> RealArray:
 
 
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return value as an array of whatever dtype it has.
+    """Return value as an array of whatever dtype it has; bfloat16 and the like as float32.
 
     Raises
     ------
@@ -141,9 +151,7 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, expected one without a mask (see .filled())")
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-            return np.from_dlpack(value)
-        return np.asarray(value)
+        return to_numpy(value)
     except MemoryError:
         raise
     except Exception as error:
@@ -226,8 +234,13 @@ def as_generator(name: str, seed: Any) -> np.random.Generator:
         raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
 
 
-def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
+def as_state(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], swapped: str = ""
+) -> RealArray:
     """Return an initial state as a C-contiguous array of the shape and dtype wanted.
+
+    ``swapped`` says how x would be read with its first two axes the other way round, if that is
+    what the shape of the state is for.
 
     Raises
     ------
@@ -236,7 +249,7 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     """
     state = as_real_array(name, value, dtype)
     if state.shape != shape:
-        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}")
+        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}{swapped}")
     lies_well = state.flags.c_contiguous and state.flags.aligned
     return state if lies_well else np.array(state, order="C")
 

@@ -23,6 +23,7 @@ from fastlstm._arguments import (
     check_out,
     with_contiguous_rows,
 )
+from fastlstm._foreign import lengths_of
 from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
 from fastlstm._merge import Merged, merge, merged_shape
 from fastlstm._ragged import Ragged, as_ragged
@@ -108,7 +109,7 @@ def _checked(
 ) -> _Call:
     """Check what a call was given, and find the shapes of its results."""
     dtype, batch_first = spec.dtype, spec.batch_first
-    rows = as_real_array("x", x, dtype)
+    rows = _as_x(x, spec)
     if rows.ndim not in (2, 3) or rows.shape[-1] != spec.input_size:
         outer = "B, T" if batch_first else "T, B"
         raise ValueError(
@@ -130,8 +131,8 @@ def _checked(
     h_given, c_given = (None, None) if state is None else _as_pair(state)
     h_0 = c_0 = target = None
     if state is not None:
-        h_0 = as_state("h_0", h_given, h_shape, dtype)
-        c_0 = as_state("c_0", c_given, c_shape, dtype)
+        h_0 = as_state("h_0", h_given, h_shape, dtype, _swapped(spec, rows, h_given))
+        c_0 = as_state("c_0", c_given, c_shape, dtype, _swapped(spec, rows, c_given))
     _check_total("x", both_shape, dtype)
     _check_total("x", c_shape, dtype)
     if out is not None:
@@ -141,6 +142,17 @@ def _checked(
         check_out(out, merged_shape(both_shape, spec.merge_mode), dtype, inputs)
         target = as_native(out, dtype)
     return _Call(rows, h_0, c_0, target, layout, both_shape, h_shape, c_shape)
+
+
+def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
+    """Return what to do about x if a state is of as many sequences as x seems to have steps."""
+    shape = np.shape(state) if isinstance(state, np.ndarray) else ()
+    if rows.ndim != 3 or len(shape) != 3 or rows.shape[0] == rows.shape[1]:
+        return ""
+    if shape[1] != rows.shape[1 if spec.batch_first else 0]:
+        return ""
+    count = f"{shape[1]} sequence{'s' * (shape[1] != 1)}"
+    return f"; with batch_first={not spec.batch_first} x {rows.shape} would have {count}"
 
 
 def _run(
@@ -252,6 +264,21 @@ def _unpacked(spec: Spec, call: _Call, layout: Ragged, rows: RealArray) -> RealA
         both = np.zeros(call.both_shape, spec.dtype)
     layout.unpack(rows, both)
     return both
+
+
+def _as_x(x: Any, spec: Spec) -> RealArray:
+    """Return x as an array of the layer's dtype; ValueError says what to do with a list of many."""
+    try:
+        return as_real_array("x", x, spec.dtype)
+    except (TypeError, ValueError):
+        lengths = lengths_of(x, spec.input_size)
+        if lengths is None or min(lengths) == max(lengths):
+            raise
+    raise ValueError(
+        f"x: got {len(lengths)} sequences of {min(lengths)} to {max(lengths)} steps, expected one "
+        f"array: join them, layer(np.concatenate(x).reshape(-1, {spec.input_size}), "
+        "offsets=np.cumsum([0, *map(len, x)])), or pad them and give their lengths="
+    )
 
 
 def _as_pair(state: Any) -> tuple[Any, Any]:

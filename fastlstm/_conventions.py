@@ -13,7 +13,15 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._arguments import RealArray, as_finite, as_flag, as_precision, as_real_array, shown
+from fastlstm._arguments import (
+    RealArray,
+    as_array,
+    as_finite,
+    as_flag,
+    as_precision,
+    as_real_array,
+    shown,
+)
 from fastlstm._gates import COUPLED_ORDER, LAYOUTS, NAMES_OF_G, ORDER, as_order, to_rows
 
 #: One array, or one for each gate by its letter.
@@ -234,7 +242,7 @@ class _Reader:
         array = as_real_array(name, value, _WIDE)
         if array.size == 0:
             raise ValueError(f"{name}: got shape {array.shape}, expected some numbers")
-        self.dtypes[name] = _dtype_of(value)
+        self.dtypes[name] = as_array(name, value).dtype.newbyteorder("=")
         return array
 
     def sizes(self, first: Mapping[str, _Rows]) -> _Sizes:
@@ -338,10 +346,3 @@ def _as_layout(layout: Any) -> str:
     if not (isinstance(layout, str) and layout in LAYOUTS):
         raise ValueError(f"layout: got {shown(layout)}, expected one of {', '.join(LAYOUTS)}")
     return layout
-
-
-def _dtype_of(value: Any) -> np.dtype[Any]:
-    """Return the dtype, in native byte order, that an array has or a nested sequence makes."""
-    bare = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
-    array = np.from_dlpack(value) if bare else np.asarray(value)
-    return array.dtype.newbyteorder("=")

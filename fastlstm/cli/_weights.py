@@ -24,7 +24,9 @@ def errors_of_files(prefix: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(f"{prefix}{error}") from error
+        message = str(error)
+        # Of the name of a file that is written, which is told already.
+        raise UserError(prefix + (message.removeprefix("path: ") if prefix else message)) from error
 
 
 def read(path: Path) -> Contents:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from fastlstm.cli._messages import say
+from fastlstm.cli._options import add_json
 from fastlstm.cli._weights import add_file, read
 from fastlstm.weights import Contents, Found
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "gates, those that this package can't run and why, and what else is there."
     )
     add_file(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

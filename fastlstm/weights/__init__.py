@@ -81,8 +81,9 @@ def load(
     ----------
     path : str or path
         ``.npz``, ``.safetensors``, PyTorch's ``.pt``, ``.pth`` and ``.bin`` (state dicts,
-        checkpoints, TorchScript), ``.onnx``, ``.keras`` or ``.h5``. What the file is shows in its
-        first bytes; where it doesn't, the suffix says.
+        checkpoints, TorchScript, zips of such files, pickles of arrays), ``.onnx``, ``.keras``,
+        ``.h5``, or ``.json`` and ``.nam`` of audio models. What the file is shows in its first
+        bytes; where it doesn't, the suffix says.
     name : str, optional
         Of the LSTM in the file, where it holds several.
     dtype : float32 or float64, optional
@@ -161,6 +162,7 @@ def save(
     *,
     head: Head | None = None,
     state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Save a layer, with its options: equal layers make equal files.
 
@@ -168,16 +170,19 @@ def save(
     ----------
     layer : LSTM or BiLSTM
     path : str or path
-        The suffix tells the format: ``.npz`` (also without a suffix), ``.safetensors``, ``.pt`` or
-        ``.pth`` (a PyTorch state dict), ``.onnx``, ``.keras``, ``.h5``. A file of that name is
-        replaced in one instant, when all is written.
+        The suffix tells the format: ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` (a PyTorch
+        state dict), ``.onnx``, ``.keras``, ``.h5``.
     head : Head, optional
         A linear layer on top, ``y @ head.weight.T + head.bias``.
     state : (h_0, c_0), optional
         A fixed initial state, (L*D, P) and (L*D, H).
+    overwrite : bool
+        Whether a file of that name is replaced: in one instant, when all is written.
 
     Raises
     ------
+    FileExistsError
+        If there is such a file, and ``overwrite`` is false.
     ImportError
         If the package that the format needs is missing.
     OSError
@@ -186,16 +191,19 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    from fastlstm._files import as_path, whole_file
+    from fastlstm._arguments import as_flag
+    from fastlstm._files import as_path, replaceable, whole_file
     from fastlstm.weights.contents import Trained
     from fastlstm.weights.formats import format_for
 
     if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     file = as_path(path)
+    replace = as_flag("overwrite", overwrite)
+    replaceable(file)  # a folder has no suffix, and the suffix isn't what is wrong with it
     chosen = format_for(file)
     trained = Trained.checked(layer, head, state)
-    with whole_file(file) as partial:
+    with whole_file(file, overwrite=replace) as partial:
         chosen.write(trained, partial)
 
 

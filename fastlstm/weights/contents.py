@@ -35,6 +35,9 @@ class Head:
     weight: NDArray[np.floating[Any]]
     bias: NDArray[np.floating[Any]]
 
+    def __repr__(self) -> str:
+        return f"<Head of weight {np.shape(self.weight)}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -144,6 +147,10 @@ class Found:
         layer.load_state_dict(self.arrays)
         return layer
 
+    def __repr__(self) -> str:
+        more = [name for name in ("head", "state") if getattr(self, name) is not None]
+        return f"<Found {', '.join([str(self), *more])}>"
+
     def __str__(self) -> str:
         """Name, layer and number of parameters in a line."""
         options = {k: v for k, v in self.options.items() if k not in _SIZES}
@@ -201,7 +208,8 @@ class Contents:
     ----------
     path : Path
     format : str
-        "npz", "safetensors", "PyTorch", "TorchScript", "ONNX" or "Keras".
+        "npz", "safetensors", "PyTorch", "TorchScript", "zip of PyTorch", "pickle", "ONNX",
+        "Keras", "RTNeural", "NAM" or "JSON".
     layers : tuple of Found
         In the order of the file. Names are unique.
     refused : tuple of Refused
@@ -213,6 +221,15 @@ class Contents:
     layers: tuple[Found, ...]
     refused: tuple[Refused, ...] = ()
     others: tuple[Other, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        layers = f"{len(self.layers)} LSTM{'s' * (len(self.layers) != 1)}"
+        shown = [repr(each) for each in self.layers[:3]] + ["..."] * (len(self.layers) > 3)
+        text = f"{layers}: {', '.join(shown)}" if shown else layers
+        return (
+            f"<Contents of {str(self.path)!r}, {self.format}: {text}; "
+            f"{len(self.refused)} refused, {len(self.others)} others>"
+        )
 
     def choose(self, name: str | None = None) -> Found:
         """Return the LSTM of that name, or without a name the only one.

@@ -165,11 +165,17 @@ def _is_safetensors(start: Start) -> Match:
 
 
 def _is_pytorch(start: Start) -> Match:
-    """A pickle's protocol, or an archive of one; or of torch.export, to be refused by name."""
+    """A pickle, an archive of one, or of such files; one of torch.export is refused by name."""
     pickled = start.first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    ends = ("/data.pkl", "/archive_format")
-    archived = any(name.endswith(ends) for name in start.members or ())
-    return Match.CERTAINLY if pickled or archived else Match.NONE
+    ends = ("/data.pkl", "/archive_format", ".pt", ".pth", ".ckpt", ".bin")
+    archived = any(name.lower().endswith(ends) for name in start.members or ())
+    if pickled or archived:
+        return Match.CERTAINLY
+    return Match.PERHAPS if start.first.startswith(_TEXT_PICKLES) else Match.NONE
+
+
+#: How dicts and lists begin in the first two protocols, which don't name themselves.
+_TEXT_PICKLES = (b"(dp0\n", b"(lp0\n", b"}q\0", b"]q\0", b"ccollections\nOr")
 
 
 def _is_onnx(start: Start) -> Match:
@@ -183,6 +189,14 @@ def _is_keras(start: Start) -> Match:
     archived = not {"config.json", "model.weights.h5"}.isdisjoint(start.members or ())
     return Match.CERTAINLY if hdf5 or archived else Match.NONE
 
+
+def _is_audio(start: Start) -> Match:
+    """Where an object of JSON begins, behind a mark of its encoding."""
+    text = start.first.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return Match.PERHAPS if text.startswith(b"{") else Match.NONE
+
+
+_AUDIO = (".json", ".nam", ".aidax")
 
 #: Where two are equally sure of a file the first one has it.
 FORMATS = (
@@ -208,8 +222,8 @@ FORMATS = (
         "pytorch",
         (".pt", ".pth", ".bin", ".ckpt", ".jit"),
         needs="nothing to read, PyTorch to write",
-        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; LSTM, LSTMCell, "
-        "projections",
+        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; zips of such "
+        "files and pickles of arrays, whatever their suffix; LSTM, LSTMCell, projections",
         writes="a state dict (not .jit)",
         recognises=_is_pytorch,
         original="pytorch",
@@ -240,10 +254,18 @@ FORMATS = (
         recognises=_is_keras,
         original="keras",
     ),
+    Format(
+        "audio",
+        _AUDIO,
+        needs="nothing",
+        reads="RTNeural's layers or state dicts (GuitarML, AIDA-X), NAM's LSTM with its initial "
+        "state; the linear layer on top",
+        writes="nothing",
+        recognises=_is_audio,
+        original="audio",
+        read_only=dict.fromkeys(_AUDIO, "JSON of audio models is only read"),
+    ),
 )
-
-#: Where a file is saved under a name without a suffix.
-DEFAULT = FORMATS[0]
 
 #: All suffixes that are read, and those that are written too.
 SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
@@ -274,14 +296,13 @@ def format_for(path: Path) -> Format:
     Raises
     ------
     ValueError
-        If it is unknown, or that of files that are not written.
+        If it has none, or it is unknown, or that of files that are not written.
     """
     suffix = path.suffix.lower()
-    if not suffix:
-        return DEFAULT
     for each in FORMATS:
         if suffix in each.suffixes:
             if suffix in each.read_only:
                 raise ValueError(f"path: {each.read_only[suffix]}")
             return each
-    raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")
+    got = f"suffix {suffix!r}" if suffix else "a name without a suffix"
+    raise ValueError(f"path: got {got}, known are {', '.join(WRITTEN)}")

@@ -12,7 +12,12 @@ well; an input that breaks the rule is kept in the folder given by ``--keep``.
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
 import io
+import json
+import pickle
+import random
 import resource
 import signal
 import sys
@@ -69,7 +74,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
     made["compressed.npz"] = compressed.getvalue()
-    return made | torch_seeds() | onnx_seeds() | keras_seeds(folder)
+    return made | torch_seeds() | onnx_seeds() | keras_seeds(folder) | audio_seeds()
 
 
 def onnx_seeds() -> dict[str, bytes]:
@@ -158,10 +163,57 @@ def keras_seeds(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("cells.h5", "old.h5")}
 
 
+def audio_seeds() -> dict[str, bytes]:
+    """JSON as RTNeural, NAM and GuitarML have it."""
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> Any:
+        return rng.normal(size=shape).astype(np.float32).tolist()
+
+    nam = {
+        "version": "0.5.4",
+        "metadata": {"name": "amp", "loudness": -18.5},
+        "architecture": "LSTM",
+        "config": {"input_size": 1, "hidden_size": 2, "num_layers": 2},
+        "weights": numbers(8 * 3 + 12 + 8 * 4 + 12 + 3),
+        "sample_rate": 48000,
+    }
+    submodels = [{"max_value": 0.5, "model": nam}, {"model": {**nam, "architecture": "WaveNet"}}]
+    container = {"architecture": "SlimmableContainer", "config": {"submodels": submodels}}
+    shape = [None, None, 2]
+    lstm = {"type": "lstm", "activation": "tanh", "shape": shape}
+    layers = [
+        {**lstm, "weights": [numbers(1, 8), numbers(2, 8), numbers(8)]},
+        {"type": "unknown", "activation": "", "shape": shape, "weights": []},
+        {**lstm, "weights": [numbers(2, 8), numbers(2, 8), numbers(8)]},
+        {"type": "dense", "activation": "", "shape": [1], "weights": [numbers(2, 1), numbers(1)]},
+        {"type": "gru", "activation": "", "shape": [1], "weights": []},
+    ]
+    parameters = {
+        "rec.weight_ih_l0": numbers(8, 1),
+        "rec.weight_hh_l0": numbers(8, 2),
+        "rec.bias_ih_l0": numbers(8),
+        "rec.bias_hh_l0": numbers(8),
+        "lin.weight": numbers(1, 2),
+        "lin.bias": numbers(1),
+    }
+    documents = {
+        "amp.nam": nam,
+        "container.nam": {"version": "0.7.0", **container},
+        "layers.json": {"in_shape": [None, None, 1], "in_gain": 3.0, "layers": layers},
+        "parameters.json": {
+            "model_data": {"model": "SimpleRNN", "skip": 0},
+            "state_dict": parameters,
+        },
+    }
+    return {name: json.dumps(document).encode() for name, document in documents.items()}
+
+
 def torch_seeds() -> dict[str, bytes]:
-    """State dicts in both formats and a TorchScript archive, as PyTorch writes them."""
+    """State dicts and checkpoints in all formats that PyTorch has, and weights in parts."""
     try:
         import torch
+        import torch.nn.utils.prune
     except ImportError:
         return {}
 
@@ -172,11 +224,41 @@ def torch_seeds() -> dict[str, bytes]:
 
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(3, 4), "weight_hh_l0")
+    normed = torch.nn.utils.parametrizations.spectral_norm(normed, "weight_ih_l0")
+    pruned = torch.nn.utils.prune.l1_unstructured(torch.nn.LSTM(3, 4), "weight_hh_l0", 0.3)
     state = {"state_dict": lstm.state_dict(), "epoch": 3, "best": 0.5, "names": ["a", None, True]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(torch.nn.ModuleList([torch.nn.LSTM(3, 4)]))
+    objects = {
+        "state_dict": torch.nn.LSTM(3, 4).state_dict(),
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")),
+        "path": Path("a"),
+        "log": collections.defaultdict(list, loss=[np.float64(0.5)]),
+        ("key", 1): {2.5: datetime.datetime(2020, 1, 1), Path("b"): {1, 2}},
+        "random": (random.getstate(), np.random.RandomState(0).get_state(), torch.Generator()),
+        "array": np.asfortranarray(np.ones((2, 3), np.float16)),
+        "class": torch.optim.Adam,
+        "module": torch.nn.LSTM(2, 3),
+    }
+    arrays = {k: v.numpy() for k, v in lstm.state_dict().items()}
+    container = io.BytesIO()
+    with zipfile.ZipFile(container, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("policy.pth", written(torch.save, lstm.state_dict()))
+        archive.writestr("variables.pth", written(torch.save, None))
     return {
+        "objects.pt": written(torch.save, objects),
+        "objects-legacy.pt": written(torch.save, objects, _use_new_zipfile_serialization=False),
+        "objects-1.pt": written(torch.save, objects, pickle_protocol=1),
+        "objects-5.pt": written(torch.save, objects, pickle_protocol=5),
+        "arrays.pt": pickle.dumps(arrays, 2),
+        "arrays-5.pt": pickle.dumps(arrays, 5),
+        "tensors.pt": pickle.dumps(lstm.state_dict()),
+        "normed.pt": written(torch.save, normed.state_dict()),
+        "pruned.pt": written(torch.save, pruned.state_dict()),
+        "container.pt": container.getvalue(),
         "checkpoint.pt": written(torch.save, state),
         "legacy.pt": written(torch.save, state, _use_new_zipfile_serialization=False),
         "script.pt": written(torch.jit.save, script),
@@ -191,7 +273,43 @@ def mutate(data: bytes, rng: Random, name: str = "") -> bytes:
         length = int.from_bytes(data[:8], "little")
         header = _mutate_bytes(data[8 : 8 + length], rng)
         return len(header).to_bytes(8, "little") + header + data[8 + length :]
+    if name.endswith((".json", ".nam")) and rng.random() < 0.7:
+        return _mutate_json(data, rng)
     return _mutate_bytes(data, rng)
+
+
+#: What may stand in the place of anything in JSON, as text.
+ODD = ["null", "true", "0", "-1", "1e999", "NaN", "-Infinity", "9" * 5000, "0.5", '"tanh"', '""',
+       "[]", "{}", "[[]]", "[1, [2]]", "[" * 3000, '{"a": 1, "a": 2}', "1e39", "2147483648",
+       "9223372036854775808", "1000000", '"\\ud800"', '"LSTM"', "[null, 2]"]  # fmt: skip
+
+
+def _mutate_json(data: bytes, rng: Random) -> bytes:
+    """Replace values by odd ones, or drop them, at places drawn by their depth."""
+    document = json.loads(data)
+    planted = {}
+    for number in range(1 + rng.geometric(0.5)):
+        node = document
+        while True:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            if not keys:
+                break
+            key = keys[rng.integers(len(keys))]
+            if isinstance(node[key], dict | list) and rng.random() < 0.7:
+                node = node[key]
+                continue
+            if rng.random() < 0.2:
+                del node[key]
+            elif rng.random() < 0.2 and isinstance(node, list):
+                node.append(node[key])
+            else:
+                node[key] = f"planted {number}"
+                planted[f'"planted {number}"'] = ODD[rng.integers(len(ODD))]
+            break
+    text = json.dumps(document)
+    for mark, odd in planted.items():
+        text = text.replace(mark, odd)
+    return text.encode()
 
 
 def _mutate_member(data: bytes, rng: Random) -> bytes:
@@ -209,7 +327,7 @@ def _mutate_member(data: bytes, rng: Random) -> bytes:
                 if kind == "renamed":
                     target = _mutate_bytes(member.encode(), rng).decode("latin-1") or "x"
                 if kind == "bytes":
-                    content = _mutate_bytes(content, rng)
+                    content = mutate(content, rng, member)  # a zip in a zip too
             method = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a name that is there already is one more damage

@@ -25,6 +25,8 @@ pytest.importorskip("resource", reason="limits of memory are Unix'")
         (".onnx", 100, "onnx"),
         (".keras", 10, "h5py"),
         (".h5", 10, "h5py"),
+        (".json", 200, "numpy"),
+        (".nam", 200, "numpy"),
     ],
 )
 def test_damaged_files(tmp_path: Path, only: str, rounds: int, package: str) -> None:

@@ -638,7 +638,7 @@ def test_keras_reads_what_is_saved(seed: int, tmp_path: Path) -> None:
     again = found.build(batch_first=layer.batch_first)
     assert again.options == layer.options
     assert (found.head is None) == (head is None)
-    fastlstm.save(again, path, head=found.head)
+    fastlstm.save(again, path, head=found.head, overwrite=True)
     assert path.read_bytes() == first
 
     if seed >= 8:
@@ -723,4 +723,4 @@ def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(
                 ImportError, match=rf"{suffix} needs h5py: pip install \"fastlstm\[k"
             ):
-                fastlstm.save(LSTM(3, 4), path)
+                fastlstm.save(LSTM(3, 4), path, overwrite=True)

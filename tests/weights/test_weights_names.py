@@ -260,10 +260,14 @@ def test_a_cell_with_more_than_pytorchs_is_refused(others: Arrays) -> None:
         assert next(iter(others)) in refused.reason
 
 
-def test_copies_of_raw_weights_are_refused() -> None:
+def test_copies_of_raw_weights_are_not_taken_for_the_weights() -> None:
     """AWD-LSTM keeps U as weight_hh_l0_raw; the module's own is one with numbers dropped."""
     arrays = lstm("rnn.module", 3, 5)
     arrays["rnn.weight_hh_l0_raw"] = np.ones((20, 5), np.float32)
+    found = only(arrays)
+    np.testing.assert_array_equal(found.arrays["weight_hh_l0"], np.ones((20, 5)))
+    assert any("weight drop" in note for note in found.notes)
+    arrays["rnn.weight_hh_l0_raw"] = np.ones((20, 4), np.float32)
     found, (refused,), _ = find_layers(arrays, None)
     assert not found
     assert "rnn.weight_hh_l0_raw" in refused.reason
