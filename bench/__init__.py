@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastlstm.cli._options import Parser
+from fastlstm.cli._options import Parser, add_force, add_json
 
 if TYPE_CHECKING:
     from .grid import Cell
@@ -33,9 +33,10 @@ Peers are installed with: pip install "fastlstm[bench]"
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
     parser = Parser(
-        prog="python -m fastlstm bench",
+        prog="fastlstm bench",
         description="Compare fastlstm with its NumPy reference and every installed peer.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,9 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         help="rounds per cell (default: 15; slow contestants take part in fewer)",
     )
     add("--peers", metavar="A,B", help="only these peers (default: all that are installed)")
-    add("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    add_json(parser)
+    add("-o", "--output", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     add("--plot", type=Path, metavar="FILE", help="draw them into FILE (.png, .svg or .pdf)")
-    add("--force", action="store_true", help="overwrite FILE")
+    add_force(parser)
     return parser
 
 
@@ -118,10 +120,10 @@ def _run(
         missing=missing,
         results=results,
     )
-    print(report.table(found))
-    if args.json:
-        text = report.as_json(report.as_dict(found))
-        report.write_file(args.json, text.encode(), args.force)
+    text = report.as_json(report.as_dict(found))
+    print(text if args.json else report.table(found))
+    if args.output:
+        report.write_file(args.output, text.encode(), args.force)
     if args.plot:
         from . import picture
 
@@ -152,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     from . import grid, peers, picture, report, threads
 
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     try:
         cells = grid.select(args.grid, args.cell)
@@ -160,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = threads.parse_count(args.threads)
         if args.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {args.rounds}")
-        for path in filter(None, (args.json, args.plot)):
+        for path in filter(None, (args.output, args.plot)):
             report.check_target(path, args.force)
         if args.plot:
             picture.check_format(args.plot)

@@ -108,9 +108,15 @@ class CellResult:
 
     @property
     def lost(self) -> bool:
-        """Whether the best peer is faster than fastlstm."""
+        """Whether the best peer is faster than fastlstm, and it is no draw."""
         ratio = self.ratio(self.best_peer)
-        return ratio is not None and ratio.median < 1.0
+        return ratio is not None and ratio.median < 1.0 and not self.drawn
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the best peer is faster by less than the measurement tells apart."""
+        ratio = self.ratio(self.best_peer)
+        return ratio is not None and ratio.median < 1.0 <= ratio.q3
 
     @property
     def disagreeing(self) -> list[str]:

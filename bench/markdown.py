@@ -1,4 +1,4 @@
-"""The tables of ``docs/benchmarks.md``, from a file that ``--json`` wrote.
+"""The tables of ``docs/benchmarks.md``, from a file that ``--output`` wrote.
 
 ``python -m fastlstm.bench.markdown FILE`` prints one: the command, the limits of the hardware, the
 summary, and a row for each cell.
@@ -6,12 +6,13 @@ summary, and a row for each cell.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fastlstm.cli._options import Parser
 
 from .peers import OURS, PEERS, REFERENCE
 from .report import SCHEMA
@@ -32,12 +33,14 @@ def _row(cell: Any, names: Sequence[str], training: bool, variants: bool) -> lis
     row.append(f"{ours['gflop_per_s']:.0f}")
     if not training:
         row.append("-" if gigabytes is None else f"{gigabytes:.0f}")
-    row += [f"{100 * cell['share_of_limit']:.0f}%", best or "-"]
+    mark = " (!)" if cell.get("disturbed") else ""  # there were files that don't say
+    row += [f"{100 * cell['share_of_limit']:.0f}%{mark}", best or "-"]
     if best is None:
         row.append("-")
     else:
-        ratio = found[best]["fastlstm_ratio"][0]
-        row.append(f"**{ratio:.2f}**" if ratio < 1.0 else f"{ratio:.2f}")
+        ratio, _, q3 = found[best]["fastlstm_ratio"]
+        text = f"{ratio:.2f}"
+        row.append(text if ratio >= 1.0 else f"{text} draw" if q3 >= 1.0 else f"**{text}**")
     if training:
         row.append(f"{100 * cell['repacking'][0]:.2f}%")
     if variants:
@@ -61,6 +64,7 @@ def _summary(report: Any) -> str:
             f". Geometric mean of the ratio to the best peer {found['geometric_mean']:.2f}, "
             f"least {found['least']:.2f} ({found['least_cell']}); "
             f"{len(found['lost']) or 'none'} of {found['cells']} cells lost"
+            + (f", {len(found['drawn'])} a draw" if found.get("drawn") else "")
         )
     return text + "."
 
@@ -88,8 +92,8 @@ def section(report: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the section of a file."""
-    parser = argparse.ArgumentParser(prog="python -m fastlstm.bench.markdown", description=__doc__)
-    parser.add_argument("file", type=Path, help="written by --json")
+    parser = Parser(prog="python -m fastlstm.bench.markdown", description=__doc__)
+    parser.add_argument("file", type=Path, help="written by --output")
     args = parser.parse_args(argv)
     report = json.loads(args.file.read_text())
     if report["schema"] != SCHEMA:

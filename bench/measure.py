@@ -15,6 +15,9 @@ from itertools import repeat
 
 import numpy as np
 
+#: A `Spread.relative` that undisturbed measurements don't have; on a shared machine they may.
+_WIDE = 0.25
+
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
@@ -50,6 +53,11 @@ class Spread:
             raise ValueError("values must hold at least one number")
         q1, median, q3 = np.percentile(np.asarray(values, dtype=np.float64), (25, 50, 75))
         return cls(float(median), float(q1), float(q3))
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the quartiles are so far apart that something disturbed the measurement."""
+        return self.relative > _WIDE
 
     @property
     def relative(self) -> float:

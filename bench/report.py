@@ -81,6 +81,27 @@ def _ratio(spread: Spread | None) -> str:
     return "-" if spread is None else f"{spread.median:.2f}"
 
 
+def _outcome(result: CellResult) -> str:
+    """Return the ratio to the best peer: in bold where fastlstm lost, or with a word."""
+    ratio = _ratio(result.ratio(result.best_peer))
+    if result.drawn:
+        return f"{ratio} draw"
+    return f"**{ratio}**" if result.lost else ratio
+
+
+def disturbances(result: CellResult, report: Report) -> list[str]:
+    """Return why the figures of a cell are not to be trusted; empty if they are."""
+    found = []
+    if (share := _share_of_limit(result, report)) > 1:
+        found.append(f"faster than the hardware allows, {100 * share:.0f}% of the limit")
+    ours, ratio = result.entries[OURS.name].time, result.ratio(result.best_peer)
+    if ours.is_wide:
+        found.append(f"{OURS.name} ±{100 * ours.relative:.0f}%")
+    if ratio is not None and ratio.is_wide:
+        found.append(f"ratio to {result.best_peer} ±{100 * ratio.relative:.0f}%")
+    return found
+
+
 def _share_of_limit(result: CellResult, report: Report) -> float:
     """The least time that the hardware allows over fastlstm's time."""
     least = report.limits.seconds(result.cell, report.settings.threads)
@@ -95,7 +116,7 @@ def _weight_gigabytes(cell: Cell, time: Spread) -> float | None:
 def _row(result: CellResult, names: Sequence[str], report: Report, variants: bool) -> list[str]:
     cell, ours = result.cell, result.entries[OURS.name].time
     best = result.best_peer
-    ratio = _ratio(result.ratio(best))
+    mark = " (!)" if disturbances(result, report) else ""
     # With a batch, U is read for many rows at once: no bandwidth to speak of.
     gigabytes = _weight_gigabytes(cell, ours) if cell.B == 1 else None
     return [
@@ -103,9 +124,9 @@ def _row(result: CellResult, names: Sequence[str], report: Report, variants: boo
         *(_time(result.entries[n].time) if n in result.entries else "-" for n in names),
         f"{cell.flops / ours.median / 1e9:.1f}",
         "-" if gigabytes is None else f"{gigabytes:.1f}",
-        f"{100 * _share_of_limit(result, report):.0f}%",
+        f"{100 * _share_of_limit(result, report):.0f}%{mark}",
         best or "-",
-        f"**{ratio}**" if result.lost else ratio,
+        _outcome(result),
         _ratio(result.ratio(REFERENCE.name)),
         f"{np.max([entry.difference for entry in result.entries.values()]):.0e}",
         *([f"{100 * result.repacking.median:.2f}%"] if result.repacking else []),
@@ -143,7 +164,7 @@ def _reasons(results: Sequence[CellResult]) -> list[str]:
 
 
 def summary(results: Sequence[CellResult]) -> dict[str, object]:
-    """Geometric mean, least ratio and lost cells, over the cells that have a peer."""
+    """Geometric mean, least ratio, lost cells and draws, over the cells that have a peer."""
     found = {
         r.cell.name: ratio.median for r in results if (ratio := r.ratio(r.best_peer)) is not None
     }
@@ -152,7 +173,8 @@ def summary(results: Sequence[CellResult]) -> dict[str, object]:
         "geometric_mean": geometric_mean(list(found.values())) if found else None,
         "least": min(found.values(), default=None),
         "least_cell": min(found, key=lambda name: found[name], default=None),
-        "lost": [name for name, ratio in found.items() if ratio < 1.0],
+        "lost": [result.cell.name for result in results if result.lost],
+        "drawn": [result.cell.name for result in results if result.drawn],
     }
 
 
@@ -211,7 +233,8 @@ def table(report: Report) -> str:
         "Times are microseconds per call: median of rounds, ±half the quartile distance.",
         "GFLOP/s and GB/s (reading U, batch 1 only) are fastlstm's.  Limit: the least time that",
         "the hardware allows, without activations, over fastlstm's.  Ratio: time of the best",
-        "peer over fastlstm's, median of per-round ratios; in bold where fastlstm lost.",
+        "peer over fastlstm's, median of per-round ratios; in bold where fastlstm lost, a draw",
+        "where the quartiles of such a ratio include 1.  (!): a disturbed measurement.",
         "Max diff: largest difference of any contestant's results from the reference's, relative",
         "to their scale.",
     ]
@@ -229,13 +252,20 @@ def table(report: Report) -> str:
     lines += _reasons(report.results)
     found = summary(report.results)
     if found["cells"]:
-        lost = found["lost"]
+        lost, drawn = found["lost"], found["drawn"]
         assert isinstance(lost, list)
+        assert isinstance(drawn, list)
+        draws = f", {len(drawn)} a draw" if drawn else ""
         lines.append(
             f"Geometric mean of the ratio {found['geometric_mean']:.2f}, least "
             f"{found['least']:.2f} ({found['least_cell']}), "
-            f"{len(lost)} of {found['cells']} cells lost."
+            f"{len(lost)} of {found['cells']} cells lost{draws}."
         )
+    for result in report.results:
+        if reasons := disturbances(result, report):
+            lines.append(
+                f"DISTURBED measurement of {result.cell.name}: {', '.join(reasons)}; measure again"
+            )
     for result in report.results:
         for name in result.disagreeing:
             lines.append(
@@ -286,6 +316,7 @@ def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
         "vanilla": cell.vanilla.name if cell.vanilla else None,
         "over_vanilla": spread(result.over_vanilla),
         "disagreeing": result.disagreeing,
+        "disturbed": disturbances(result, report),
         "best_peer": result.best_peer,
     }
 

@@ -9,8 +9,10 @@ is also set through it.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,5 +102,20 @@ def run_in_child(argv: Sequence[str], count: int) -> int:
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     env = {**os.environ, **environment(count, os.environ), "PYTHONPATH": path}
     command = [sys.executable, "-P", "-m", "fastlstm.bench", *argv]
-    with pinned(count):
+    with pinned(count), _interrupts_left_to_others():
         return subprocess.run(command, env=env, check=False).returncode
+
+
+@contextmanager
+def _interrupts_left_to_others() -> Iterator[None]:
+    """Leave Ctrl-C to the child, which gets it too and ends as every command does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # which a child would inherit, and a function not
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

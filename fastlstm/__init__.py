@@ -8,6 +8,11 @@
 ((10, 2, 5), (1, 2, 5))
 """
 
+# ruff: noqa: E402  # what is first has to be
+from fastlstm._start import leave_on_interrupt
+
+leave_on_interrupt()
+
 from fastlstm._include import get_include
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase

@@ -234,8 +234,13 @@ def as_generator(name: str, seed: Any) -> np.random.Generator:
         raise TypeError(f"{name}: got {shown(seed)}: {error}") from None
 
 
-def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> RealArray:
+def as_state(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], swapped: str = ""
+) -> RealArray:
     """Return an initial state as a C-contiguous array of the shape and dtype wanted.
+
+    ``swapped`` says how x would be read with its first two axes the other way round, if that is
+    what the shape of the state is for.
 
     Raises
     ------
@@ -244,7 +249,7 @@ def as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
     """
     state = as_real_array(name, value, dtype)
     if state.shape != shape:
-        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}")
+        raise ValueError(f"{name}: got shape {state.shape}, expected {shape}{swapped}")
     lies_well = state.flags.c_contiguous and state.flags.aligned
     return state if lies_well else np.array(state, order="C")
 

@@ -131,8 +131,8 @@ def _checked(
     h_given, c_given = (None, None) if state is None else _as_pair(state)
     h_0 = c_0 = target = None
     if state is not None:
-        h_0 = as_state("h_0", h_given, h_shape, dtype)
-        c_0 = as_state("c_0", c_given, c_shape, dtype)
+        h_0 = as_state("h_0", h_given, h_shape, dtype, _swapped(spec, rows, h_given))
+        c_0 = as_state("c_0", c_given, c_shape, dtype, _swapped(spec, rows, c_given))
     _check_total("x", both_shape, dtype)
     _check_total("x", c_shape, dtype)
     if out is not None:
@@ -142,6 +142,17 @@ def _checked(
         check_out(out, merged_shape(both_shape, spec.merge_mode), dtype, inputs)
         target = as_native(out, dtype)
     return _Call(rows, h_0, c_0, target, layout, both_shape, h_shape, c_shape)
+
+
+def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
+    """Return what to do about x if a state is of as many sequences as x seems to have steps."""
+    shape = np.shape(state) if isinstance(state, np.ndarray) else ()
+    if rows.ndim != 3 or len(shape) != 3 or rows.shape[0] == rows.shape[1]:
+        return ""
+    if shape[1] != rows.shape[1 if spec.batch_first else 0]:
+        return ""
+    count = f"{shape[1]} sequence{'s' * (shape[1] != 1)}"
+    return f"; with batch_first={not spec.batch_first} x {rows.shape} would have {count}"
 
 
 def _run(

@@ -50,17 +50,19 @@ def replaceable(path: Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a path to write to; it becomes `path` in one instant if all goes well, else vanishes.
 
-    Permissions stay.
+    Permissions of what is replaced stay.
 
     Raises
     ------
     OSError
-        If it can't be written, or is not `replaceable`.
+        If it can't be written, or is not `replaceable`; FileExistsError if it may not be.
     """
     target = replaceable(path)
+    if not overwrite:
+        _refuse_existing(path)
     # In the same folder, since renaming works within one file system only; a name that nobody can
     # foresee, nor another thread use.
     partial = target.with_name(f".partial-{os.urandom(8).hex()}{path.suffix}")
@@ -75,9 +77,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut might leave the name without the data
+        if not overwrite:
+            _refuse_existing(path)  # somebody else may have been quicker
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path}: exists, use overwrite=True to replace it")
 
 
 def printable(text: str) -> str:

@@ -162,7 +162,7 @@ def as_ragged(
         B, T = shape[:2] if batch_first else shape[1::-1]
         first_rows = np.arange(B, dtype=np.intp) * (T if batch_first else 1)
         step = 1 if batch_first else B
-        counts = np.full(B, T, np.intp) if lengths is None else _as_lengths(lengths, T, B)
+        counts = np.full(B, T, np.intp) if lengths is None else as_lengths(lengths, T, B)
     else:
         if lengths is not None:
             raise ValueError(f"lengths: got x of shape {shape}, expected a batch")
@@ -197,7 +197,8 @@ def _cut(counts: Rows, first_rows: Rows, step: int, resets: npt.NDArray[np.bool_
     return Pieces(end - begin, first_rows[owner] + begin * step, owner, first, last, from_zero)
 
 
-def _as_lengths(lengths: Any, T: int, B: int) -> Rows:
+def as_lengths(lengths: Any, T: int, B: int) -> Rows:
+    """Return the lengths (B,) of sequences of at most T steps, checked."""
     array = _as_integers("lengths", lengths)
     if array.shape != (B,):
         raise ValueError(f"lengths: got shape {array.shape}, expected ({B},), one of each sequence")

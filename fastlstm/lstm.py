@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -511,3 +512,24 @@ class BiLSTM(LSTMBase):
             "BiLSTM can't be streamed: its reverse direction begins at the last step, so no result "
             "is known before the whole sequence is; call it on whole sequences, or use LSTM"
         )
+
+
+def _name_methods_for(layer: type[LSTMBase]) -> None:
+    """Give a layer the methods of its base under its own name.
+
+    Python's errors about arguments name the function: ``LSTM.__init__() missing ...``, and not
+    that of a class which nobody has asked for.
+    """
+    for name, method in vars(LSTMBase).items():
+        if isinstance(method, FunctionType):
+            own = FunctionType(
+                method.__code__, method.__globals__, name, method.__defaults__, method.__closure__
+            )
+            own.__kwdefaults__, own.__annotations__ = method.__kwdefaults__, method.__annotations__
+            own.__doc__, own.__module__ = method.__doc__, method.__module__
+            own.__qualname__ = f"{layer.__name__}.{name}"
+            setattr(layer, name, own)
+
+
+_name_methods_for(LSTM)
+_name_methods_for(BiLSTM)

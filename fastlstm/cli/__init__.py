@@ -31,15 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 1, 2, 130 or 141.
+        Exit code: 0, 1, 2, 130, 141, or 143 of what had something to save.
 
     Raises
     ------
     SystemExit
         From argparse, for ``--help`` and ``--version`` (code 0) and bad options (code 2); when
-        the process is asked to terminate (code 143).
+        the process is asked to terminate (code 143). Without arguments the help is printed.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in ([], ["help"]):
+        arguments = [*arguments[1:2], "--help"]
 
     def execute() -> int:
         args = make_parser().parse_args(arguments)

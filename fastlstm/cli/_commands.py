@@ -42,6 +42,7 @@ COMMANDS = (
     Command("verify", "compare an LSTM in a file with the framework it comes from"),
     Command("info", "version, instruction sets, processor, caches, compiler"),
     Command("bench", "measure speed against the reference and installed peers", takes_all=True),
+    Command("completion", "print what lets a shell complete commands and options"),
 )
 
 
@@ -65,8 +66,13 @@ class _CommandParser(Parser):
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line: ``execute`` of its result is what to call."""
-    parser = Parser(prog="fastlstm", description="LSTMs on CPUs.")
+    parser = Parser(
+        prog="fastlstm",
+        description="LSTMs on CPUs.",
+        epilog="fastlstm help COMMAND tells more of one.",
+    )
     parser.add_argument(
+        "-V",
         "--version",
         action="version",
         version=f"fastlstm {__version__}",

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastlstm._files import printable
+
+#: Arguments in messages of the API, and the options they are here.
+_OPTIONS = {
+    r"\blengths=\d+": "--lengths all",
+    r"\b(lengths|mask)=": r"--\1",
+    r"\bweights=": "--weights ",
+    r"\bbatch_first=True\b": "--batch-first",
+}
 
 
 class UserError(Exception):
@@ -24,3 +36,27 @@ def note(message: str) -> None:
 def say(line: str) -> None:
     """Print a line of the result; names in it may be of a file that nobody has to trust."""
     print(printable(line))
+
+
+@contextmanager
+def as_user_errors(names: dict[str, str] | None = None) -> Iterator[None]:
+    """Report what the API refuses as mistakes in files and options, by the names these have.
+
+    What it warns of becomes notes.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    except (TypeError, ValueError) as error:
+        name, colon, rest = str(error).partition(": ")
+        raise UserError(f"{(names or {}).get(name, name)}{colon}{_of_options(rest)}") from error
+    for warning in caught:
+        note(_of_options(str(warning.message)))
+
+
+def _of_options(text: str) -> str:
+    """Return what the API says of its arguments in terms of options."""
+    for argument, option in _OPTIONS.items():
+        text = re.sub(argument, option, text)
+    return text

@@ -17,14 +17,20 @@ from fastlstm.cli._messages import UserError, error, note
 INTERRUPTED, PIPE_BROKEN, TERMINATED = 128 + 2, 128 + 13, 128 + 15
 
 
+class Terminated(KeyboardInterrupt):
+    """Ctrl-C in what it does, asked for by SIGTERM."""
+
+
 def run_guarded(execute: Callable[[], int]) -> int:
     """Call a function, and return its exit code or that of what ended it, told in one line.
 
     Errors of this program's own are not hidden.
     """
     try:
-        with _on_termination(_leave), _written_out():
+        with _interrupts_heard(), _on_termination(_leave), _written_out():
             return execute()
+    except Terminated:
+        return TERMINATED
     except KeyboardInterrupt:
         note("interrupted")
         return INTERRUPTED
@@ -37,9 +43,37 @@ def run_guarded(execute: Callable[[], int]) -> int:
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, for what has something to save first."""
-    with _on_termination(lambda *_: signal.raise_signal(signal.SIGINT)):
+    """Let SIGTERM do what Ctrl-C does, for what has something to save first.
+
+    What leaves is `Terminated` then.
+    """
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        with _on_termination(interrupt):
+            yield
+    except KeyboardInterrupt:
+        if asked:
+            raise Terminated from None
+        raise
+
+
+@contextmanager
+def _interrupts_heard() -> Iterator[None]:
+    """Hear Ctrl-C again, of which `fastlstm._start` has the system take care; then no more."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm.cli._messages import UserError
+from fastlstm.cli._messages import UserError, note
 from fastlstm.weights import Contents, Found
 
 
@@ -24,7 +24,9 @@ def errors_of_files(prefix: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(f"{prefix}{error}") from error
+        message = str(error)
+        # Of the name of a file that is written, which is told already.
+        raise UserError(prefix + (message.removeprefix("path: ") if prefix else message)) from error
 
 
 def read(path: Path) -> Contents:
@@ -40,6 +42,9 @@ def choose(contents: Contents, name: str | None) -> Found:
 
 
 def build(path: Path, found: Found, **options: Any) -> LSTM | BiLSTM:
-    """Build an LSTM of a file."""
+    """Build an LSTM of a file; say what had to be assumed."""
     with errors_of_files():
-        return weights.build(path, found, **options)
+        layer = weights.build(path, found, **options)
+    for each in found.assumptions:
+        note(f"warning: {each}")
+    return layer

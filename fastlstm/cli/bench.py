@@ -6,6 +6,12 @@ import argparse
 import importlib
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser, which `fastlstm.bench` has."""
+    parser: argparse.ArgumentParser = importlib.import_module("fastlstm.bench").make_parser()
+    return parser
+
+
 def execute(args: argparse.Namespace) -> int:
     """Measure, print; return the exit code."""
     bench = importlib.import_module("fastlstm.bench")

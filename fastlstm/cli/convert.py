@@ -10,7 +10,7 @@ from fastlstm.cli._messages import note
 from fastlstm.cli._options import add_force
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._weights import build, choose, errors_of_files, read
-from fastlstm.weights.formats import WRITTEN
+from fastlstm.weights.formats import WRITTEN, format_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Read one, write it."""
+    with errors_of_files(f"{args.output}: "):
+        format_for(args.output)
     found = choose(read(args.input), args.name)
     layer = build(args.input, found, dtype=args.dtype)
     with (
         new_file(args.output, args.force) as partial,
         errors_of_files(f"{args.output}: "),
     ):
-        weights.save(layer, partial, head=found.head, state=found.state)
+        weights.save(layer, partial, head=found.head, state=found.state, overwrite=True)
     for each in found.notes:
-        note(f"note: {each}")
+        if each not in found.assumptions:  # which were told when it was built
+            note(f"note: {each}")
     print(f"{args.output}: {layer}")

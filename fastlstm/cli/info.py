@@ -8,11 +8,12 @@ from typing import Any
 
 from fastlstm import __version__, _core
 from fastlstm.cli._messages import UserError
+from fastlstm.cli._options import add_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> None:

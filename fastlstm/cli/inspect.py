@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from fastlstm.cli._messages import say
+from fastlstm.cli._options import add_json
 from fastlstm.cli._weights import add_file, read
 from fastlstm.weights import Contents, Found
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "gates, those that this package can't run and why, and what else is there."
     )
     add_file(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def _print_found(found: Found, indent: str) -> None:
     if found.state is not None:
         say(f"{indent}an initial state")
     for note in found.notes:
-        say(f"{indent}note: {note}")
+        say(f"{indent}{'assumption' if note in found.assumptions else 'note'}: {note}")
     for part in found.parts:
         say(f"{indent}layer {part}")
 
@@ -79,6 +80,7 @@ def _found_as_json(found: Found) -> dict[str, Any]:
         "head": None if found.head is None else list(found.head.weight.shape),
         "state": found.state is not None,
         "notes": list(found.notes),
+        "assumptions": list(found.assumptions),
         "parts": [_found_as_json(part) for part in found.parts],
     }
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastlstm._linear import linear
-from fastlstm.cli._arrays import Array, open_array
-from fastlstm.cli._messages import UserError
-from fastlstm.cli._options import add_force, number
-from fastlstm.cli._outputs import WRITERS, Block, new_file, write_csv
+from fastlstm._steps import as_steps
+from fastlstm.cli._arrays import STANDARD, Array, add_reading, open_array, open_counts, reading_of
+from fastlstm.cli._messages import UserError, as_user_errors, note
+from fastlstm.cli._options import add_force, add_quiet, number
+from fastlstm.cli._outputs import WRITERS, Block, new_file
 from fastlstm.cli._progress import counting
 from fastlstm.cli._weights import build, choose, read
 from fastlstm.weights.formats import SUFFIXES
+from fastlstm.weights.names import ORIENTATION
 
 if TYPE_CHECKING:
     from fastlstm.lstm import LSTM, BiLSTM
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 # Numbers held at a time of the input or of the output, whichever is wider, unless --chunk says more
 # or less: enough that the cost of a call vanishes, little enough for any machine.
 CHUNK_ELEMENTS = 2**20
+
+_HELP = " (see fastlstm run --help)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="INPUT",
-        help=".npy of shape (T, I) or (T, B, I), or .csv of T lines with I numbers, "
-        "with or without a line of names first",
+        help=".npy of shape (T, I) or (T, B, I), .npz:NAME, or a table of T lines with I numbers: "
+        ".csv, .tsv or .txt; FILE:NAME,NAME,... chooses columns, - is standard input",
     )
     add("--name", help="of the LSTM in MODEL, where it holds several")
-    add("-o", "--output", type=Path, help="file to write: .npy or .csv")
+    text = "file to write: .npy, .csv or .tsv; - is standard output, in the form of INPUT"
+    add("-o", "--output", type=Path, help=text)
     add_force(parser)
-    add("--batch-first", action="store_true", help="three-dimensional INPUT is (B, T, I)")
+    text = "three-dimensional INPUT is (B, T, I), where MODEL does not say what it is"
+    add("--batch-first", action="store_true", help=text)
+    text = "steps of each sequence: .npy, (B,); what lies behind is padding, OUTPUT 0 there"
+    add("--lengths", type=Path, metavar="L", help=text)
+    text = "in place of --lengths, steps that exist: .npy of INPUT's shape without the last axis"
+    add("--mask", type=Path, metavar="M", help=text)
     add("--batch-size", type=count, default=64, metavar="N", help="sequences at a time (64)")
     add(
         "--chunk",
@@ -69,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out the linear layer on top that MODEL has, if it has one",
     )
     add("--plot", type=Path, metavar="FILE", help="without MODEL: write a picture")
-    add("--quiet", action="store_true", help="no progress bar")
+    add_quiet(parser)
+    group = parser.add_argument_group("tables")
+    add_reading(group, "nan", "zero", "mean", "forward", "drop", default="nan")
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -77,57 +89,99 @@ def execute(args: argparse.Namespace) -> None:
     if args.model is None:
         given = {"--output": args.output, "--chunk": args.chunk, "--no-head": args.no_head}
         given |= {"--batch-first": args.batch_first, "--name": args.name}
+        given |= {"--lengths": args.lengths, "--mask": args.mask}
         if useless := [option for option, value in given.items() if value]:
-            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT")
+            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT{_HELP}")
         from fastlstm.cli._demonstration import run_demonstration
 
         run_demonstration(args.plot, args.force)
     elif args.input is None:
-        raise UserError("INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.output is None:
-        raise UserError("-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT")
+        raise UserError(f"-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.plot is not None:
-        raise UserError("--plot works without MODEL only")
+        raise UserError(f"--plot works without MODEL only{_HELP}")
     else:
         _run_model(args)
 
 
 def _run_model(args: argparse.Namespace) -> None:
     """Apply the weights in ``args.model`` to ``args.input`` and write ``args.output``."""
-    write = WRITERS.get(args.output.suffix.lower())
-    if write is None:
+    to_standard = str(args.output) == STANDARD
+    suffix = args.output.suffix.lower()
+    if not to_standard and suffix not in WRITERS:
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be {' or '.join(WRITERS)}")
     with new_file(args.output, args.force) as partial:
         model = _load_model(args)
         lstm = model.lstm
-        stored = _open_input(args.input, lstm.input_size, args.model)
-        batch_first = args.batch_first and stored.ndim == 3
+        stored, is_table = _open_input(args, lstm.input_size)
+        writer = WRITERS[suffix or (".csv" if is_table else ".npy")]
+        batch_first = _layout(args, model, stored)
         each_step = lstm.return_sequences
         kept = stored.shape[:-1] if each_step else _batch_shape(stored, batch_first)
         shape = (*kept, model.width)
-        if write is write_csv and len(shape) == 3:
-            raise UserError(f"{args.output}: .csv cannot hold three dimensions, use .npy")
+        if writer.is_table and len(shape) == 3:
+            raise UserError(f"{args.output}: a table cannot hold three dimensions, use .npy")
 
         # Every layout becomes (T, B, I), without a copy.
         x = stored[:, None] if stored.ndim == 2 else stored
         x = x.swapaxes(0, 1) if batch_first else x
+        present = _present(args, x, batch_first)
         start = time.perf_counter()
         with counting(x.shape[0] * x.shape[1], "step", args.quiet) as advance:
-            chunks = _apply(model, x, args.batch_size, args.chunk, advance)
+            chunks = _apply(model, x, present, args.batch_size, args.chunk, advance)
             # One answer for a sequence: written as a sequence of answers, one for each.
             form, lines = (shape, batch_first) if each_step else ((x.shape[1], model.width), False)
-            write(partial, form, np.dtype(lstm.dtype), lines, chunks)
+            writer.write(partial, form, np.dtype(lstm.dtype), lines, chunks)
         seconds = time.perf_counter() - start
-    print(f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s")
+    layout = ""
+    if stored.ndim == 3 and model.batch_first is None:
+        axes = "as asked, (B, T, I)" if batch_first else "(T, B, I), --batch-first is (B, T, I)"
+        layout = f"; MODEL does not say which axis is time: {axes}"
+    report = f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s{layout}"
+    if not to_standard:
+        print(report)
+    elif layout and not args.quiet:
+        note(report)
+
+
+def _layout(args: argparse.Namespace, model: _Model, stored: Array) -> bool:
+    """Return whether INPUT is (B, T, I): as the model says, else as asked for."""
+    if args.batch_first and model.batch_first is False:
+        raise UserError(
+            f"--batch-first: {args.model} was made for (T, B, I), not for (B, T, I); leave it out, "
+            "or swap the first two axes of INPUT"
+        )
+    if stored.ndim != 3:
+        return False
+    return bool(model.batch_first or args.batch_first)
+
+
+def _present(args: argparse.Namespace, x: Array, batch_first: bool) -> Array | None:
+    """Return where a step of x (T, B, I) exists, (T, B); None if all do."""
+    lengths, mask = (
+        None if path is None else open_counts(path, name, reading_of(args, None))
+        for name, path in (("--lengths", args.lengths), ("--mask", args.mask))
+    )
+    if mask is not None and mask.ndim == 1:
+        mask = mask[:, None]  # of one sequence
+    with as_user_errors({"lengths": str(args.lengths), "mask": str(args.mask)}):
+        steps = as_steps(lengths, mask, x.shape[:2], batch_first)
+    if steps is None:
+        return None
+    present = np.zeros(x.shape[:2], np.bool_)
+    steps.scatter(np.True_, present)
+    return present
 
 
 def _batch_shape(stored: Array, batch_first: bool) -> tuple[int, ...]:
     return (1,) if stored.ndim == 2 else (stored.shape[0 if batch_first else 1],)
 
 
-def _open_input(path: Path, input_size: int, model: Path) -> Array:
-    """Return the array in `path`, (T, I), (T, B, I) or (B, T, I)."""
-    x = open_array(path, "INPUT")
+def _open_input(args: argparse.Namespace, input_size: int) -> tuple[Array, bool]:
+    """Return the array in INPUT, (T, I), (T, B, I) or (B, T, I), and whether it was a table."""
+    path, reading = args.input, reading_of(args, args.missing)
+    x, table = open_array(path, "INPUT", reading, size=input_size, quiet=args.quiet)
     if x.dtype.kind not in "biuf":
         raise UserError(f"{path}: must hold real numbers, got {x.dtype}")
     if x.ndim not in (2, 3):
@@ -135,9 +189,9 @@ def _open_input(path: Path, input_size: int, model: Path) -> Array:
     if x.shape[-1] != input_size:
         raise UserError(
             f"{path}: shape {x.shape} ends in {x.shape[-1]}, "
-            f"but the input size of {model} is {input_size}"
+            f"but the input size of {args.model} is {input_size}"
         )
-    return x
+    return x, table is not None
 
 
 class _Model(NamedTuple):
@@ -146,6 +200,7 @@ class _Model(NamedTuple):
     lstm: LSTM | BiLSTM
     head: Head | None
     state: tuple[Array, Array] | None  # (L*D, P), (L*D, H)
+    batch_first: bool | None  # as the file says; None if it doesn't
 
     @property
     def width(self) -> int:
@@ -162,23 +217,30 @@ def _load_model(args: argparse.Namespace) -> _Model:
     lstm = build(args.model, found, batch_first=False)
     if lstm.merge_mode is None:
         raise UserError(f"{args.model}: merge_mode=None gives two results, run writes one")
-    return _Model(lstm, None if args.no_head else found.head, found.state)
+    batch_first: bool | None = bool(found.option("batch_first"))
+    # A node of ONNX says how it takes its input, but not what the graph makes of the file's input.
+    if not batch_first and (ORIENTATION in found.notes or found.kind.startswith("ONNX")):
+        batch_first = None
+    return _Model(lstm, None if args.no_head else found.head, found.state, batch_first)
 
 
 def _apply(
     model: _Model,
     x: Array,
+    present: Array | None,
     batch_size: int,
     chunk: int | None,
     advance: Callable[[int], object],
 ) -> Iterator[Block]:
     """Run a model over `x` (T, B, I), a block of sequences and time at a time.
 
+    Steps that are not ``present`` (T, B) are left out, and their output is 0.
+
     Yields the time slice, the batch slice and the output (t, b, N) of each block; of a model that
     answers once for a sequence, that slice of sequences as time, and (b, 1, N). The bits do not
     depend on how the blocks are cut, because those of the layer and of the head do not.
     """
-    lstm, head, initial = model
+    lstm, initial = model.lstm, model.state
     T, B, I = x.shape
     width = max(I, lstm.num_directions * lstm.output_size)
     for b in range(0, B, batch_size):
@@ -193,8 +255,27 @@ def _apply(
             state = h_0, c_0
         for t in range(0, T if lstm.return_sequences else 1, steps):
             times = slice(t, min(t + steps, T))
-            block = np.ascontiguousarray(x[times, batch], dtype=lstm.dtype)
-            y, state = lstm(block, state)
-            z = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
+            exist = None if present is None else present[times, batch]
+            z, state = _apply_to_block(model, x[times, batch], exist, state)
             yield (times, batch, z) if lstm.return_sequences else (batch, slice(0, 1), z[:, None])
-            advance(len(block) * sequences)
+            advance((times.stop - t) * sequences)
+
+
+def _apply_to_block(
+    model: _Model, x: Array, present: Array | None, state: tuple[Array, Array] | None
+) -> tuple[Array, tuple[Array, Array]]:
+    """Return the output (t, b, N), or (b, N) of a last one alone, and the state after it."""
+    lstm, head, *_ = model
+    steps = as_steps(None, present, (x.shape[0], x.shape[1]), False)
+    if steps is None:
+        y, state = lstm(np.ascontiguousarray(x, dtype=lstm.dtype), state)
+    else:
+        y, state = lstm(steps.gather(x), state, lengths=steps.lengths)
+        if lstm.return_sequences:
+            y = y[steps.present(len(y))]
+    z: Array = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
+    if steps is None or not lstm.return_sequences:
+        return z, state
+    out = np.zeros((*x.shape[:2], z.shape[-1]), z.dtype)
+    steps.scatter(z, out)
+    return out, state

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 
 from fastlstm.cli._messages import say
 from fastlstm.cli._weights import add_file, choose, errors_of_files, read
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_file(parser)
     parser.add_argument("--name", help="of one LSTM, instead of all")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the input (0)")
 
 
@@ -27,16 +30,23 @@ def execute(args: argparse.Namespace) -> int:
     contents = read(args.file)
     every = args.name is None and contents.layers
     chosen = contents.layers if every else [choose(contents, args.name)]
-    code = 0
+    results = []
     for found in chosen:
         with errors_of_files():
             result = compare(contents, found, args.seed)
+        results.append((found, result))
+        if args.json:
+            continue
         verdict = "agrees" if result.agrees else "DIFFERS"
         say(f"{found}")
         say(f"    against {result.against}, on random input and states:")
+        if result.assumptions:
+            say(f"    under these assumptions: {'; '.join(result.assumptions)}")
         print(
             f"    largest difference {result.difference:.1e}, of numbers up to "
             f"{result.largest:.2g}: {verdict}"
         )
-        code = code if result.agrees else 1
-    return code
+    if args.json:
+        lstms = [{"name": found.name, **asdict(result)} for found, result in results]
+        print(json.dumps({"file": str(args.file), "lstms": lstms}, indent=2))
+    return int(not all(result.agrees for _, result in results))

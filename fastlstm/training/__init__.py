@@ -14,6 +14,9 @@
 >>> network(x).shape
 (40, 3)
 
+Sequences of different lengths come as lists, or padded with their ``lengths``; a ``mask`` says
+where padding lies in front, or gaps inside.
+
 The parts: `Sequences` holds arrays, `Network` computes losses and gradients and takes a step,
 `Trainer` does what a run needs around it. A run depends on the data, the options and the seed: not
 on the number of threads, nor on where it was interrupted and resumed, to the bit.

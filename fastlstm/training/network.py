@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray, as_flag, as_real_array, as_size
 from fastlstm._linear import linear
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import SGD, Adam, clip_grad_norm
+from fastlstm.training.batches import PaddedBatch
+from fastlstm.training.checks import as_array, as_weights, check_answers
 from fastlstm.training.losses import LOSSES, LossName, Score, weighted
-from fastlstm.training.sequences import as_array, as_weights
+from fastlstm.training.padding import steps_of_tails
+from fastlstm.training.sequences import Given, as_padded
 from fastlstm.weights import Head, save
 
 
@@ -27,8 +29,9 @@ class Network:
     Parameters
     ----------
     lstm : LSTM or BiLSTM
-        Any number of layers, not ``batch_first``. It belongs to the network from then on, which
-        changes its parameters.
+        Any number of layers. It belongs to the network from then on, which changes its parameters.
+        With ``batch_first`` all arrays with an axis of time are (B, T, ...) in place of
+        (T, B, ...).
     outputs : int
         K, numbers in an answer, or classes.
     loss : {"mse", "cross_entropy"}
@@ -70,8 +73,6 @@ class Network:
     ) -> None:
         if not isinstance(lstm, LSTM | BiLSTM):
             raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
-        if lstm.batch_first:
-            raise ValueError("lstm: got one with batch_first, expected one without")
         if lstm.merge_mode != "concat" or not lstm.return_sequences:
             raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, side by side")
         if loss not in LOSSES:
@@ -125,15 +126,15 @@ class Network:
         """Return the parameters by name, those of the head as ``head.weight`` and ``head.bias``."""
         return self.named_views(self.parameters)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write layer, head and options, for ``fastlstm run`` and :func:`fastlstm.load`.
 
         A network with one answer for a sequence writes a layer with ``return_sequences=False``.
 
         Raises
         ------
-        ImportError, OSError, ValueError
-            As :func:`fastlstm.save`.
+        ImportError, OSError, TypeError, ValueError
+            As :func:`fastlstm.save`, which also tells of ``overwrite``.
         """
         lstm = self.lstm
         if not self.each_step:
@@ -142,7 +143,7 @@ class Network:
             lstm = kind(**{**lstm.options, "return_sequences": False}, isa=lstm.isa)
             lstm.load_parameters(self.lstm.parameters)
         _, weight, bias = self._parts(self.parameters)
-        save(lstm, path, head=Head(weight, bias))
+        save(lstm, path, head=Head(weight, bias), overwrite=overwrite)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         """Replace all parameters by those of a mapping, such as ``numpy.load(path)`` of a file.
@@ -166,34 +167,78 @@ class Network:
             view[:] = array
         self.load_parameters(vector)
 
-    def __call__(self, x: npt.ArrayLike) -> RealArray:
-        """Return the answers to x (T, B, I): z (T, B, K), or (B, K) without ``each_step``."""
-        y, (h_n, _) = self.lstm(x)
-        return self._answers(self._features(y, h_n))
+    def __call__(
+        self,
+        x: Given,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+    ) -> RealArray | list[RealArray]:
+        """Return the answers to x.
+
+        Parameters
+        ----------
+        x : array_like (T, B, I), or list of B arrays (T_b, I)
+        lengths, mask : array_like, optional
+            Which steps exist, as of `Sequences`.
+
+        Returns
+        -------
+        ndarray or list of ndarray
+            z (T, B, K), 0 at steps that don't exist, of a list x a list of B arrays (T_b, K); or
+            (B, K) without ``each_step``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+        """
+        (padded,), counts = as_padded({"x": x}, lengths, mask, self.lstm.batch_first)
+        batch = PaddedBatch(padded, counts, mask, self.lstm.batch_first)
+        y, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
+        z = self._answers(self._features(batch, y, h_n))
+        if not self.each_step:
+            return z
+        z = batch.as_given(z)
+        if counts is lengths:
+            return z
+        sequences = z if self.lstm.batch_first else z.swapaxes(0, 1)
+        return [sequence[:n] for sequence, n in zip(sequences, counts, strict=True)]
 
     def score(
-        self, x: npt.ArrayLike, y: NDArray[Any], weights: NDArray[Any] | None = None
+        self,
+        x: Given,
+        y: Given,
+        weights: Given | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> Score:
         """Score the answers to x (T, B, I); arguments and errors as of `gradient`."""
-        out, (h_n, _) = self.lstm(x)
-        return self._score(self._features(out, h_n), y, weights)[0]
+        batch, y, weights = self._batch(x, y, weights, lengths, mask)
+        out, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
+        return self._score(batch, self._features(batch, out, h_n), y, weights)[0]
 
     def gradient(
         self,
-        x: npt.ArrayLike,
-        y: NDArray[Any],
-        weights: NDArray[Any] | None = None,
+        x: Given,
+        y: Given,
+        weights: Given | None = None,
         *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
         rng: np.random.Generator | None = None,
     ) -> tuple[Score, RealArray]:
         """Return the score of a batch, and the gradient (N,) of its mean loss.
 
         Parameters
         ----------
-        x : array_like (T, B, I)
-        y : array (T, B, K) or (B, K), of classes below K (T, B) or (B,)
+        x : array_like (T, B, I), or list of B arrays (T_b, I)
+        y : array (T, B, K) or (B, K), of classes below K (T, B) or (B,); or list, as of `Sequences`
         weights : array (T, B) or (B,), optional
-            Finite, 0 or more.
+            Finite, 0 or more. Where it is 0, y may be anything, but x is read all the same.
+        lengths, mask : array_like, optional
+            Which steps exist, as of `Sequences`; weights don't say that.
         rng : numpy.random.Generator, optional
             For what the layer drops, if it drops anything, and then needed: see `LSTM.record`.
 
@@ -201,21 +246,29 @@ class Network:
         ------
         TypeError, ValueError
             If an argument is not as described, or there are no answers.
+
+        Warns
+        -----
+        UserWarning
+            If a layer that begins at the end gets sequences that end in blank steps of weight 0,
+            and nobody said which steps exist: these are taken for padding, as by `Trainer`.
         """
-        out, (h_n, _), tape = self.lstm.record(x, rng=rng if self.lstm.drops else None)
-        features = self._features(out, h_n)
-        score, dz = self._score(features, y, weights)
+        batch, y, weights = self._batch(x, y, weights, lengths, mask)
+        rng = rng if self.lstm.drops else None
+        out, (h_n, _), tape = self.lstm.record(batch.x, lengths=batch.lengths, rng=rng)
+        features = self._features(batch, out, h_n)
+        score, dz = self._score(batch, features, y, weights)
 
         gradient = np.empty_like(self._vector)
         lstm_part, dweight, dbias = self._parts(gradient)
         _, weight, _ = self._parts(self._vector)
         dz = dz.reshape(-1, self.outputs)
-        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), -1), out=dweight)
+        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), features.shape[-1]), out=dweight)
         np.sum(dz, axis=0, out=dbias)
         dfeatures = np.empty_like(features)
-        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), -1))
+        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), features.shape[-1]))
         if self.each_step:
-            grads = tape.backward(dfeatures, wrt=("params",))
+            grads = tape.backward(batch.as_made(dfeatures), wrt=("params",))
         else:
             dh_n = np.zeros_like(h_n)
             D = self.lstm.num_directions
@@ -227,10 +280,12 @@ class Network:
     def train_step(
         self,
         optimizer: SGD | Adam,
-        x: npt.ArrayLike,
-        y: NDArray[Any],
-        weights: NDArray[Any] | None = None,
+        x: Given,
+        y: Given,
+        weights: Given | None = None,
         *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
         clip: float = math.inf,
         rng: np.random.Generator | None = None,
     ) -> Score:
@@ -239,7 +294,7 @@ class Network:
         Parameters
         ----------
         optimizer : SGD, Adam or AdamW
-        x, y, weights, rng
+        x, y, weights, lengths, mask, rng
             As of `gradient`.
         clip : float
             Largest norm of the gradient; a longer one is scaled down to it.
@@ -258,7 +313,7 @@ class Network:
         """
         check_optimizer(optimizer)
         clip = as_clip(clip)
-        score, gradient = self.gradient(x, y, weights, rng=rng)
+        score, gradient = self.gradient(x, y, weights, lengths=lengths, mask=mask, rng=rng)
         norm = clip_grad_norm(gradient, clip)
         if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
             raise FloatingPointError(
@@ -269,28 +324,59 @@ class Network:
         self.lstm.load_parameters(self._vector[: self.lstm.parameters.size])
         return score
 
-    def _features(self, y: RealArray, h_n: RealArray) -> RealArray:
-        """What the head reads: (T, B, D*P), or (B, D*P) of the last layer's final states."""
-        return y if self.each_step else np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
+    def _batch(
+        self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
+    ) -> tuple[PaddedBatch, Any, Any]:
+        """Return the inputs of a batch, and its answers and their weights as arrays."""
+        batch_first = self.lstm.batch_first
+        given = {"x": x, "y": y, "weights": weights}
+        (x, y, weights), lengths = as_padded(given, lengths, mask, batch_first)
+        unsaid = lengths is None and mask is None and weights is not None
+        if unsaid and self.each_step and self.lstm.needs_whole_sequences:
+            arrays = [np.asarray(array) for array in (x, y, weights)]
+            # Others are refused when it is their turn.
+            if arrays[0].ndim == 3 and len({array.shape[:2] for array in arrays}) == 1:
+                arrays = [a.swapaxes(0, 1) if batch_first else a for a in arrays]
+                steps = steps_of_tails("x", *arrays, read_silently=True)
+                lengths = None if steps is None else steps.lengths
+        return PaddedBatch(x, lengths, mask, batch_first), y, weights
+
+    def _features(self, batch: PaddedBatch, y: RealArray, h_n: RealArray) -> RealArray:
+        """What the head reads: a row for each step, or (B, D*P) of the last layer's final states.
+
+        Rows are (N, D*P) of the steps that exist, or of plain arrays (T, B, D*P).
+        """
+        if self.each_step:
+            return batch.rows_of_made(y)
+        return np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
 
     def _score(
-        self, features: RealArray, y: NDArray[Any], weights: NDArray[Any] | None
+        self,
+        batch: PaddedBatch,
+        features: RealArray,
+        y: Any,
+        weights: Any,
     ) -> tuple[Score, RealArray]:
         """Check y and weights, and return the score with the gradient by the answers."""
-        steps = features.shape[:-1]
-        if 0 in steps:
+        outer = batch.outer
+        if 0 in (outer if batch.is_padded else features.shape[:-1]):
             raise ValueError("x: got no steps or no sequences, expected at least one")
         classes = self.loss == "cross_entropy"
         y = as_array("y", y, *(("iu", "integer classes") if classes else ("iuf", "real numbers")))
-        shape = steps if classes else (*steps, self.outputs)
+        answers = outer if self.each_step else features.shape[:-1]
+        shape = answers if classes else (*answers, self.outputs)
         if y.shape != shape:
             raise ValueError(f"y: got shape {y.shape}, expected {shape}")
-        if classes and not (y.min() >= 0 and y.max() < self.outputs):
-            raise ValueError(
-                f"y: got classes {y.min()} to {y.max()}, expected 0 to {self.outputs - 1}"
-            )
+        counted = batch.present() if self.each_step else None
         if weights is not None:
-            weights = as_weights(weights, steps)
+            weights = as_weights(weights, answers, outer)
+            counted = weights > 0 if counted is None else (weights > 0) & counted
+        check_answers(y, counted, classes=classes, below=self.outputs if classes else None)
+        if classes and counted is not None:
+            y = np.where(counted, y, 0)  # so that every answer has a class
+        if self.each_step:
+            y = batch.rows_of_given(y)
+            weights = None if weights is None else batch.rows_of_given(weights)
         return weighted(LOSSES[self.loss], self._answers(features), y, weights)
 
     def _answers(self, features: RealArray) -> RealArray:

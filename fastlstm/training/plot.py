@@ -9,7 +9,9 @@ from fastlstm._extras import import_for
 from fastlstm.training.trainer import Epoch
 
 
-def plot_history(history: Sequence[Epoch], path: str | os.PathLike[str]) -> None:
+def plot_history(
+    history: Sequence[Epoch], path: str | os.PathLike[str], *, label: str = "loss"
+) -> None:
     """Draw the losses of a run over its epochs; the suffix of ``path`` chooses the format.
 
     Parameters
@@ -18,6 +20,8 @@ def plot_history(history: Sequence[Epoch], path: str | os.PathLike[str]) -> None
         At least one, as in `Trainer.history`.
     path : str or path
         ``.png``, ``.svg``, ``.pdf`` or what else matplotlib writes.
+    label : str
+        What the losses are, and their unit: of the axis.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def plot_history(history: Sequence[Epoch], path: str | os.PathLike[str]) -> None
         axes.set_title(f"Least validation loss {best:.4g}, epoch {epoch}")
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
+    axes.set_ylabel(label)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)

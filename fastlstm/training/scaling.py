@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray
+from fastlstm.training.losses import Score
 from fastlstm.training.sequences import Sequences
 
 Float64 = NDArray[np.float64]
@@ -40,16 +41,26 @@ class Scaling:
         """Take the constants from the training sequences, except what weights of 0 mask.
 
         These are answers of weight 0, and the inputs that lead to none of another weight: steps
-        after a sequence's last such answer.
+        after a sequence's last such answer. Nor do steps count that don't exist.
         """
         x, y, weights = training.batch(slice(None))
-        if weights is not None:
-            counted = weights > 0
-            if training.each_step:
-                x = x[np.logical_or.accumulate(counted[::-1])[::-1]]
-            else:
-                x = x[:, counted]
-            y = y[counted]
+        lengths = training.lengths_of(slice(None))
+        x = training.time_first(x)
+        if training.each_step:
+            y = training.time_first(y)
+            weights = None if weights is None else training.time_first(weights)
+        if weights is not None or lengths is not None:
+            read = np.ones(x.shape[:2], np.bool_)  # (T, B)
+            if lengths is not None:
+                read &= np.arange(len(x))[:, np.newaxis] < lengths
+            counted = read if training.each_step else np.ones(len(y), np.bool_)
+            if weights is not None:
+                counted = counted & (weights > 0)
+                if training.each_step:
+                    read &= np.logical_or.accumulate(counted[::-1])[::-1]
+                else:
+                    read &= counted
+            x, y = x[read], y[counted]
         x_mean, x_variance = _moments(x)
         if training.classes:
             y_mean, y_variance = np.zeros(training.outputs), np.ones(1)
@@ -63,7 +74,17 @@ class Scaling:
         x = ((x - self.x_mean) / self.x_scale).astype(dtype)
         if not sequences.classes:
             y = ((y - self.y_mean) / self.y_scale).astype(dtype)
-        return Sequences(x, y, weights)
+        return Sequences(
+            x,
+            y,
+            weights,
+            lengths=sequences.lengths_of(slice(None)),
+            batch_first=sequences.batch_first,
+        )
+
+    def undo_score(self, score: Score) -> Score:
+        """Return the score of standardised answers as one in y's unit, as the answers of `undo`."""
+        return replace(score, loss_sum=score.loss_sum * self.y_scale**2)
 
     def undo(self, arrays: Mapping[str, RealArray]) -> dict[str, RealArray]:
         """Change a network's parameters so that it takes and gives numbers as they were.

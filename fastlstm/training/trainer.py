@@ -20,6 +20,7 @@ from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint
 from fastlstm.training.losses import Score
 from fastlstm.training.network import Network, as_clip, check_optimizer
+from fastlstm.training.padding import without_padding
 from fastlstm.training.sequences import Rows, Sequences, generator
 
 #: A checkpoint of another layout is refused.
@@ -102,7 +103,18 @@ class Trainer:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described, or the arguments do not fit each other.
+        If an argument is not as described, or the arguments do not fit each other; or if it is not
+        clear whether steps are padding, as told below.
+
+    Warns
+    -----
+    UserWarning
+        If a layer that begins at the end (a BiLSTM, or ``reverse``) gets sequences that end in
+        steps of weight 0, and neither lengths nor a mask say which steps exist. Where x and y are
+        blank there, 0 or NaN (classes 0 or below), the steps are taken for padding; where x holds
+        numbers of all kinds they are read, as inputs whose answers are not known. Where x is blank
+        at some of them, or the same at all, it is an error. Without weights of steps, if some
+        sequences end in inputs of zeros, which are read.
     """
 
     __slots__ = (
@@ -126,9 +138,9 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         patience = None if patience is None else as_size("patience", patience)
-        _check_fit("training", training, network)
+        training = _fitting("training", training, network)
         if validation is not None:
-            _check_fit("validation", validation, network)
+            validation = _fitting("validation", validation, network)
         elif patience is not None:
             raise ValueError("patience: got a number, but there is no validation to watch")
         check_optimizer(optimizer)
@@ -254,11 +266,14 @@ class Trainer:
         if self.finished:
             raise RuntimeError("the run is finished: no step is left to take")
         start = self.position * self.batch_size
-        batch = self.training.batch(self._order[start : start + self.batch_size])
+        rows = self._order[start : start + self.batch_size]
+        batch, lengths = self.training.batch(rows), self.training.lengths_of(rows)
         self.optimizer.lr = SCHEDULES[self.schedule](self._lr, self.steps, self.total_steps)
         # A step's masks depend on the seed and its number, so that a run continues with the same.
         rng = generator(self.seed, 2, self.steps)
-        score = self.network.train_step(self.optimizer, *batch, clip=self.clip, rng=rng)
+        score = self.network.train_step(
+            self.optimizer, *batch, lengths=lengths, clip=self.clip, rng=rng
+        )
         ends = self.position + 1 == self._steps_per_epoch
         validation = self._validate() if ends else None
         self.running += score
@@ -410,11 +425,11 @@ def evaluate(network: Network, sequences: Sequences, batch_size: int = 32) -> Sc
     TypeError, ValueError
         If an argument is not as described, or the sequences do not fit the network.
     """
-    _check_fit("sequences", sequences, network)
-    return sum(
-        (network.score(*batch) for batch in sequences.batches(as_size("batch_size", batch_size))),
-        start=Score(),
-    )
+    sequences = _fitting("sequences", sequences, network)
+    score = Score()
+    for rows in sequences.positions(as_size("batch_size", batch_size)):
+        score += network.score(*sequences.batch(rows), lengths=sequences.lengths_of(rows))
+    return score
 
 
 @contextmanager
@@ -437,8 +452,8 @@ def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_fit(name: str, sequences: Sequences, network: Network) -> None:
-    """Raise unless the sequences are such that the network can answer them."""
+def _fitting(name: str, sequences: Sequences, network: Network) -> Sequences:
+    """Return sequences as the network reads them; raise unless it can answer them."""
     if not isinstance(network, Network):
         raise TypeError(f"network: got {type(network).__name__}, expected a Network")
     if not isinstance(sequences, Sequences):
@@ -446,6 +461,8 @@ def _check_fit(name: str, sequences: Sequences, network: Network) -> None:
     problems = []
     if (I := sequences.x.shape[-1]) != network.lstm.input_size:
         problems.append(f"x has {I} inputs")
+    if sequences.batch_first != network.lstm.batch_first:
+        problems.append(f"batch_first={sequences.batch_first}")
     if sequences.classes != (network.loss == "cross_entropy"):
         problems.append("y holds classes" if sequences.classes else "y holds real numbers")
     if sequences.each_step != network.each_step:
@@ -457,6 +474,7 @@ def _check_fit(name: str, sequences: Sequences, network: Network) -> None:
         problems.append(f"y has {sequences.outputs} {what}")
     if problems:
         raise ValueError(f"{name}: {', '.join(problems)}; that does not fit {network}")
+    return without_padding(name, sequences, network.lstm)
 
 
 def _as_row(score: Score) -> NDArray[np.float64]:

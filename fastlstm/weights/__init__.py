@@ -20,11 +20,19 @@ import numpy.typing as npt
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 if TYPE_CHECKING:
-    from fastlstm.weights.contents import Contents, Found, Head, Other, Refused
+    from fastlstm.weights.contents import (
+        AssumptionWarning,
+        Contents,
+        Found,
+        Head,
+        Other,
+        Refused,
+    )
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
 
 __all__ = [
+    "AssumptionWarning",
     "Contents",
     "Found",
     "Head",
@@ -41,7 +49,9 @@ __all__ = [
 #: Where names are that are imported when they are asked for: functions of a format, which may need
 #: its package, and what no more than ``import fastlstm`` should not wait for.
 _PLACES = {
-    **dict.fromkeys(("Contents", "Found", "Head", "Other", "Refused"), "contents"),
+    **dict.fromkeys(
+        ("AssumptionWarning", "Contents", "Found", "Head", "Other", "Refused"), "contents"
+    ),
     **dict.fromkeys(("from_torch", "to_torch"), "pytorch"),
     "to_onnx": "onnx",
 }
@@ -71,8 +81,9 @@ def load(
     ----------
     path : str or path
         ``.npz``, ``.safetensors``, PyTorch's ``.pt``, ``.pth`` and ``.bin`` (state dicts,
-        checkpoints, TorchScript), ``.onnx``, ``.keras``, ``.h5``, or ``.json`` and ``.nam`` of
-        audio models. What the file is shows in its first bytes; where it doesn't, the suffix says.
+        checkpoints, TorchScript, zips of such files, pickles of arrays), ``.onnx``, ``.keras``,
+        ``.h5``, or ``.json`` and ``.nam`` of audio models. What the file is shows in its first
+        bytes; where it doesn't, the suffix says.
     name : str, optional
         Of the LSTM in the file, where it holds several.
     dtype : float32 or float64, optional
@@ -98,6 +109,9 @@ def load(
 
     Warns
     -----
+    AssumptionWarning
+        If the file does not say all that results depend on, as a Keras file of weights alone: what
+        was assumed. `fastlstm.weights.Found.assumptions` lists it.
     UserWarning
         If the file gives the LSTM an initial state or a linear layer on top, which a layer does not
         hold: ``weights.read(path).choose(name)`` has them as ``state`` and ``head``.
@@ -114,8 +128,16 @@ def load(
     >>> fastlstm.load(path)
     BiLSTM(3, 5, merge_mode='sum', dtype=float32)
     """
+    from fastlstm.weights.contents import AssumptionWarning
+
     found = read(path).choose(name)
     layer = build(path, found, dtype=dtype, batch_first=batch_first, isa=isa)
+    if found.assumptions:
+        warnings.warn(
+            f"{path}: {found.name or 'the LSTM'}: {'; '.join(found.assumptions)}",
+            AssumptionWarning,
+            stacklevel=2,
+        )
     for what, use in (("state", "an initial state"), ("head", "a linear layer on top")):
         if getattr(found, what) is not None:
             warnings.warn(
@@ -140,6 +162,7 @@ def save(
     *,
     head: Head | None = None,
     state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Save a layer, with its options: equal layers make equal files.
 
@@ -147,16 +170,19 @@ def save(
     ----------
     layer : LSTM or BiLSTM
     path : str or path
-        The suffix tells the format: ``.npz`` (also without a suffix), ``.safetensors``, ``.pt`` or
-        ``.pth`` (a PyTorch state dict), ``.onnx``, ``.keras``, ``.h5``. A file of that name is
-        replaced in one instant, when all is written.
+        The suffix tells the format: ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` (a PyTorch
+        state dict), ``.onnx``, ``.keras``, ``.h5``.
     head : Head, optional
         A linear layer on top, ``y @ head.weight.T + head.bias``.
     state : (h_0, c_0), optional
         A fixed initial state, (L*D, P) and (L*D, H).
+    overwrite : bool
+        Whether a file of that name is replaced: in one instant, when all is written.
 
     Raises
     ------
+    FileExistsError
+        If there is such a file, and ``overwrite`` is false.
     ImportError
         If the package that the format needs is missing.
     OSError
@@ -165,16 +191,19 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options. What was
         there before is then still there.
     """
-    from fastlstm._files import as_path, whole_file
+    from fastlstm._arguments import as_flag
+    from fastlstm._files import as_path, replaceable, whole_file
     from fastlstm.weights.contents import Trained
     from fastlstm.weights.formats import format_for
 
     if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
     file = as_path(path)
+    replace = as_flag("overwrite", overwrite)
+    replaceable(file)  # a folder has no suffix, and the suffix isn't what is wrong with it
     chosen = format_for(file)
     trained = Trained.checked(layer, head, state)
-    with whole_file(file) as partial:
+    with whole_file(file, overwrite=replace) as partial:
         chosen.write(trained, partial)
 
 

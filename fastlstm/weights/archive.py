@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,8 @@ class Archive:
         An existing file.
     what : str
         What it should be, for the error: ".npz file".
+    data : bytes, optional
+        Of a member of that file which is a zip archive itself.
 
     Raises
     ------
@@ -30,10 +33,11 @@ class Archive:
         would unpack to more than `LARGEST_RATIO` times the size of the file.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, data: bytes | None = None) -> None:
         self.path = path
+        self._size = path.stat().st_size if data is None else len(data)
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(path if data is None else io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
             raise ValueError(f"{path}: not a {what}, or truncated or corrupt: {error}") from error
         try:
@@ -52,7 +56,7 @@ class Archive:
                 raise ValueError(f"{self.path}: member {info.filename!r} occurs twice")
             self._members[info.filename] = info
         total = sum(info.file_size for info in infos)
-        if total > LARGEST_RATIO * self.path.stat().st_size + SLACK:
+        if total > LARGEST_RATIO * self._size + SLACK:
             raise ValueError(
                 f"{self.path}: declares {total} bytes unpacked, more than {LARGEST_RATIO} times "
                 "its size: not a file of weights, or corrupt"

@@ -18,6 +18,10 @@ from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 Arrays = dict[str, NDArray[Any]]
 
 
+class AssumptionWarning(UserWarning):
+    """An LSTM was loaded from a file that does not say all that its results depend on."""
+
+
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Head:
     """A linear layer on top of an LSTM: ``y @ weight.T + bias``.
@@ -30,6 +34,9 @@ class Head:
 
     weight: NDArray[np.floating[Any]]
     bias: NDArray[np.floating[Any]]
+
+    def __repr__(self) -> str:
+        return f"<Head of weight {np.shape(self.weight)}>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +63,13 @@ class Found:
         Of the gates in the file, as its format calls them.
     notes : tuple of str
         What was assumed because the file doesn't say, or left out.
+    assumptions : tuple of str
+        Those of the notes without which results may be others: `load` warns of them.
     parts : tuple of Found
         The layers of a stack that the file holds one by one, each loadable by its own name.
     is_guess : bool
-        Whether names and sizes alone make it a stack, in a file that doesn't say what feeds what.
+        Whether names and sizes alone make it a stack, or shapes alone an LSTM, in a file that
+        doesn't say what feeds what: `load` asks for it by name.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Found:
     state: tuple[NDArray[Any], NDArray[Any]] | None = None
     order: str = "i f g o"
     notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
     parts: tuple[Found, ...] = ()
     is_guess: bool = False
 
@@ -136,6 +147,10 @@ class Found:
         layer.load_state_dict(self.arrays)
         return layer
 
+    def __repr__(self) -> str:
+        more = [name for name in ("head", "state") if getattr(self, name) is not None]
+        return f"<Found {', '.join([str(self), *more])}>"
+
     def __str__(self) -> str:
         """Name, layer and number of parameters in a line."""
         options = {k: v for k, v in self.options.items() if k not in _SIZES}
@@ -193,8 +208,8 @@ class Contents:
     ----------
     path : Path
     format : str
-        "npz", "safetensors", "PyTorch", "TorchScript", "ONNX", "Keras", "RTNeural", "NAM" or
-        "JSON".
+        "npz", "safetensors", "PyTorch", "TorchScript", "zip of PyTorch", "pickle", "ONNX",
+        "Keras", "RTNeural", "NAM" or "JSON".
     layers : tuple of Found
         In the order of the file. Names are unique.
     refused : tuple of Refused
@@ -207,28 +222,44 @@ class Contents:
     refused: tuple[Refused, ...] = ()
     others: tuple[Other, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        layers = f"{len(self.layers)} LSTM{'s' * (len(self.layers) != 1)}"
+        shown = [repr(each) for each in self.layers[:3]] + ["..."] * (len(self.layers) > 3)
+        text = f"{layers}: {', '.join(shown)}" if shown else layers
+        return (
+            f"<Contents of {str(self.path)!r}, {self.format}: {text}; "
+            f"{len(self.refused)} refused, {len(self.others)} others>"
+        )
+
     def choose(self, name: str | None = None) -> Found:
         """Return the LSTM of that name, or without a name the only one.
 
         Raises
         ------
         ValueError
-            If there is no such LSTM; or without a name, if there are several, or a stack that is
-            one by its names alone. The message lists them.
+            If there is no such LSTM; or without a name, if there are several, counting those that
+            can't be run, or one by names or shapes alone. The message lists them.
         """
         if name is None:
-            if len(self.layers) == 1:
+            if len(self.layers) == 1 and not self.refused:
                 (found,) = self.layers
                 if not found.is_guess:
                     return found
+                if not found.parts:
+                    raise ValueError(
+                        f"{self.path}: holds no LSTM by the names in it, but by the shapes of its "
+                        f"arrays what may be one, choose it by name: {found}"
+                    )
                 raise ValueError(
                     f"{self.path}: holds {len(found.parts)} LSTMs that by names and sizes may be a "
                     f"stack, choose that or one of them by name: {_listed((found, *found.parts))}"
                 )
             if self.layers:
+                count = len(self.layers) + len(self.refused)
+                others = f"; those that can't be run are {self._reasons()}" if self.refused else ""
                 raise ValueError(
-                    f"{self.path}: holds {len(self.layers)} LSTMs, choose one by name: "
-                    f"{_listed(self.layers)}"
+                    f"{self.path}: holds {count} LSTMs, choose one by name: "
+                    f"{_listed(self.layers)}{others}"
                 )
             raise ValueError(f"{self.path}: holds no LSTM{self._why()}")
         for found in self.layers:
@@ -244,10 +275,13 @@ class Contents:
     def _why(self) -> str:
         """Say what there is instead of an LSTM."""
         if self.refused:
-            reasons = [f"{each.name or each.kind}: {each.reason}" for each in self.refused]
-            return f" that can be run: {'; '.join(reasons[:_SHOWN])}"
+            return f" that can be run: {self._reasons()}"
         names = [other.name for other in self.others[:8]] + ["..."] * (len(self.others) > 8)
         return f", but {', '.join(names)}" if names else ": it is empty"
+
+    def _reasons(self) -> str:
+        """Say why LSTMs can't be run."""
+        return "; ".join(f"{e.name or e.kind}: {e.reason}" for e in self.refused[:_SHOWN])
 
 
 def _listed(layers: Sequence[Found]) -> str:

@@ -165,11 +165,17 @@ def _is_safetensors(start: Start) -> Match:
 
 
 def _is_pytorch(start: Start) -> Match:
-    """A pickle's protocol, or an archive of one; or of torch.export, to be refused by name."""
+    """A pickle, an archive of one, or of such files; one of torch.export is refused by name."""
     pickled = start.first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    ends = ("/data.pkl", "/archive_format")
-    archived = any(name.endswith(ends) for name in start.members or ())
-    return Match.CERTAINLY if pickled or archived else Match.NONE
+    ends = ("/data.pkl", "/archive_format", ".pt", ".pth", ".ckpt", ".bin")
+    archived = any(name.lower().endswith(ends) for name in start.members or ())
+    if pickled or archived:
+        return Match.CERTAINLY
+    return Match.PERHAPS if start.first.startswith(_TEXT_PICKLES) else Match.NONE
+
+
+#: How dicts and lists begin in the first two protocols, which don't name themselves.
+_TEXT_PICKLES = (b"(dp0\n", b"(lp0\n", b"}q\0", b"]q\0", b"ccollections\nOr")
 
 
 def _is_onnx(start: Start) -> Match:
@@ -216,8 +222,8 @@ FORMATS = (
         "pytorch",
         (".pt", ".pth", ".bin", ".ckpt", ".jit"),
         needs="nothing to read, PyTorch to write",
-        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; LSTM, LSTMCell, "
-        "projections",
+        reads="state dicts and checkpoints of them, zip and legacy; TorchScript; zips of such "
+        "files and pickles of arrays, whatever their suffix; LSTM, LSTMCell, projections",
         writes="a state dict (not .jit)",
         recognises=_is_pytorch,
         original="pytorch",
@@ -228,7 +234,10 @@ FORMATS = (
         "onnx",
         (".onnx",),
         needs="fastlstm[onnx]",
-        reads="every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised",
+        reads=(
+            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells "
+            "spelt out, as PyTorch's LSTMCell"
+        ),
         writes="a graph of LSTM nodes",
         recognises=_is_onnx,
         original="onnx",
@@ -237,7 +246,10 @@ FORMATS = (
         "keras",
         (".keras", ".h5", ".hdf5"),
         needs="fastlstm[keras] (h5py)",
-        reads="LSTM and Bidirectional, of Sequential and functional models; weights alone",
+        reads=(
+            "LSTM, Bidirectional, RNN of cells, TimeDistributed, of Sequential and functional "
+            "models; weights alone"
+        ),
         writes="a Sequential model",
         recognises=_is_keras,
         original="keras",
@@ -254,9 +266,6 @@ FORMATS = (
         read_only=dict.fromkeys(_AUDIO, "JSON of audio models is only read"),
     ),
 )
-
-#: Where a file is saved under a name without a suffix.
-DEFAULT = FORMATS[0]
 
 #: All suffixes that are read, and those that are written too.
 SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
@@ -287,14 +296,13 @@ def format_for(path: Path) -> Format:
     Raises
     ------
     ValueError
-        If it is unknown, or that of files that are not written.
+        If it has none, or it is unknown, or that of files that are not written.
     """
     suffix = path.suffix.lower()
-    if not suffix:
-        return DEFAULT
     for each in FORMATS:
         if suffix in each.suffixes:
             if suffix in each.read_only:
                 raise ValueError(f"path: {each.read_only[suffix]}")
             return each
-    raise ValueError(f"path: got suffix {suffix!r}, known are {', '.join(SUFFIXES)}")
+    got = f"suffix {suffix!r}" if suffix else "a name without a suffix"
+    raise ValueError(f"path: got {got}, known are {', '.join(WRITTEN)}")

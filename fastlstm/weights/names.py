@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from fastlstm._parameters import parameter_shapes
 from fastlstm.weights.architectures import PARAMETER, declared, described, inferred, listed
 from fastlstm.weights.contents import Arrays, Found, Head, Other, Refused
+from fastlstm.weights.parametrizations import OF_CELL, Folded, fold
 from fastlstm.weights.stacks import find_stacks, owners_of
-
-_OF_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 _HEAD = ("head.weight", "head.bias")
 _STATE = ("state.h_0", "state.c_0")
@@ -29,7 +28,12 @@ _STATE = ("state.h_0", "state.c_0")
 MOST_OTHERS = 1000
 
 _BETWEEN = "what may lie between the layers (dropout, normalisation, ...) is not in the file"
-_ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
+_UNTOLD = (
+    "the file has no options beside arrays that are of this package alone: assumed are sigmoid and "
+    "tanh, no clip, separate gates, and a forward direction or two merged by concat"
+)
+#: The note of a layer whose layout nobody has recorded.
+ORIENTATION = "the file doesn't say whether the batch comes first: batch_first=False is assumed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,8 @@ def find_layers(
     others : tuple of Other
         Everything else; GRUs and plain RNNs as one each.
     """
-    groups, rest = _grouped(arrays)
+    folded = fold(arrays)
+    groups, rest = _grouped(folded.arrays)
     owners = owners_of(rest)
     if metadata is not None and not any(group.prefix == "" for group in groups):
         groups.insert(0, _Group("", False, {}))
@@ -97,9 +102,11 @@ def find_layers(
             if stranger is not None:
                 others.append(Other(group.name, stranger))
                 continue
+            if problems := _unfolded(group, folded):
+                raise ValueError(problems)
             if beside := _beside(group, rest, owners):
                 raise ValueError(f"there is {beside} besides: not a {group.kind} alone")
-            each = _judge(group, metadata if outermost else None)
+            each = _with_notes(_judge(group, metadata if outermost else None), group, folded)
             found.append(_with_extras(each, extras))
         except ValueError as error:
             reason = f"{error}{_hint(group, rest)}"
@@ -131,7 +138,7 @@ def _grouped(arrays: Mapping[str, NDArray[Any]]) -> tuple[list[_Group], Arrays]:
     rest: Arrays = {}
     for name, array in arrays.items():
         prefix, _, last = name.rpartition(".")
-        cell = last in _OF_CELL
+        cell = last in OF_CELL
         if not cell and not PARAMETER.fullmatch(last):
             rest[name] = array
             continue
@@ -149,10 +156,9 @@ def _joined(prefix: str, name: str) -> str:
 
 
 def _beside(group: _Group, rest: Arrays, owners: Mapping[str, str]) -> str | None:
-    """Return an array under the prefix that is no parameter, or that a weight is made of.
+    """Return an array under the prefix that is no parameter, or that a weight may be made of.
 
-    A custom cell may have PyTorch's names and normalisation besides; the weights of an AWD-LSTM
-    lie raw one level above, and what has their names may be a copy with some of them dropped.
+    A custom cell may have PyTorch's names and normalisation besides.
     """
     if not group.prefix:
         return None
@@ -161,6 +167,32 @@ def _beside(group: _Group, rest: Arrays, owners: Mapping[str, str]) -> str | Non
     above = group.prefix.rpartition(".")[0]
     raw = (_joined(above, f"{group.local(name)}_raw") for name in group.arrays)
     return next((name for name in raw if name in rest), None)
+
+
+def _unfolded(group: _Group, folded: Folded) -> str:
+    """Say which of its weights are there in parts, and why they could not be computed."""
+    if not folded.problems:
+        return ""
+    locals_ = [group.local(name) for name in (*group.arrays, "weight_ih_l0", "weight_hh_l0")]
+    return listed(
+        [
+            f"{name}: {folded.problems[full]}"
+            for name in dict.fromkeys(locals_)
+            if (full := _joined(group.prefix, name)) in folded.problems
+        ],
+        "; ",
+    )
+
+
+def _with_notes(found: Found, group: _Group, folded: Folded) -> Found:
+    """Add notes on weights that were computed."""
+    by_kind: dict[str, list[str]] = {}
+    for name in group.arrays if folded.notes else ():
+        local = group.local(name)
+        if kind := folded.notes.get(_joined(group.prefix, local)):
+            by_kind.setdefault(kind, []).append(local)
+    notes = (f"{kind} in the file: folded into {listed(on)}" for kind, on in by_kind.items())
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _hint(group: _Group, rest: Arrays) -> str:
@@ -210,13 +242,16 @@ def _judge(group: _Group, metadata: dict[str, Any] | None) -> Found:
     problems += _dtype_problems(group)
     if problems:
         raise ValueError("; ".join(problems))
+    assumptions = (_UNTOLD,) if metadata is None and sizes.kind.startswith("fastlstm") else ()
+    orientation = () if metadata is not None or group.cell else (ORIENTATION,)
     found = Found(
         group.prefix,
         sizes.kind,
         {name: value for name, value in sizes.options.items() if name != "dtype"},
         sizes.spec.num_directions == 2,
         {name: group.arrays[name] for name in shapes},
-        notes=() if metadata is not None or group.cell else (_ORIENTATION,),
+        notes=(*orientation, *assumptions),
+        assumptions=assumptions,
     )
     dtype = sizes.options.get("dtype")
     if dtype is not None and dtype != found.stored_dtype.name:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from fastlstm.weights.contents import Arrays, Found
 
@@ -54,7 +55,9 @@ def find_stacks(layers: Sequence[Found], owners: Container[str], note: str) -> t
         if any(at in owners or layers_in[at] > (at != name) for name, at in numbered):
             continue
         name = _stack_name(template, names)
-        stack = replace(stacked(parts, [note]), name=name, parts=tuple(parts), is_guess=True)
+        stack = replace(
+            stacked(parts, [note], [note]), name=name, parts=tuple(parts), is_guess=True
+        )
         names.add(stack.name)
         stack_of |= {part.name: stack for part in parts}
     result = dict.fromkeys(stack_of.get(layer.name, layer) for layer in layers)
@@ -112,7 +115,9 @@ def _stack_name(template: str, names: set[str]) -> str:
     return common if common and common not in names else template
 
 
-def stacked(parts: Sequence[Found], notes: Iterable[str] = ()) -> Found:
+def stacked(
+    parts: Sequence[Found], notes: Iterable[str] = (), assumptions: Iterable[str] = ()
+) -> Found:
     """Return layers that feed each other as one, with the options that its last layer has.
 
     It goes by the name of its first layer, which by itself then has an index behind its name.
@@ -121,7 +126,7 @@ def stacked(parts: Sequence[Found], notes: Iterable[str] = ()) -> Found:
     ----------
     parts : sequence of Found
         Of one layer each, from the lowest.
-    notes : iterable of str
+    notes, assumptions : iterable of str
         Beside those of the layers.
     """
     arrays: Arrays = {}
@@ -134,6 +139,7 @@ def stacked(parts: Sequence[Found], notes: Iterable[str] = ()) -> Found:
         first,
         options={**last.options, **sizes},
         arrays=arrays,
-        notes=tuple(dict.fromkeys([*(each for part in parts for each in part.notes), *notes])),
+        notes=tuple(dict.fromkeys(chain(*(part.notes for part in parts), notes))),
+        assumptions=tuple(dict.fromkeys(chain(*(part.assumptions for part in parts), assumptions))),
         parts=(replace(first, name=f"{first.name}[0]"), *parts[1:]),
     )

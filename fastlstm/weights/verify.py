@@ -35,6 +35,8 @@ class Comparison:
         "torch 2.13.0", or the NumPy reference and why; and what both had to assume.
     difference, largest : float
         The largest difference, and the largest number, of y, h_n and c_n.
+    assumptions : tuple of str
+        What both sides had to assume, since the file doesn't say: that they agree does not show it.
     agrees : bool
         Whether the difference is one of rounding, in the precision that both compute in: float32
         for files in half precision too.
@@ -43,6 +45,7 @@ class Comparison:
     against: str
     difference: float
     largest: float
+    assumptions: tuple[str, ...]
     agrees: bool
 
 
@@ -87,7 +90,8 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
     largest = float(np.max([_largest(wanted) for _, wanted in pairs]))
     # Not of the stored dtype: that of float16 would hide errors of several percent.
     unit = float(np.finfo(layer.dtype).eps) * max(1.0, largest)
-    return Comparison(against, difference, largest, bool(difference <= AGREEMENT * unit))
+    agrees = bool(difference <= AGREEMENT * unit)
+    return Comparison(against, difference, largest, found.assumptions, agrees)
 
 
 def _why(package: str, error: Exception) -> str:

@@ -273,6 +273,56 @@ def test_table_shows_losses_in_bold_and_every_figure() -> None:
     assert "All results agree." in text
 
 
+def test_a_lost_cell_whose_quartiles_include_1_is_a_draw() -> None:
+    """Rounds of 0.9, 0.98 and 1.04 in the peer's favour or not; none of a clear loss."""
+    drawn = result_of(TINY, {"fastlstm": [1e-4] * 3, "torch": [0.9e-4, 0.98e-4, 1.04e-4]})
+    assert (drawn.lost, drawn.drawn) == (False, True)
+    other = replace(TINY, B=1)
+    lost = result_of(other, {"fastlstm": [1e-4] * 3, "torch": [0.9e-4, 0.98e-4, 0.99e-4]})
+    assert (lost.lost, lost.drawn) == (True, False)
+    won = result_of(replace(TINY, T=2), {"fastlstm": [1e-4] * 3, "torch": [1e-4] * 3})
+    assert (won.lost, won.drawn) == (False, False)
+    found = report_of(drawn, lost, won)
+    text = report.table(found)
+    assert row(text, TINY)[8] == "0.98 draw"
+    assert row(text, other)[8] == "**0.98**"
+    assert "1 of 3 cells lost, 1 a draw." in text
+    assert "DISTURBED" not in text
+    written = json.loads(json.dumps(report.as_dict(found)))
+    assert written["summary"]["lost"] == [other.name]
+    assert written["summary"]["drawn"] == [TINY.name]
+    section = markdown.section(written)
+    assert "| 0.98 draw |" in section
+    assert "| **0.98** |" in section
+    assert "1 of 3 cells lost, 1 a draw." in section
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reasons"),
+    [
+        ([1e-4] * 5, [2e-4] * 5, []),
+        ([8.65e-7] * 5, [2e-6] * 5, []),  # at the limit
+        ([8e-7] * 5, [2e-6] * 5, ["faster than the hardware allows, 108% of the limit"]),
+        ([1e-4, 1e-4, 2e-4, 3e-4, 3e-4], [4e-4] * 5, ["fastlstm ±50%", "ratio to torch ±67%"]),
+        ([1e-4] * 5, [1e-4, 1e-4, 2e-4, 3e-4, 3e-4], ["ratio to torch ±50%"]),
+        ([1e-4, 1.1e-4, 2e-4, 9e-4, 9e-4], [2e-4, 2.2e-4, 4e-4, 18e-4, 18e-4], ["fastlstm ±198%"]),
+        ([8e-5, 8e-5, 1e-4, 12e-5, 12e-5], [2e-4] * 5, []),  # as on a shared machine
+    ],
+)
+def test_disturbed_measurements_are_marked(
+    ours: list[float], theirs: list[float], reasons: list[str]
+) -> None:
+    result = result_of(TINY, {"fastlstm": ours, "torch": theirs})
+    found = report_of(result)
+    assert report.disturbances(result, found) == reasons
+    text = report.table(found)
+    assert row(text, TINY)[6].endswith(" (!)") == bool(reasons)
+    assert (f"DISTURBED measurement of {TINY.name}: " in text) == bool(reasons)
+    written = json.loads(json.dumps(report.as_dict(found)))
+    assert written["cells"][0]["disturbed"] == reasons
+    assert ("% (!) |" in markdown.section(written)) == bool(reasons)
+
+
 def test_table_says_who_is_missing_and_who_was_left_out() -> None:
     result = replace(
         result_of(TINY, {"fastlstm": [1.0], "torch": [2.0]}),
@@ -582,7 +632,7 @@ def test_training_run_measures_repacking_and_compares_gradients(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "figures.json"
-    arguments = ["--grid", "training", "--rounds", "2", "--json", str(path)]
+    arguments = ["--grid", "training", "--rounds", "2", "--output", str(path)]
     assert main([*arguments, "--peers", "right"]) == 0
     assert row(capsys.readouterr().out, TRAINING)[-1].endswith("%")
     (cell,) = json.loads(path.read_text())["cells"]
@@ -600,7 +650,7 @@ def test_variants_are_held_against_vanilla_and_peers_that_have_them(
 ) -> None:
     peers.PEERS["wrong"] = replace(peers.PEERS["wrong"], variants=("peepholes",))
     path = tmp_path / "figures.json"
-    arguments = ["--grid", "variants", "--rounds", "2", "--json", str(path)]
+    arguments = ["--grid", "variants", "--rounds", "2", "--output", str(path)]
     assert main([*arguments, "--peers", "right"]) == 0
     out = capsys.readouterr().out
     assert f"right left out of {PEEPHOLES.name}: has no peepholes here" in out
@@ -626,7 +676,7 @@ def test_peer_that_fails_is_left_out_with_the_reason(capsys: pytest.CaptureFixtu
 @pytest.mark.usefixtures("tiny_grid")
 def test_json_file_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    assert main(["--peers", "right", "--rounds", "2", "--json", str(path)]) == 0
+    assert main(["--peers", "right", "--rounds", "2", "--output", str(path)]) == 0
     written = json.loads(path.read_text())
     assert written["schema"] == report.SCHEMA
     assert written["command"] == (
@@ -645,7 +695,7 @@ def test_existing_file_is_only_overwritten_with_force(
 ) -> None:
     path = tmp_path / "figures.json"
     path.write_text("precious")
-    arguments = ["--peers", "right", "--rounds", "2", "--json", str(path)]
+    arguments = ["--peers", "right", "--rounds", "2", "--output", str(path)]
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -666,7 +716,7 @@ def test_existing_file_is_only_overwritten_with_force(
         (["--threads", "0"], "threads must be"),
         (["--rounds", "0"], "rounds must be at least 1"),
         (["--plot", "figure.gif"], "must end in .png"),
-        (["--json", "no/such/folder/a.json"], "does not exist"),
+        (["--output", "no/such/folder/a.json"], "does not exist"),
         (["--peers", "", "--plot", "figure.png"], "there is none"),
     ],
 )
@@ -692,7 +742,7 @@ def test_whole_command_in_its_child_process(
     for name in threads.environment(1, os.environ):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "figures.json"
-    arguments = ["--cell", "lstm-T1-B1-H16", "--peers", "", "--rounds", "2", "--json", str(path)]
+    arguments = ["--cell", "lstm-T1-B1-H16", "--peers", "", "--rounds", "2", "--output", str(path)]
     assert main(arguments) == 0
     out = capfd.readouterr().out
     assert "| lstm-T1-B1-H16 |" in out

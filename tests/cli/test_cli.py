@@ -339,6 +339,7 @@ def test_csv_round_trip_in_float64(here: Path) -> None:
         "\ufeffa,b,c\r\n1,2,3\r\n4,5,6\r\n",
         "\ufeff1,2,3\n4,5,6\n",
         ' 1, 2,"3"\n4e0,5.0,+6\n',
+        "1;2;3\n4;5;6\n",
     ],
 )
 def test_csv_with_and_without_names(here: Path, text: str) -> None:
@@ -348,10 +349,11 @@ def test_csv_with_and_without_names(here: Path, text: str) -> None:
     np.testing.assert_array_equal(np.load("y.npy"), built(parameters())(x)[0])
 
 
-def test_csv_with_names_only_has_no_steps(here: Path) -> None:
+def test_csv_with_names_only(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("x.csv").write_text("a,b,c\n")
-    assert cli.main(["run", "m.npz", "x.csv", "-o", "y.csv"]) == 0
-    assert Path("y.csv").read_text() == ""
+    words = "x.csv: holds names and no line of numbers"
+    assert words in refused(capsys, "m.npz", "x.csv", "-o", "y.csv")
+    assert files(here) == {"m.npz", "x.npy", "x.csv"}
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,6 @@ def test_csv_with_names_only_has_no_steps(here: Path) -> None:
         "1,2,3\n4,x,6\n",
         "1,,3\n4,5,6\n",
         "a,2,3\n4,5,6\n",
-        "1;2;3\n4;5;6\n",
         "1,2,3,4\n",
         "a,b\n",
     ],
@@ -521,7 +522,6 @@ def test_missing_arguments(here: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["walk"],
         ["run", "--fast"],
         ["run", "m.npz", "x.npy", "-o", "y.npy", "--batch-size", "0"],
@@ -597,8 +597,9 @@ def test_truncated_input(here: Path, capsys: pytest.CaptureFixture[str], keep: i
         ("none.npz x.npy -o y.npy", "none.npz: no such file"),
         ("m.npz none.npy -o y.npy", "none.npy: no such file"),
         ("x.npy x.npy -o y.npy", "x.npy: neither its first bytes nor its suffix"),
-        ("m.npz m.npz -o y.npy", "INPUT can be .npy or .csv"),
-        ("m.npz x.npy -o y.txt", "OUTPUT can be .npy or .csv"),
+        ("m.npz m.npz -o y.npy", "m.npz: holds 4 arrays, choose one, as m.npz:weight_ih_l0"),
+        ("m.npz m.bin -o y.npy", "INPUT can be .npy, .npz, .csv, .tsv, .txt or .dat"),
+        ("m.npz x.npy -o y.txt", "OUTPUT can be .npy or .csv or .tsv"),
         ("m.npz x.npy -o none/y.npy", "there is no folder none"),
         ("m.npz x.npy --force -o folder.npy", "folder.npy: is a folder"),
     ],
@@ -764,6 +765,88 @@ def test_bench_is_ended_by_signals_as_the_others_are(
     assert capsys.readouterr().err == ("fastlstm: interrupted\n" if code == 130 else "")
 
 
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys) == printed(capsys, "--help") == printed(capsys, "help")
+    for command in ("run", "bench"):
+        assert printed(capsys, "help", command) == printed(capsys, command, "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "did you mean train? (see fastlstm --help)"),
+        (["help", "benhc"], "did you mean bench? (see fastlstm --help)"),
+        (["run", "--batchfirst"], "--batchfirst, did you mean --batch-first? (see fastlstm run "),
+        (["bench", "--treads=2"], "did you mean --threads? (see fastlstm bench --help)"),
+        (["train", "x", "y", "-o", "m", "--optimizer", "adan"], "did you mean adam? (see fastlstm"),
+        (["inspect", "m.npz", "--frobnicate"], "--frobnicate (see fastlstm inspect --help)"),
+        (["bench", "--grid", "shrot"], "(see fastlstm bench --help)"),
+        (["bench", "--rounds", "x"], "(see fastlstm bench --help)"),
+    ],
+)
+def test_what_may_have_been_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert words in error_line(capsys)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    require("shtab")
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in (*(command.name for command in COMMANDS), "--batch-first", "--threads"):
+        assert word in script
+    if shell == "bash":
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, check=False)
+        assert checked.returncode == 0
+
+
+def test_completion_without_shtab(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 2
+    assert 'pip install "fastlstm[cli]"' in error_line(capsys)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("command", [["-m", "fastlstm", "info"], ["fastlstm", "info"]])
+def test_interrupted_while_it_is_imported(here: Path, command: list[str]) -> None:
+    """As the script that is installed does it, too: a Ctrl-C in the middle of NumPy's import."""
+    (here / "numpy").mkdir()
+    (here / "numpy" / "__init__.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    )
+    (here / "fastlstm").write_text(
+        "import sys\nfrom fastlstm.cli import main\nif __name__ == '__main__': sys.exit(main())\n"
+    )
+    root = str(Path(fastlstm.__file__).parent.parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), root])}
+    line = [sys.executable, "-P", *command]
+    done = subprocess.run(line, capture_output=True, text=True, env=env, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_library_leaves_ctrl_c_alone() -> None:
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "import fastlstm\nprint(signal.getsignal(signal.SIGINT))"
+    line = [sys.executable, "-c", script]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "default_int_handler" in done.stdout
+
+
 def test_bench_gets_all_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[list[str]] = []
 
@@ -776,9 +859,10 @@ def test_bench_gets_all_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert received == [["--json", "out.json", "--help", "run"]]
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(capsys: pytest.CaptureFixture[str], option: str) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
+        cli.main([option])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"fastlstm {fastlstm.__version__}\n"
 

@@ -241,13 +241,14 @@ def expected(here: Path) -> Arrays:
     return arrays
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("steps", [1, 4, 6, 12])  # in an epoch, at its end, at the very end
 def test_interrupted_and_resumed(
     expected: Arrays,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
+    code: int,
     steps: int,
 ) -> None:
     taken = Trainer.step
@@ -261,10 +262,10 @@ def test_interrupted_and_resumed(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", step)
         capsys.readouterr()
-        assert train("x.npy", "each.npy", "--quiet") == 130
+        assert train("x.npy", "each.npy", "--quiet") == code
     assert capsys.readouterr().err == (
         f"fastlstm: after step {steps} of 12; the same command with --resume goes on from "
-        "m.checkpoint.npz\nfastlstm: interrupted\n"
+        "m.checkpoint.npz\n" + "fastlstm: interrupted\n" * (code == 130)
     )
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert files() == {"m.checkpoint.npz"}
@@ -350,7 +351,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: str) -> str:
     [
         ("x.npy", "the following arguments are required: Y"),
         ("none.npy each.npy", "none.npy: no such file"),
-        ("x.csv each.npy", "x.csv: unknown suffix, arrays can be .npy"),
+        ("x.bin each.npy", "x.bin: unknown suffix, X can be .npy, .npz, .csv, .tsv, .txt or .dat"),
+        ("x.csv each.npy", "x.csv: no such file"),
         ("pickle.npy each.npy", "pickle.npy: "),
         ("empty.npy each.npy", "empty.npy: "),
         ("each.npy labels.npy --resume", "--resume: there is no checkpoint m.checkpoint.npz"),

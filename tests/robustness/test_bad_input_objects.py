@@ -485,7 +485,7 @@ def test_paths(tmp_path: Path) -> None:
     good = tmp_path / "model.npz"
     fastlstm.save(layer, good)
     content = good.read_bytes()
-    for path in ["", tmp_path, tmp_path / ("x" * 300), tmp_path / "no" / "such.npz"]:
+    for path in ["", tmp_path, tmp_path / ("x" * 300 + ".npz"), tmp_path / "no" / "such.npz"]:
         with pytest.raises((OSError, ValueError)):
             fastlstm.load(path)
         with pytest.raises(OSError, match=r"."):

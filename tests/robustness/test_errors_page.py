@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
+import pickle
 import re
 import sys
 import warnings
@@ -34,6 +36,10 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     Path("damaged.npz").write_bytes(b"PK\x03\x04 and no more")
     np.savez("other.npz", a=np.ones(3))
     fastlstm.save(namespace["lstm"], "model.npz")
+    arrays = {name: np.array(array) for name, array in namespace["lstm"].state_dict().items()}
+    Path("object.pkl").write_bytes(pickle.dumps(argparse.Namespace(a=np.ones(3))))
+    Path("inside.pkl").write_bytes(pickle.dumps({"run": argparse.Namespace(rnn=arrays)}))
+    np.savez("parts.npz", weight_hh_l0_v=arrays.pop("weight_hh_l0"), **arrays)
     return namespace
 
 
@@ -70,7 +76,7 @@ def test_the_extras_that_messages_name(
         **{f"`{suffix}`": partial(fastlstm.save, lstm, f"new{suffix}") for suffix in suffixes},
         "`to_torch`": lambda: weights.to_torch(lstm),
         "`from_torch`": lambda: weights.from_torch(lstm),
-        "pictures of the command line": lambda: plot_history([], "picture.png"),
+        "pictures and completion of the command line": lambda: plot_history([], "picture.png"),
     }
     rows = re.findall(r"^\| (.+) \| `(pip install [^`]+)` \|$", PAGE, re.MULTILINE)
     assert [name for row, _ in rows for name in row.split(", ")] == list(calls)

@@ -94,7 +94,7 @@ class Loading:
         for dtype in (np.float32, np.float64):
             for make in (LSTM, BiLSTM):
                 path = folder / f"{make.__name__}-{np.dtype(dtype).name}.npz"
-                fastlstm.save(make(3, 8, 2, dtype=dtype, seed=1), path)
+                fastlstm.save(make(3, 8, 2, dtype=dtype, seed=1), path, overwrite=True)
                 self.paths.append(path)
         self.x = {
             np.dtype(dtype): np.random.default_rng(4).normal(size=(7, 2, 3)).astype(dtype)

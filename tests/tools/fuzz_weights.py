@@ -12,8 +12,12 @@ well; an input that breaks the rule is kept in the folder given by ``--keep``.
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
 import io
 import json
+import pickle
+import random
 import resource
 import signal
 import sys
@@ -70,7 +74,93 @@ def seeds(folder: Path) -> dict[str, bytes]:
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
     made["compressed.npz"] = compressed.getvalue()
-    return made | torch_seeds() | audio_seeds()
+    return made | torch_seeds() | onnx_seeds() | keras_seeds(folder) | audio_seeds()
+
+
+def onnx_seeds() -> dict[str, bytes]:
+    """Cells spelt out, on each other for two steps, and a stack of directions cut apart."""
+    try:
+        from onnx import helper, numpy_helper
+    except ImportError:
+        return {}
+    I, H, node = 3, 4, helper.make_node
+
+    def model(nodes: list[Any], arrays: dict[str, Any], inputs: str) -> bytes:
+        tensors = [numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items()]
+        values = [helper.make_tensor_value_info(name, 1, None) for name in (*inputs, "y")]
+        graph = helper.make_graph(nodes, "graph", values[:-1], values[-1:], tensors)
+        opsets = [helper.make_opsetid("", 17)]
+        made: bytes = helper.make_model(graph, opset_imports=opsets).SerializeToString()
+        return made
+
+    floats = {"W_0": (4 * H, I), "W_1": (4 * H, H), "U": (4 * H, H), "b": (4 * H,)}
+    arrays: dict[str, Any] = {name: np.ones(shape, np.float32) for name, shape in floats.items()}
+    arrays |= {"sizes": [H] * 4, "t_0": 0, "t_1": 1}
+    nodes, states = [], [("h", "c"), ("h", "c")]
+    for t in "01":
+        nodes.append(node("Gather", ["x", f"t_{t}"], [f"x_{t}"], axis=0))
+        read = f"x_{t}"
+        for k in "01":
+            h, c = states[int(k)]
+            at = f"_{t}{k}"
+            z, i, f, g, o, a, b = (f"{name}{at}" for name in "zifgoab")
+            nodes += [
+                node("Gemm", [h, "U", "b"], [f"p{at}"], transB=1),
+                node("Gemm", [read, f"W_{k}", "b"], [f"q{at}"], transB=1),
+                node("Add", [f"p{at}", f"q{at}"], [z]),
+                node("Split", [z, "sizes"], [i, f, g, o], axis=1),
+                *(node("Sigmoid", [each], [f"s{each}"]) for each in (i, f, o)),
+                node("Tanh", [g], [f"s{g}"]),
+                node("Mul", [f"s{f}", c], [a]),
+                node("Mul", [f"s{i}", f"s{g}"], [b]),
+                node("Add", [a, b], [f"c{at}"]),
+                node("Tanh", [f"c{at}"], [f"t{at}"]),
+                node("Mul", [f"s{o}", f"t{at}"], [f"h{at}"]),
+            ]
+            states[int(k)] = (f"h{at}", f"c{at}")
+            read = f"h{at}"
+    nodes.append(node("Identity", [read], ["y"]))
+    cells = model(nodes, arrays, "xhc")
+
+    arrays = {"zero": [0], "one": [1], "two": [2]}
+    for end, size in (("", I), ("_1", 2 * H)):
+        shapes = {"W": (2, 4 * H, size), "R": (2, 4 * H, H)}
+        arrays |= {f"{k}{end}": np.ones(shape, np.float32) for k, shape in shapes.items()}
+    lstm = {"hidden_size": H, "direction": "bidirectional"}
+    nodes = [
+        node("LSTM", ["x", "W", "R"], ["Y"], **lstm),
+        node("Slice", ["Y", "zero", "one", "one"], ["p"]),
+        node("Slice", ["Y", "one", "two", "one"], ["q"]),
+        node("Squeeze", ["p", "one"], ["r"]),
+        node("Squeeze", ["q", "one"], ["s"]),
+        node("Concat", ["r", "s"], ["z"], axis=2),
+        node("LSTM", ["z", "W_1", "R_1"], ["y"], **lstm),
+    ]
+    return {"cells.onnx": cells, "joined.onnx": model(nodes, arrays, "x")}
+
+
+def keras_seeds(folder: Path) -> dict[str, bytes]:
+    """Weights alone, in both layouts, of cells, of two directions and of an old version."""
+    try:
+        import h5py
+    except ImportError:
+        return {}
+    shapes = ((3, 16), (4, 16), (16,))
+    with h5py.File(folder / "cells.h5", "w") as file:
+        for number, (name, size) in enumerate((("lstm_cell", 3), ("lstm_cell_1", 4))):
+            for k, shape in enumerate(((size, 16), *shapes[1:])):
+                file[f"layers/rnn/cell/cells/{name}/vars/{k}"] = np.full(shape, number, "<f4")
+    with h5py.File(folder / "old.h5", "w") as file:
+        file.attrs["keras_version"] = b"2.1.4"
+        file.attrs["layer_names"] = [b"both"]
+        group = file.create_group("both")
+        kinds = ("kernel:0", "recurrent_kernel:0", "bias:0")
+        ways = ("forward", "backward")
+        arrays = {f"both/{w}_l/{k}": s for w in ways for k, s in zip(kinds, shapes, strict=True)}
+        group.attrs["weight_names"] = [name.encode() for name in arrays]
+        for name, shape in arrays.items():
+            group[name] = np.ones(shape, "<f4")
+    return {name: (folder / name).read_bytes() for name in ("cells.h5", "old.h5")}
 
 
 def audio_seeds() -> dict[str, bytes]:
@@ -120,9 +210,10 @@ def audio_seeds() -> dict[str, bytes]:
 
 
 def torch_seeds() -> dict[str, bytes]:
-    """State dicts in both formats and a TorchScript archive, as PyTorch writes them."""
+    """State dicts and checkpoints in all formats that PyTorch has, and weights in parts."""
     try:
         import torch
+        import torch.nn.utils.prune
     except ImportError:
         return {}
 
@@ -133,11 +224,41 @@ def torch_seeds() -> dict[str, bytes]:
 
     torch.manual_seed(0)
     lstm = torch.nn.LSTM(3, 4, 2, bidirectional=True)
+    normed = torch.nn.utils.parametrizations.weight_norm(torch.nn.LSTM(3, 4), "weight_hh_l0")
+    normed = torch.nn.utils.parametrizations.spectral_norm(normed, "weight_ih_l0")
+    pruned = torch.nn.utils.prune.l1_unstructured(torch.nn.LSTM(3, 4), "weight_hh_l0", 0.3)
     state = {"state_dict": lstm.state_dict(), "epoch": 3, "best": 0.5, "names": ["a", None, True]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(torch.nn.ModuleList([torch.nn.LSTM(3, 4)]))
+    objects = {
+        "state_dict": torch.nn.LSTM(3, 4).state_dict(),
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")),
+        "path": Path("a"),
+        "log": collections.defaultdict(list, loss=[np.float64(0.5)]),
+        ("key", 1): {2.5: datetime.datetime(2020, 1, 1), Path("b"): {1, 2}},
+        "random": (random.getstate(), np.random.RandomState(0).get_state(), torch.Generator()),
+        "array": np.asfortranarray(np.ones((2, 3), np.float16)),
+        "class": torch.optim.Adam,
+        "module": torch.nn.LSTM(2, 3),
+    }
+    arrays = {k: v.numpy() for k, v in lstm.state_dict().items()}
+    container = io.BytesIO()
+    with zipfile.ZipFile(container, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("policy.pth", written(torch.save, lstm.state_dict()))
+        archive.writestr("variables.pth", written(torch.save, None))
     return {
+        "objects.pt": written(torch.save, objects),
+        "objects-legacy.pt": written(torch.save, objects, _use_new_zipfile_serialization=False),
+        "objects-1.pt": written(torch.save, objects, pickle_protocol=1),
+        "objects-5.pt": written(torch.save, objects, pickle_protocol=5),
+        "arrays.pt": pickle.dumps(arrays, 2),
+        "arrays-5.pt": pickle.dumps(arrays, 5),
+        "tensors.pt": pickle.dumps(lstm.state_dict()),
+        "normed.pt": written(torch.save, normed.state_dict()),
+        "pruned.pt": written(torch.save, pruned.state_dict()),
+        "container.pt": container.getvalue(),
         "checkpoint.pt": written(torch.save, state),
         "legacy.pt": written(torch.save, state, _use_new_zipfile_serialization=False),
         "script.pt": written(torch.jit.save, script),
@@ -206,7 +327,7 @@ def _mutate_member(data: bytes, rng: Random) -> bytes:
                 if kind == "renamed":
                     target = _mutate_bytes(member.encode(), rng).decode("latin-1") or "x"
                 if kind == "bytes":
-                    content = _mutate_bytes(content, rng)
+                    content = mutate(content, rng, member)  # a zip in a zip too
             method = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a name that is there already is one more damage

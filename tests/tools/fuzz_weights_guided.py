@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="0 for one by the clock")
+    parser.add_argument("--only", default="", help="begin with files whose names hold this")
     parser.add_argument("--keep", type=Path, help="folder for findings")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fuzz", dir=MEMORY if MEMORY.is_dir() else None))
@@ -41,7 +42,7 @@ def main() -> None:
     corpus = folder / "corpus"
     corpus.mkdir()
     for name, data in fuzz_weights.seeds(folder).items():
-        if not name.endswith((".keras", ".h5")):
+        if not name.endswith((".keras", ".h5")) and options.only in name:
             (corpus / name).write_bytes(data)
     path = folder / f"now-{os.getpid()}"
 

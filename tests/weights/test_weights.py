@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import fastlstm
 from fastlstm import LSTM, BiLSTM, weights
 from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import Spec
+from fastlstm.training import Network
+from fastlstm.weights import Head, formats
 from fastlstm.weights.formats import FORMATS, SUFFIXES, WRITTEN, format_for, format_of
 from fastlstm.weights.npz import read_npz
 from fastlstm.weights.safetensors import read_safetensors
@@ -357,17 +360,17 @@ def assert_same_layer(got: LSTM | BiLSTM, expected: LSTM | BiLSTM) -> None:
     assert_same_bits(got.parameters, expected.parameters)
 
 
-@pytest.mark.parametrize("suffix", [*SAVERS, ""])
+@pytest.mark.parametrize("suffix", SAVERS)
 def test_save_load_save_gives_equal_bytes(tmp_path: Path, suffix: str) -> None:
     if suffix == ".safetensors":
         require("safetensors")
     for seed in range(40):
         layer = random_layer(seed)
         first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-        fastlstm.save(layer, first)
+        fastlstm.save(layer, first, overwrite=True)
         loaded = fastlstm.load(first)
         assert_same_layer(loaded, layer)
-        fastlstm.save(loaded, second)
+        fastlstm.save(loaded, second, overwrite=True)
         assert first.read_bytes() == second.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name}
 
@@ -641,7 +644,7 @@ def test_saving_from_many_threads_leaves_whole_files(tmp_path: Path) -> None:
 
     def save_and_load(layer: LSTM) -> None:
         for _ in range(25):
-            fastlstm.save(layer, path)
+            fastlstm.save(layer, path, overwrite=True)
             assert fastlstm.load(path).parameters.tobytes() in known
 
     with ThreadPoolExecutor(4) as pool:
@@ -656,13 +659,75 @@ def test_links_modes_and_long_names(tmp_path: Path) -> None:
     target.write_bytes(b"before")
     target.chmod(0o640)
     link.symlink_to(target)
-    fastlstm.save(layer, link)
+    with pytest.raises(FileExistsError, match=r"link\.npz: exists, use overwrite=True"):
+        fastlstm.save(layer, link)
+    fastlstm.save(layer, link, overwrite=True)
     assert link.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o640
     assert_same_layer(fastlstm.load(target), layer)
     long = tmp_path / f"{'n' * 240}.npz"
     fastlstm.save(layer, long)
     assert_same_layer(fastlstm.load(long), layer)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.npz"
+    path.write_text("precious")
+    network = Network(LSTM(3, 4, seed=0), 2)
+    for save in (partial(fastlstm.save, LSTM(3, 4)), network.save):
+        with pytest.raises(FileExistsError, match=r"m\.npz: exists, use overwrite=True"):
+            save(path)
+        with pytest.raises(TypeError, match="overwrite: got 1, expected True or False"):
+            save(path, overwrite=1)
+        assert path.read_text() == "precious"
+    network.save(path, overwrite=True)
+    assert_same_bits(
+        fastlstm.weights.read(path).choose().head.bias, network.state_dict()["head.bias"]
+    )
+
+    new = tmp_path / "n.npz"
+    write = formats.Format.write
+
+    def slowly(*arguments: Any) -> None:
+        write(*arguments)
+        new.write_text("of somebody who was quicker")
+
+    monkeypatch.setattr(formats.Format, "write", slowly)
+    with pytest.raises(FileExistsError):
+        fastlstm.save(LSTM(3, 4), new)
+    assert new.read_text() == "of somebody who was quicker"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"m.npz", "n.npz"}
+
+
+@pytest.mark.parametrize("name", ["model", "model.", "model.onxx", ".npz"])
+def test_names_without_a_known_suffix_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"^path: got .*, known are \.npz, "):
+        fastlstm.save(LSTM(3, 4), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_read_has_a_short_repr(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    arrays = {
+        f"l{number}.{name}": array
+        for number in range(9)
+        for name, array in LSTM(100, 200, seed=0).state_dict().items()
+    }
+    np.savez(path, **arrays, other=np.zeros((1000, 1000)))  # type: ignore[arg-type]
+    contents = weights.read(path)
+    text = repr(contents)
+    assert text.startswith(
+        f"<Contents of {str(path)!r}, npz: 9 LSTMs: <Found l0: LSTM 100 -> 200, "
+    )
+    assert text.endswith(", ...; 0 refused, 1 others>")
+    assert len(text) < 300 + len(str(path))
+    path.unlink()
+    head = Head(np.ones((2, 4)), np.zeros(2))
+    fastlstm.save(LSTM(3, 4), path, head=head, state=(np.zeros((1, 4)), np.zeros((1, 4))))
+    assert repr(weights.read(path).choose()) == (
+        "<Found (unnamed): LSTM 3 -> 4, float32, head, state>"
+    )
+    assert repr(head) == "<Head of weight (2, 4)>"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -144,6 +144,149 @@ def test_what_makes_no_stack(tmp_path: Path, D: int, between: list[Any], sizes: 
     assert not any(found.parts for found in contents.layers)
 
 
+def joined(*, first: Any, turned: bool = False, axis: int = 2, order: str = "01") -> list[Any]:
+    """Both directions cut apart by the nodes `first` makes for each, and joined as tf2onnx does."""
+    nodes = []
+    for d in "01":
+        nodes += first(d)
+        if turned:  # to (B, T, H)
+            nodes.append(helper.make_node("Transpose", [f"q{d}"], [f"u{d}"], perm=[1, 0, 2]))
+    name = "u" if turned else "q"
+    target = "z" if turned else "X_2"
+    nodes.append(helper.make_node("Concat", [name + d for d in order], [target], axis=axis))
+    if turned:
+        nodes.append(helper.make_node("Transpose", ["z"], ["X_2"], perm=[1, 0, 2]))
+    return nodes
+
+
+def sliced(d: str, start: int | None = None, end: int | None = None) -> list[Any]:
+    """Slice and Squeeze whose places are inputs."""
+    start, end = (int(d) if start is None else start), (int(d) + 1 if end is None else end)
+    return [
+        *constants(**{f"s{d}": [start], f"e{d}": [end], f"a{d}": [1]}),
+        helper.make_node("Slice", ["Y", f"s{d}", f"e{d}", f"a{d}"], [f"p{d}"]),
+        helper.make_node("Squeeze", [f"p{d}", f"a{d}"], [f"q{d}"]),
+    ]
+
+
+def gathered(d: str) -> list[Any]:
+    index = numpy_helper.from_array(np.array(int(d)))
+    return [
+        helper.make_node("Constant", [], [f"i{d}"], value=index),
+        helper.make_node("Gather", ["Y", f"i{d}"], [f"q{d}"], axis=1),
+    ]
+
+
+def sliced_by_attributes(d: str) -> list[Any]:
+    """As before version 10 of the operators, and Squeeze before 13."""
+    n = int(d)
+    return [
+        helper.make_node("Slice", ["Y"], [f"p{d}"], starts=[n], ends=[n + 1], axes=[1]),
+        helper.make_node("Squeeze", [f"p{d}"], [f"q{d}"], axes=[1]),
+    ]
+
+
+def by_split(*, attributes: bool = False) -> list[Any]:
+    """Split, and a Squeeze or Reshape of each direction."""
+    nodes = [] if attributes else constants(sizes=[1, 1], a=[1], new=[0, -1, 5])
+    inputs, more = (["Y"], {"split": [1, 1]}) if attributes else (["Y", "sizes"], {})
+    nodes.append(helper.make_node("Split", inputs, ["p0", "p1"], axis=-3, **more))
+    if attributes:
+        return [
+            *nodes,
+            helper.make_node("Squeeze", ["p0"], ["q0"], axes=[1]),
+            helper.make_node("Squeeze", ["p1"], ["q1"], axes=[-3]),
+            helper.make_node("Concat", ["q0", "q1"], ["X_2"], axis=-1),
+        ]
+    return [
+        *nodes,
+        helper.make_node("Squeeze", ["p0", "a"], ["q0"]),
+        helper.make_node("Transpose", ["p1"], ["t1"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t1", "new"], ["q1"]),
+        helper.make_node("Concat", ["q0", "q1"], ["X_2"], axis=-1),
+    ]
+
+
+JOINED: dict[str, tuple[list[Any], int]] = {
+    "slices": (joined(first=sliced), 17),
+    "slices to the end": (
+        joined(first=lambda d: sliced(d, -2 + int(d), 2**31 - 1 if d == "1" else -1)),
+        17,
+    ),
+    "gathered": (joined(first=gathered), 17),
+    "turned": (joined(first=sliced, turned=True, axis=-1), 17),
+    "by attributes": (joined(first=sliced_by_attributes), 9),
+    "split": (by_split(), 17),
+    "split by attributes": (by_split(attributes=True), 11),
+    "kept axis": (
+        [
+            *constants(sizes=[1, 1]),
+            helper.make_node("Split", ["Y", "sizes"], ["p0", "p1"], axis=1),
+            helper.make_node("Concat", ["p0", "p1"], ["Y_again"], axis=1),
+            helper.make_node("Transpose", ["Y_again"], ["Y_t"], perm=[0, 2, 1, 3]),
+            *constants(shape=[0, 0, -1]),
+            helper.make_node("Reshape", ["Y_t", "shape"], ["X_2"]),
+        ],
+        17,
+    ),
+}
+
+
+@pytest.mark.parametrize(("between", "opset"), JOINED.values(), ids=list(JOINED))
+def test_directions_cut_apart_and_joined(tmp_path: Path, between: list[Any], opset: int) -> None:
+    model, _ = two_layers(between, 2)
+    model.opset_import[0].version = opset
+    found = only(read(tmp_path, model))
+    assert found.bidirectional
+    assert found.options == {"input_size": 3, "hidden_size": 5, "num_layers": 2}
+    x = np.random.default_rng(0).normal(size=(7, 3, 3)).astype(np.float32)
+    y, _ = found.build()(x)
+    if opset >= 10:  # ONNX Runtime takes older Constants otherwise
+        (Y,) = run_ort(model, {"X": x})
+        assert difference([y], [Y.transpose(0, 2, 1, 3).reshape(y.shape)]) <= 1e-6
+    assert compare_with_original(tmp_path / "model.onnx", found) <= 1e-6
+
+
+NOT_JOINED: dict[str, list[Any]] = {
+    "the reverse one first": joined(first=sliced, order="10"),
+    "one of them twice": joined(first=sliced, order="00"),
+    "one of them alone": [
+        *sliced("0"),
+        helper.make_node("Concat", ["q0", "q0"], ["X_2"], axis=2),
+    ],
+    "turned for the next one": [
+        *joined(first=sliced, turned=True)[:-1],
+        helper.make_node("Identity", ["z"], ["X_2"]),
+    ],
+    "a part of the steps": [
+        *joined(first=sliced)[:-1],
+        helper.make_node("Concat", ["q0", "q1"], ["z"], axis=2),
+        *constants(b=[1], e=[5], t=[0]),
+        helper.make_node("Slice", ["z", "b", "e", "t"], ["X_2"]),
+    ],
+    "steps from the last to the first": [
+        *joined(first=sliced)[:-1],
+        helper.make_node("Concat", ["q0", "q1"], ["z"], axis=2),
+        *constants(b=[-1], e=[-(2**31)], t=[0], back=[-1]),
+        helper.make_node("Slice", ["z", "b", "e", "t", "back"], ["X_2"]),
+    ],
+    "a part of the units": [
+        *constants(b=[0], e=[5], t=[3], n=[2]),
+        helper.make_node("Slice", ["Y", "b", "e", "t"], ["u"]),
+        *constants(x=[0], y=[4]),
+        helper.make_node("Slice", ["Y", "x", "y", "t"], ["w"]),
+        *joined(first=lambda d: sliced(d))[:-1],
+        helper.make_node("Concat", ["q0", "q1", "q0"], ["X_2"], axis=2),
+    ],
+}
+
+
+@pytest.mark.parametrize("between", NOT_JOINED.values(), ids=list(NOT_JOINED))
+def test_what_is_not_joined_as_it_was(tmp_path: Path, between: list[Any]) -> None:
+    contents = read(tmp_path, two_layers(between, 2)[0])
+    assert [found.name for found in contents.layers] == ["first", "second"]
+
+
 def test_layers_of_two_kinds_or_with_two_readers_are_no_stack(tmp_path: Path) -> None:
     model, _ = two_layers(squeezed(1))
     clipped = onnx.ModelProto.FromString(model.SerializeToString())

@@ -183,8 +183,8 @@ def test_nan_never_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("suffix", ["", ".pt", ".safetensors", ".weights"])
 def test_npz_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     require("torch")
-    fastlstm.save(LSTM(3, 5, seed=0), tmp_path / "plain")
-    path = (tmp_path / "plain").rename(tmp_path / f"m{suffix}")
+    fastlstm.save(LSTM(3, 5, seed=0), tmp_path / "plain.npz")
+    path = (tmp_path / "plain.npz").rename(tmp_path / f"m{suffix}")
     assert_compares(path, "torch", monkeypatch)
 
 
@@ -294,5 +294,5 @@ def test_what_is_assumed_is_told(
     assert comparison.against.startswith("torch " if framework else "the NumPy reference, since ")
     assert comparison.against.endswith(", its layers run one after the other, as assumed")
     assert "assumed" not in compare(path, "lstm.1").against
-    fastlstm.save(LSTM(3, 5, 2, seed=0), path)
+    fastlstm.save(LSTM(3, 5, 2, seed=0), path, overwrite=True)
     assert "assumed" not in compare(path).against

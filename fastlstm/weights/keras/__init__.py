@@ -46,7 +46,10 @@ def read(path: Path) -> Contents:
             if not zipped:
                 text, version = _attributes(file)
             layers = [] if text is None else _layers(path, text)
-            parts = find_configured(file, layers, version) if layers else find_unconfigured(file)
+            if layers:
+                parts = find_configured(file, layers, version)
+            else:
+                parts = find_unconfigured(file, version)
     except RecursionError as error:
         raise ValueError(f"{path}: damaged: nested too deeply") from error
     found, refused, others = parts

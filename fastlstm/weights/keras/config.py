@@ -6,19 +6,36 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 #: Of layers in a file, of models in each other, of characters in a name with those of its models.
 MOST_LAYERS, DEEPEST, LONGEST_NAME = 100_000, 32, 1000
 
+#: Keras' classes that are an LSTM or hold one.
+_MAY_BE_LSTM = ("LSTM", "CuDNNLSTM", "LSTMCell", "RNN", "Bidirectional")
+
+#: What stands before the name of a class that is not Keras' own.
+CUSTOM = "custom"
+
+#: Of an RNN, and what of its configuration is of each.
+MOST_CELLS = 1000
+_OF_ALL_CELLS = ("return_sequences", "go_backwards", "time_major", "dtype")
+
+#: Packages whose classes are Keras' own.
+_MODULES = ("keras", "tf_keras", "tensorflow")
+
 
 class Step(NamedTuple):
-    """One of the models that a layer is in, or itself: from 0, which of the layers of its class."""
+    """One of the models that a layer is in, or itself: from 0, which of the layers of its class.
+
+    `inside` is what its wrappers add to its path: "/layer" for each TimeDistributed around it.
+    """
 
     class_name: str
     number: int
     total: int
+    inside: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +55,12 @@ class Layer:
         The layer whose output, all of it, is its one input, where nothing else takes that output.
     inputs : int
         How many tensors it is called on; more than one where it is handed an initial state.
+    own_name : str or None
+        Of a class that is not Keras' own, what the file calls it.
+    distributed : bool
+        Whether TimeDistributed is around it, or around a model that it is in.
+    cell : (int, int) or None
+        Of an RNN that runs several cells, one on the other: which of how many this is.
     """
 
     names: tuple[str, ...]
@@ -46,6 +69,9 @@ class Layer:
     steps: tuple[Step, ...]
     source: Layer | None
     inputs: int
+    own_name: str | None = None
+    distributed: bool = False
+    cell: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -65,7 +91,7 @@ def layers_of(text: str) -> list[Layer]:
     """
     try:
         layers: list[Layer] = []
-        for layer in _layers(_entry(json.loads(text)), (), ()):
+        for layer in _layers(_entry(json.loads(text)), (), (), False):
             layers.append(layer)
             if len(layers) > MOST_LAYERS:
                 raise ValueError(f"more than {MOST_LAYERS} layers")
@@ -87,15 +113,19 @@ class _Entry(NamedTuple):
     config: dict[str, Any]
     name: str
     nodes: list[Any]
+    step_class: str = ""
+    own_name: str | None = None
+    wrappers: int = 0
 
 
 def _entry(given: Any) -> _Entry:
     if not isinstance(given, dict) or not isinstance(given.get("class_name"), str):
         raise ValueError(f"a layer without a class: {str(given)[:80]}")
     class_name, config = given["class_name"], given.get("config")
-    own = given.get("registered_name")
-    if own is not None and own != class_name:
-        class_name = f"custom {class_name}"
+    # Files are laid out by the class's own name: "Mine", registered as "package>Mine".
+    step_class, own_name = class_name.rpartition(">")[2], own_class(given)
+    if own_name is not None:
+        class_name = f"{CUSTOM} {class_name}"
     if class_name == "Sequential" and isinstance(config, list):  # of Keras before 2.2.3
         config = {"layers": config}
     if not isinstance(config, dict):
@@ -107,7 +137,80 @@ def _entry(given: Any) -> _Entry:
         if len(text.encode()) > LONGEST_NAME:  # encode: JSON can spell what no text has
             raise ValueError(f"a name of {len(text)} characters")
     nodes = given.get("inbound_nodes")
-    return _Entry(class_name, config, name, nodes if isinstance(nodes, list) else [])
+    nodes = nodes if isinstance(nodes, list) else []
+    return _Entry(class_name, config, name, nodes, step_class, own_name)
+
+
+def known_as(class_name: str, config: dict[str, Any]) -> str | None:
+    """Return which of Keras' LSTM, CuDNNLSTM, LSTMCell, RNN and Bidirectional a class is, or None.
+
+    A class that is not Keras' own is known by its configuration alone.
+    """
+    if class_name in _MAY_BE_LSTM:
+        return class_name
+    if config.keys() >= {"units", "recurrent_activation", "unit_forget_bias"}:
+        return "LSTM" if "return_sequences" in config else "LSTMCell"
+    if config.keys() >= {"layer", "merge_mode"}:
+        return "Bidirectional"
+    return "RNN" if config.keys() >= {"cell", "return_sequences"} else None
+
+
+def own_class(given: dict[str, Any]) -> str | None:
+    """Return what a file calls the class of a layer, or None if it is Keras' own."""
+    class_name, registered = str(given.get("class_name")), given.get("registered_name")
+    module = given.get("module")
+    if registered is not None and registered != class_name:
+        return str(registered)
+    elsewhere = isinstance(module, str) and module.partition(".")[0] not in _MODULES
+    return class_name if ">" in class_name or elsewhere else None
+
+
+def _unwrapped(entry: _Entry) -> _Entry:
+    """Return what a TimeDistributed layer runs on each slice of its input, under its own name."""
+    wrappers = 0
+    inner = entry
+    while inner.class_name == "TimeDistributed" and isinstance(inner.config.get("layer"), dict):
+        inner = _entry(inner.config["layer"])
+        wrappers += 1
+    holds = known_as(inner.class_name, inner.config) is not None or _inside(inner) is not None
+    if not wrappers or not holds:
+        return entry
+    return inner._replace(name=entry.name, nodes=entry.nodes, wrappers=wrappers)
+
+
+def _cells(layer: Layer) -> list[Layer]:
+    """Return the cells of an RNN that runs several as an RNN each, any other layer by itself."""
+    cell = layer.config.get("cell")
+    if layer.class_name != "RNN" or not isinstance(cell, dict):
+        return [layer]
+    if cell.get("class_name") != "StackedRNNCells" or not isinstance(cell.get("config"), dict):
+        return [layer]
+    given = cell["config"].get("cells")
+    if not isinstance(given, list) or not 0 < len(given) <= MOST_CELLS:
+        return [layer]
+    entries = [_entry(each) for each in given]
+    if not all(known_as(each.class_name, each.config) == "LSTMCell" for each in entries):
+        return [layer]
+    counts = Counter(snake_case(entry.step_class) for entry in entries)
+    met: Counter[str] = Counter()
+    layers: list[Layer] = []
+    common = {key: layer.config[key] for key in _OF_ALL_CELLS if key in layer.config}
+    for entry, each in zip(entries, given, strict=True):
+        stem = snake_case(entry.step_class)
+        kept = {"return_sequences": True} if len(layers) < len(entries) - 1 else {}
+        layers.append(
+            replace(
+                layer,
+                names=(*layer.names, entry.name),
+                config={**common, **kept, "cell": each},
+                steps=(*layer.steps, Step(entry.step_class, met[stem], counts[stem])),
+                source=layers[-1] if layers else layer.source,
+                inputs=1 if layers else layer.inputs,
+                cell=(len(layers), len(entries)),
+            )
+        )
+        met[stem] += 1
+    return layers
 
 
 def _inside(entry: _Entry) -> list[_Entry] | None:
@@ -118,20 +221,25 @@ def _inside(entry: _Entry) -> list[_Entry] | None:
     return [_entry(each) for each in given]
 
 
-def _layers(model: _Entry, names: tuple[str, ...], steps: tuple[Step, ...]) -> Iterator[Layer]:
-    entries = _inside(model) or []
+def _layers(
+    model: _Entry, names: tuple[str, ...], steps: tuple[Step, ...], distributed: bool
+) -> Iterator[Layer]:
+    outermost = _inside(model) or []
+    entries = [_unwrapped(entry) for entry in outermost]
     if len(steps) > DEEPEST or sum(map(len, names)) > LONGEST_NAME:
         raise ValueError(
             f"models nested more than {DEEPEST} deep, or their names are longer than all"
         )
-    counts = Counter(entry.class_name for entry in entries)
+    stems = [snake_case(entry.step_class) for entry in outermost]
+    counts = Counter(stems)
     met: Counter[str] = Counter()
     made: dict[int, Layer] = {}
     for position, (entry, (source, inputs)) in enumerate(
         zip(entries, _sources(model, entries), strict=True)
     ):
-        step = Step(entry.class_name, met[entry.class_name], counts[entry.class_name])
-        met[entry.class_name] += 1
+        outer, stem = outermost[position], stems[position]
+        step = Step(outer.step_class, met[stem], counts[stem], "/layer" * entry.wrappers)
+        met[stem] += 1
         layer = Layer(
             (*names, entry.name),
             entry.class_name,
@@ -139,12 +247,15 @@ def _layers(model: _Entry, names: tuple[str, ...], steps: tuple[Step, ...]) -> I
             (*steps, step),
             None if source is None else made.get(source),
             inputs,
+            entry.own_name,
+            distributed or entry.wrappers > 0,
         )
-        made[position] = layer
+        cells = _cells(layer)
+        made[position] = cells[-1]
         if _inside(entry) is None:
-            yield layer
+            yield from cells
         else:
-            yield from _layers(entry, layer.names, layer.steps)
+            yield from _layers(entry, layer.names, layer.steps, layer.distributed)
 
 
 def _sources(model: _Entry, entries: list[_Entry]) -> list[tuple[int | None, int]]:

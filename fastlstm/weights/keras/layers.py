@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._gates import ORDER, to_rows
+from fastlstm._spec import chosen
 from fastlstm.weights.contents import Arrays, Found, Head, Other, Refused
 from fastlstm.weights.keras.config import Layer
 from fastlstm.weights.keras.hdf5 import Hdf5
-from fastlstm.weights.keras.options import Recurrent, UnsupportedError, kind_of, recurrent_of
-from fastlstm.weights.keras.places import Places, places_in
+from fastlstm.weights.keras.options import (
+    Recurrent,
+    UnsupportedError,
+    default_gates,
+    kind_of,
+    recurrent_of,
+)
+from fastlstm.weights.keras.places import Places, Unnamed, places_in
 from fastlstm.weights.stacks import stacked
 
 #: What may lie between the layers of a stack, or under a head: copies its input when not training.
@@ -22,9 +30,11 @@ _TRANSPARENT = ("Dropout", "SpatialDropout1D", "Masking")
 
 _DTYPES = ("<f2", "<f4", "<f8", "bfloat16")
 
-_ASSUMED = (
-    "the file has no configuration that can be read; assumed are sigmoid and tanh, a forward "
-    "direction or two merged by concat, and return_sequences=True"
+_ALONE = "the file has no configuration that can be read"
+_UNTOLD = "the model's configuration does not tell of it"
+_DISTRIBUTED = (
+    "TimeDistributed runs it on each slice of its input as a sequence of its own: give calls the "
+    "slices as a batch"
 )
 _MASKED = "Keras skips masked steps (Masking, or Embedding with mask_zero): give calls the lengths"
 _HANDED = "the model hands it an initial state: give calls one"
@@ -54,7 +64,7 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
     """
     places = places_in(file)
     found: dict[Layer, Found] = {}
-    refused, names = [], set()
+    refused, names, used_arrays = [], set(), set()
     for layer in layers:
         kind = kind_of(layer)
         if kind is None:
@@ -63,6 +73,7 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
             if layer.name in names:
                 raise UnsupportedError("another layer has its name")
             names.add(layer.name)
+            used_arrays.update(places.all_of(layer))
             recurrent = recurrent_of(layer, kind, version)
             arrays = places.of(layer, recurrent.bidirectional)
             found[layer] = _with_notes(_found(file, layer.name, recurrent, arrays), layer)
@@ -76,41 +87,124 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
     for stack in _stacks(found):
         parts = [found[layer] for layer in stack]
         whole = stacked(parts) if len(parts) > 1 else parts[0]
+        if stack[0].cell == (0, len(stack)):  # all cells of an RNN, and nothing else
+            name = "/".join(stack[0].names[:-1])
+            whole = replace(whole, name=name, parts=tuple(parts[: len(whole.parts)]))
         stacks.append(replace(whole, head=heads.get(stack[-1])))
     others = [
         Other(layer.name, layer.class_name)
         for layer in layers
         if kind_of(layer) is None and layer not in used
     ]
-    return stacks, refused, others
+    # Those inside layers of a class of one's own, of which the configuration says nothing.
+    inside, problems = _by_shapes(file, places, version, used_arrays, names, _UNTOLD)
+    return [*stacks, *inside], [*refused, *problems], others
 
 
-def find_unconfigured(file: Hdf5) -> Parts:
+def find_unconfigured(file: Hdf5, version: str | None) -> Parts:
     """Find what looks like an LSTM by the shapes of its arrays, for want of a configuration."""
-    found, refused = [], []
     used: set[str] = set()
-    names: set[str] = set()
-    for unnamed in places_in(file).unnamed():
-        both, first = len(unnamed.directions) == 2, unnamed.directions[0]
-        name = unnamed.name if unnamed.name not in names else first[0]
-        if name in names:
-            continue  # the same arrays once more
-        names.add(name)
-        kind = "Keras Bidirectional(LSTM)" if both else "Keras LSTM"
-        units, bias = file.arrays[first[1]].shape[0], len(first) == 3
-        options: dict[str, Any] = {"batch_first": True, **({} if bias else {"bias": False})}
-        recurrent = Recurrent(kind, units, bias, both, options, (_ASSUMED,))
-        try:
-            found.append(_found(file, name, recurrent, unnamed.directions))
-        except UnsupportedError as error:
-            refused.append(Refused(name, kind, str(error)))
-        used.update(*unnamed.directions)
+    found, refused = _by_shapes(file, places_in(file), version, used, set(), _ALONE)
     others = [
         Other(name, stored.problem or f"{stored.dtype} {stored.shape}")
         for name, stored in file.arrays.items()
         if name not in used
     ]
     return found, refused, others
+
+
+def _by_shapes(
+    file: Hdf5,
+    places: Places,
+    version: str | None,
+    used: set[str],
+    names: set[str],
+    why: str,
+) -> tuple[list[Found], list[Refused]]:
+    """Find LSTMs without a configuration among the arrays that are not used, which they then are.
+
+    Parameters
+    ----------
+    used, names : set of str
+        Of the arrays, and of the LSTMs that there are; to both are added.
+    why : str
+        There is no configuration.
+    """
+    cells_of: dict[str, list[Found]] = {}
+    refused = []
+    for number, unnamed in enumerate(places.unnamed()):
+        first = unnamed.directions[0]
+        if not used.isdisjoint(first):
+            continue
+        name = unnamed.name if unnamed.name not in names else first[0]
+        if name in names:
+            continue  # the same arrays once more
+        names.add(name)
+        used.update(*unnamed.directions)
+        kind = "Keras Bidirectional(LSTM)" if len(unnamed.directions) == 2 else "Keras LSTM"
+        kind = "Keras LSTMCell" if unnamed.is_cell or unnamed.of else kind
+        try:
+            if unnamed.problem:
+                raise UnsupportedError(unnamed.problem)
+            recurrent = _usual(file, unnamed, kind, version or places.since, why)
+            found = _found(file, name, recurrent, unnamed.directions)
+            found = replace(found, is_guess=unnamed.is_cell)
+        except UnsupportedError as error:
+            refused.append(Refused(name, kind, str(error)))
+        else:
+            cells_of.setdefault(unnamed.of or f"{number}", []).append(found)
+    stacks = []
+    for rnn, cells in cells_of.items():
+        whole = len(cells) > 1 and all(map(_is_stack, cells, cells[1:]))
+        if whole:
+            stacks.append(replace(stacked(cells), name=rnn, parts=tuple(cells)))
+        else:
+            stacks += cells
+    unclear = [
+        Refused(
+            group, "arrays of an LSTM's shapes", "at a place where Keras keeps those of no LSTM"
+        )
+        for group in _triples(file, used)
+    ]
+    return stacks, [*refused, *unclear]
+
+
+def _usual(file: Hdf5, unnamed: Unnamed, kind: str, version: str | None, why: str) -> Recurrent:
+    """Return an LSTM as the Keras that wrote the file makes it where nothing else is asked for."""
+    first, both = unnamed.directions[0], len(unnamed.directions) == 2
+    units, bias = file.arrays[first[1]].shape[0], len(first) == 3
+    gates, doubt = default_gates(version, bias and file.arrays[first[2]].shape == (8 * units,))
+    known = f"{gates} gates ({doubt or f'as Keras {version} has by default'})"
+    assumption = (
+        f"{why}; assumed are {known}, tanh, "
+        f"{'directions merged by concat' if both else 'a forward direction'}, and "
+        "return_sequences=True"
+    )
+    notes = [assumption]
+    if unnamed.is_cell:
+        notes.append("a cell by itself, whose steps the model's own code may take otherwise")
+    options: dict[str, Any] = {"batch_first": True, "gate_activation": gates, "bias": bias}
+    return Recurrent(kind, units, bias, both, chosen(options), tuple(notes), tuple(notes))
+
+
+def _triples(file: Hdf5, used: set[str]) -> list[str]:
+    """Return the groups of arrays that are none of an LSTM's so far, but have the shapes of one."""
+    groups: dict[str, list[tuple[int, ...]]] = {}
+    known = {name.replace("\\", "/") for name in used}  # of which Windows made another spelling
+    for name, stored in file.arrays.items():
+        if name.replace("\\", "/") not in known and stored.problem is None:
+            groups.setdefault(name.rpartition("/")[0], []).append(stored.shape)
+    return [group for group, shapes in groups.items() if _has_triple(shapes)]
+
+
+def _has_triple(shapes: list[tuple[int, ...]]) -> bool:
+    """Whether there are (I, 4H), (H, 4H) and (4H,) among shapes."""
+    rows = Counter(shape[1] for shape in shapes if len(shape) == 2)
+    known = set(shapes)
+    return any(
+        H > 0 and columns == 4 * H and rows[columns] > 1 and (columns,) in known
+        for H, columns in (shape for shape in shapes if len(shape) == 2)
+    )
 
 
 def _with_notes(found: Found, layer: Layer) -> Found:
@@ -122,6 +216,8 @@ def _with_notes(found: Found, layer: Layer) -> Found:
         notes.append(_MASKED)
     if layer.inputs > 1:
         notes.append(_HANDED)
+    if layer.distributed:
+        notes.append(_DISTRIBUTED)
     return replace(found, notes=(*found.notes, *notes))
 
 
@@ -142,7 +238,8 @@ def _stacks(found: Mapping[Layer, Found]) -> list[list[Layer]]:
     for layer, above in found.items():
         below, _ = _source(layer)
         stack = stack_of.get(below) if below else None
-        if below is None or stack is None or not _is_stack(found[below], above):
+        in_rnn = layer.cell is not None and layer.cell[0] > 0
+        if below is None or stack is None or not _is_stack(found[below], above, in_rnn):
             stack = []
             stacks.append(stack)
         stack.append(layer)
@@ -150,8 +247,12 @@ def _stacks(found: Mapping[Layer, Found]) -> list[list[Layer]]:
     return stacks
 
 
-def _is_stack(below: Found, above: Found) -> bool:
-    """Whether one LSTM of several layers can be made of two, one on the other."""
+def _is_stack(below: Found, above: Found, in_rnn: bool = False) -> bool:
+    """Whether one LSTM of several layers can be made of two, one on the other.
+
+    Cells that one RNN runs take their steps in its order. A layer that goes backwards gives its
+    steps to the next one in the order of processing.
+    """
     options = [
         {name: value for name, value in found.options.items() if name not in _OF_EACH}
         for found in (below, above)
@@ -159,7 +260,7 @@ def _is_stack(below: Found, above: Found) -> bool:
     hands_on_all = (
         below.option("return_sequences")
         and below.option("merge_mode") == "concat"
-        and not below.option("reverse")  # its steps come out in the order of processing
+        and (in_rnn or not below.option("reverse"))
     )
     return (
         hands_on_all
@@ -234,7 +335,8 @@ def _found(file: Hdf5, name: str, recurrent: Recurrent, directions: list[list[st
         recurrent.bidirectional,
         arrays,
         order="i f c o",
-        notes=recurrent.notes,
+        notes=tuple(dict.fromkeys([*recurrent.notes, *recurrent.assumptions])),
+        assumptions=tuple(dict.fromkeys(recurrent.assumptions)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
+from fastlstm.weights.onnx.cells import find_cells
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.export import read_metadata, to_onnx, write
 from fastlstm.weights.onnx.graph import (
@@ -51,16 +52,20 @@ def read(path: Path) -> Contents:
     ValueError
         If the file is no model, truncated or damaged, or has more nodes than any model.
     """
-    model, located, others = _open(path)
+    model, located, others, scopes = _open(path)
     constants = Constants(path, path.stat().st_size)
     memo: Memo = {}
     results = [_read_node(each, constants, memo) for each in located]
-    layers = _stacked(located, results, constants)
+    cells = find_cells(scopes, constants, {each.name for each in located})
+    layers = [
+        *_stacked(located, results, constants),
+        *(each for each in cells if isinstance(each, Found)),
+    ]
     return Contents(
         path,
         "ONNX",
         tuple(read_metadata(model, layers, constants)),
-        tuple(each for each in results if isinstance(each, Refused)),
+        tuple(each for each in [*results, *cells] if isinstance(each, Refused)),
         tuple(_other(kind, count) for kind, count in others.items()),
     )
 
@@ -80,11 +85,11 @@ def locate(path: Path) -> tuple[Proto, dict[str, Site]]:
     ImportError, ValueError
         As `read`.
     """
-    model, located, _ = _open(path)
+    model, located, _, _ = _open(path)
     return model, {each.name: each.site for each in located}
 
 
-def _open(path: Path) -> tuple[Proto, list[Located], Counter[str]]:
+def _open(path: Path) -> tuple[Proto, list[Located], Counter[str], list[Scope]]:
     onnx = import_for(f"{path}: reading .onnx", "onnx", "onnx")
     try:
         model = onnx.ModelProto.FromString(path.read_bytes())
@@ -96,11 +101,11 @@ def _open(path: Path) -> tuple[Proto, list[Located], Counter[str]]:
         what = "versions of operators" if model.HasField("graph") else "graph"
         raise ValueError(f"{path}: not an ONNX model, or truncated: it has no {what}")
     try:
-        sites, others = find_sites(model)
+        sites, others, scopes = find_sites(model)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     located = [Located(*each) for each in zip(unique_names(sites), sites, strict=True)]
-    return model, located, others
+    return model, located, others, scopes
 
 
 def _read_node(located: Located, constants: Constants, memo: Memo) -> Found | Refused:

@@ -191,8 +191,8 @@ def value_of(attribute: Proto) -> Any:
     return None
 
 
-def find_sites(model: Proto) -> tuple[list[Site], Counter[str]]:
-    """Return the LSTM nodes of a model, in the order of the file, and how many others there are.
+def find_sites(model: Proto) -> tuple[list[Site], Counter[str], list[Scope]]:
+    """Return the LSTM nodes of a model in the order of the file, a count of others, and its graphs.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def find_sites(model: Proto) -> tuple[list[Site], Counter[str]]:
     sites = list(itertools.islice(walk.sites(main), MOST_LSTMS + 1))
     if len(sites) > MOST_LSTMS:
         raise ValueError(f"more than {MOST_LSTMS} LSTMs")
-    return sites, walk.others
+    return sites, walk.others, walk.scopes
 
 
 class _Walk:
@@ -215,14 +215,15 @@ class _Walk:
         self._functions = {(text(f.domain), text(f.name)): f for f in model.functions}
         self._graphs: dict[tuple[str, str], Graph] = {}
         self._holds: dict[tuple[str, str], bool] = {}
-        self._nodes = self._scopes = 0
+        self.scopes: list[Scope] = []
+        self._nodes = 0
 
     def sites(self, scope: Scope) -> Iterator[Site]:
         if len(scope.path) > 2 * DEEPEST:
             raise ValueError(f"bodies nested more than {DEEPEST} deep")
-        self._scopes += 1
+        self.scopes.append(scope)
         self._nodes += len(scope.graph.nodes)
-        if self._nodes > MOST_NODES or self._scopes > MOST_SCOPES:
+        if self._nodes > MOST_NODES or len(self.scopes) > MOST_SCOPES:
             raise ValueError(
                 f"more than {MOST_NODES} nodes, or {MOST_SCOPES} bodies and calls of functions"
             )

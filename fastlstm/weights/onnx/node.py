@@ -152,7 +152,7 @@ def describe(
     if "P" in arrays:
         options["peepholes"] = True
     notes = _notes(kind, attributes, options)
-    state, note = _state(arrays, D, H, "batch_first" in options)
+    state, note = state_of(arrays, D, H, "batch_first" in options)
     return Found(
         name,
         f"ONNX {kind}",
@@ -226,7 +226,7 @@ def _dequantized(
     return floats.transpose(0, 2, 1)
 
 
-def _state(
+def state_of(
     arrays: Mapping[str, Array], D: int, H: int, batch_first: bool
 ) -> tuple[tuple[Array, Array] | None, list[str]]:
     """Return the initial state (D, H) that the node has fixed, None if it is 0; and notes."""

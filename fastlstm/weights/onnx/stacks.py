@@ -9,8 +9,9 @@ axes, as letters, through such nodes: what doesn't arrive in that order is no st
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -45,14 +46,33 @@ _CUTTING = (
     *("Squeeze", "Transpose", "Unsqueeze"),
 )
 
-_PASSING = ("Cast", "Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_PASSING = (
+    *("Cast", "Concat", "Dropout", "Gather", "Identity", "Reshape", "Slice", "Split"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+)
+
+#: The last number of a slice that goes to the end, whatever the size.
+_END = 2**31 - 1
+
+
+class _Piece(NamedTuple):
+    """What has been made of a Y: all of it, or one of its directions.
+
+    Attributes
+    ----------
+    axes : list of Axis
+    direction : int or None
+        Of one that was cut out: 0 or 1.
+    """
+
+    axes: list[Axis]
+    direction: int | None = None
 
 
 def find_below(site: Site, found: Found, constants: Constants) -> int | None:
     """Return which node of the same graph feeds this LSTM as the layer below does, if one does."""
-    way: list[Proto] = []
     name = site.node.input[0]
-    while len(way) <= LONGEST_WAY:
+    for _ in range(LONGEST_WAY + 1):
         source = site.scope.find(name)
         if source is None or source.scope is not site.scope or source.node is None:
             return None
@@ -61,10 +81,9 @@ def find_below(site: Site, found: Found, constants: Constants) -> int | None:
             if name != node.output[0] or not node.output[0]:
                 return None
             follower = _Follower(source, found, constants)
-            return site.scope.graph.makers[name] if follower.arrives(way[::-1]) else None
-        if text(node.op_type) not in _PASSING or not node.input or name != node.output[0]:
+            return site.scope.graph.makers[name] if follower.arrives(site.node.input[0]) else None
+        if text(node.op_type) not in _PASSING or not node.input:
             return None
-        way.append(node)
         name = node.input[0]
     return None
 
@@ -124,29 +143,132 @@ class _Follower:
         if len(dimensions) == 4:
             told = dict(zip(letters, dimensions, strict=True))
             self._sizes |= {letter: told[letter] or letter for letter in "TB"}
-        self._start = [self._axis(letter) for letter in letters]
+        start = [self._axis(letter) for letter in letters]
         self._wanted = [self._axis(letters) for letters in (("B", "T") if batch_first else "TB")]
         self._wanted.append(self._axis("DH"))
-        self._axes = {self._name: self._start}
+        self._pieces: dict[Any, _Piece | None] = {self._name: _Piece(start)}
         self._shapes: dict[Any, list[Size] | None] = {}
 
     def _axis(self, letters: str) -> Axis:
         return tuple(letter for letter in letters if self._sizes[letter] != 1)
 
-    def arrives(self, way: list[Proto]) -> bool:
-        """Whether Y comes out of these nodes, one after the other, as X wants it."""
-        axes = self._start
+    def arrives(self, name: Any) -> bool:
+        """Whether a value is Y as X wants it."""
         try:
-            for node in way:
-                axes = self._through(node, axes)
-                self._axes[node.output[0]] = axes
+            return self._piece(name) == _Piece(self._wanted)
         except (LookupError, TypeError, ValueError):  # also what isn't known
             return False
-        return axes == self._wanted
 
-    def _through(self, node: Proto, axes: list[Axis]) -> list[Axis]:
+    def _piece(self, name: Any, depth: int = 0) -> _Piece:
+        """Return what a value is of Y.
+
+        Raises
+        ------
+        LookupError, TypeError, ValueError
+            If it is something else, or that isn't known.
+        """
+        if name not in self._pieces:
+            self._pieces[name] = None  # until it is known
+            source = self._scope.find(name)
+            if source is None or source.scope is not self._scope or source.node is None:
+                raise ValueError("it is not made of Y")
+            if depth > LONGEST_WAY or len(self._pieces) > LONGEST_WAY**2:
+                raise ValueError("too long a way")
+            self._pieces[name] = self._made(source.node, name, depth + 1)
+        piece = self._pieces[name]
+        if piece is None:
+            raise ValueError("it is not known")
+        return piece
+
+    def _made(self, node: Proto, name: Any, depth: int) -> _Piece:
         operator = text(node.op_type)
+        if operator not in _PASSING or text(node.domain) not in ("", "ai.onnx"):
+            raise ValueError("an operator of its own")
         attributes = {n: value_of(a) for n, a in self._scope.attributes_of(node).items()}
+        if operator == "Concat":
+            if len(node.input) > MOST_AXES:
+                raise ValueError("more than directions")
+            pieces = [self._piece(each, depth) for each in node.input]
+            return self._joined(pieces, attributes["axis"])
+        axes, direction = self._piece(node.input[0], depth)
+        if operator in ("Gather", "Slice", "Split"):
+            return self._cut(node, name, attributes, axes, direction)
+        if name != node.output[0]:
+            raise ValueError("another output")
+        return _Piece(self._through(node, axes, attributes), direction)
+
+    def _joined(self, pieces: list[_Piece], axis: int) -> _Piece:
+        """Return what a Concat makes: of one piece the same, of both directions all of Y."""
+        axes, direction = pieces[0]
+        if len(pieces) == 1:
+            return pieces[0]
+        if direction is None or pieces != [_Piece(axes, number) for number in (0, 1)]:
+            raise ValueError("not both directions in their order")
+        axis = range(len(axes))[axis]
+        return _Piece([*axes[:axis], ("D", *axes[axis]), *axes[axis + 1 :]])
+
+    def _cut(
+        self, node: Proto, name: Any, attributes: dict[str, Any], axes: list[Axis], direction: Any
+    ) -> _Piece:
+        """Return what a Gather, Slice or Split makes: a direction, or all that there is."""
+        operator = text(node.op_type)
+        if operator == "Slice":
+            for axis, start, end in self._bounds(node, attributes, axes):
+                if start == 0 and (end >= _END or end == self._size_or_none(axes[axis])):
+                    continue
+                if axes[axis] != ("D",) or end - start != 1:
+                    raise ValueError("a part of another axis, or more than a direction")
+                axes, direction = [*axes[:axis], (), *axes[axis + 1 :]], start
+            return _Piece(axes, direction)
+        axis = range(len(axes))[attributes.get("axis", 0)]
+        size = self._size(axes[axis]) if axes[axis] else 1
+        if operator == "Gather":
+            indices = self._constants.value(self._scope, node.input[1])
+            if indices.dtype.kind not in "iu" or indices.size != 1 or indices.ndim > 1:
+                raise ValueError("more than a direction")
+            number = range(int(size))[int(indices.ravel()[0])]
+            kept: list[Axis] = [()] * indices.ndim
+        else:
+            sizes = self._split_sizes(node, attributes, int(size))
+            if sizes not in ([1, 1], [1]):
+                raise ValueError("no split into directions")
+            number, kept = list(node.output).index(name), [()]
+        if axes[axis] not in ((), ("D",)):
+            raise ValueError("a part of another axis")
+        if axes[axis]:
+            direction = number
+        return _Piece([*axes[:axis], *kept, *axes[axis + 1 :]], direction)
+
+    def _split_sizes(self, node: Proto, attributes: dict[str, Any], size: int) -> list[int]:
+        if len(node.input) > 1 and node.input[1]:
+            return self._integers(node.input[1])
+        count = len(node.output)
+        return attributes.get("split") or [size // count] * count
+
+    def _bounds(
+        self, node: Proto, attributes: dict[str, Any], axes: list[Axis]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield axis, first and end of what a Slice takes; an end of _END or more is the last."""
+        given = [list(attributes.get(key) or []) for key in ("starts", "ends", "axes", "steps")]
+        for place, each in enumerate(node.input[1:5]):
+            given[place] = self._integers(each) if each else []
+        starts, ends, along, steps = given
+        if any(step != 1 for step in steps):
+            raise ValueError("not all steps, or not in their order")
+        for start, end, axis in zip(starts, ends, along or range(len(starts)), strict=True):
+            axis = range(len(axes))[axis]
+            size = self._size_or_none(axes[axis])
+            if size is not None:
+                start, end, _ = slice(start, end).indices(size)
+            yield axis, start, end
+
+    def _size_or_none(self, axis: Axis) -> int | None:
+        size = self._size(axis) if axis else 1
+        return size if isinstance(size, int) else None
+
+    def _through(self, node: Proto, axes: list[Axis], attributes: dict[str, Any]) -> list[Axis]:
+        """Return the axes after a node that hands on all that it gets."""
+        operator = text(node.op_type)
         if operator == "Transpose":
             order = attributes.get("perm") or range(len(axes))[::-1]
             if sorted(order) != list(range(len(axes))):
@@ -238,7 +360,7 @@ class _Follower:
         attributes = {n: value_of(a) for n, a in self._scope.attributes_of(node).items()}
         operator = text(node.op_type)
         if operator == "Shape":
-            sizes = [self._size(axis) for axis in self._axes[node.input[0]]]
+            sizes = [self._size(axis) for axis in self._piece(node.input[0]).axes]
             return sizes[attributes.get("start", 0) : attributes.get("end", len(sizes))]
         parts = [self._shape(each, depth + 1) for each in node.input if each]
         if operator == "Concat" and len(parts) <= MOST_AXES:

@@ -59,7 +59,8 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
         outputs = results[: -2 * D]
         if lacking := {each.dtype.name for each in results} - {x.dtype.name}:
             raise NotImplementedError(f"Keras computes in {', '.join(sorted(lacking))} here")
-        y = outputs[0]
+        # Only the cells of one RNN are a stack that goes backwards, all in its order of steps.
+        y = outputs[0][:, ::-1].copy() if found.option("reverse") else outputs[0]
     if found.option("return_sequences"):
         # Keras gives the steps of a layer that goes backwards as they come, the last one first.
         step = -1 if found.option("reverse") else 1
@@ -104,13 +105,33 @@ def _without_configuration(path: Path) -> dict[str, Unnamed] | None:
 
 
 def _find(model: Any, name: str) -> Any:
-    """Return a layer by its name behind those of the models that it is in."""
+    """Return a layer by its name behind those of the models, or of the RNN, that it is in."""
     for layer in model.layers:
-        if layer.name == name:
-            return layer
-        if name.startswith(f"{layer.name}/"):
-            return _find(layer, name.removeprefix(f"{layer.name}/"))
+        inner = layer
+        while type(inner).__name__ == "TimeDistributed":  # which runs it on slices of its input
+            inner = inner.layer
+        cells = getattr(getattr(inner, "cell", None), "cells", ())
+        if layer.name == name and not cells:
+            return inner
+        if name.startswith(f"{layer.name}/") or layer.name == name:
+            rest = name.removeprefix(layer.name).removeprefix("/")
+            return _cell(inner, cells, rest) if cells else _find(inner, rest)
     raise ValueError(f"Keras finds no layer {name!r} in {model.name}")
+
+
+def _cell(rnn: Any, cells: Any, name: str) -> Any:
+    """Return an RNN of one of the cells that an RNN runs, or of the only one."""
+    for cell in cells:
+        if cell.name == name or len(cells) == 1:
+            last = cell is cells[-1]
+            config = {**rnn.get_config(), "return_sequences": rnn.return_sequences or not last}
+            config.pop("cell")
+            config.pop("name")
+            alone = type(rnn)(type(cell).from_config(cell.get_config()), **config)
+            alone.build((None, None, cell.get_weights()[0].shape[0]))
+            alone.set_weights(cell.get_weights())
+            return alone
+    raise ValueError(f"Keras finds no cell {name!r} in {rnn.name}")
 
 
 def _with_states(layer: Any, dtype: str) -> Any:
@@ -135,11 +156,24 @@ def _made(keras: Any, path: Path, found: Found, unnamed: Unnamed, dtype: str) ->
     import h5py
 
     H, bias = found.option("hidden_size"), found.option("bias")
+
+    def hard_sigmoid_of_keras_2(z: Any) -> Any:
+        return keras.ops.clip(0.2 * z + 0.5, 0, 1)
+
+    gates = found.option("gate_activation")
     layer = keras.layers.LSTM(
-        H, use_bias=bias, return_sequences=True, return_state=True, dtype=dtype
+        H,
+        recurrent_activation=hard_sigmoid_of_keras_2 if gates == "hard_sigmoid" else gates,
+        use_bias=bias,
+        return_sequences=True,
+        return_state=True,
+        dtype=dtype,
     )
     if found.bidirectional:
-        layer = keras.layers.Bidirectional(layer, dtype=dtype)
+        # Bidirectional makes its layers anew, by their configuration.
+        functions = {"hard_sigmoid_of_keras_2": hard_sigmoid_of_keras_2}
+        with keras.saving.custom_object_scope(functions):
+            layer = keras.layers.Bidirectional(layer, dtype=dtype)
     layer.build((None, None, found.options["input_size"]))
     with h5py.File(path) as file:
         arrays = [file[name][...] for names in unnamed.directions for name in names]

@@ -65,7 +65,9 @@ def run(path: Path, found: Found, x: Array, h_0: Array, c_0: Array) -> tuple[Any
     h_n, c_n = [], []
     y, h = x, h_0[:0]
     for number, name in enumerate(names):
-        site = sites.get(name) or sites[name.removesuffix("[0]")]
+        site = sites.get(name) or sites.get(name.removesuffix("[0]"))
+        if site is None:
+            raise NotImplementedError("it is spelt out in nodes, and no node of ONNX Runtime's")
         rows = slice(number * D, (number + 1) * D)
         feeds = {"x": y, "h_0": h_0[rows], "c_0": c_0[rows]}
         Y, h, c = _run(_alone(path, model, site), feeds)

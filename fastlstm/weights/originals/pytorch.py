@@ -46,7 +46,8 @@ def run(
     ImportError
         If PyTorch, or ``safetensors`` for such a file, is not installed.
     NotImplementedError
-        If PyTorch has not the LSTM's options. The message says which.
+        If PyTorch has not the LSTM's options, or doesn't read its weights from the file by itself.
+        The message says which.
     """
     import torch
 
@@ -85,8 +86,10 @@ def _parameters(torch: Any, path: Path) -> dict[str, Any]:
         zipped = file.read(2) == b"PK"
     if zipped:
         with zipfile.ZipFile(path) as archive:
-            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if scripted:
+            members = archive.namelist()
+        if not any(name.endswith("/data.pkl") for name in members):
+            raise NotImplementedError("PyTorch does not read a zip of several files")
+        if any(name.endswith("/constants.pkl") for name in members):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
     return dict(_flat(torch, "", torch.load(path, map_location="cpu", weights_only=True)))
 
@@ -124,5 +127,7 @@ def _cell(torch: Any, found: Found, parameters: dict[str, Any], prefix: str, dty
 
 
 def _load(module: Any, parameters: dict[str, Any], prefix: str) -> None:
+    if missing := [name for name in module.state_dict() if prefix + name not in parameters]:
+        raise NotImplementedError(f"PyTorch finds {missing[0]} in parts, as another model has it")
     # By copying, which also widens halves; strict, so that each parameter comes from the file.
     module.load_state_dict({name: parameters[prefix + name] for name in module.state_dict()})

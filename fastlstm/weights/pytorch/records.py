@@ -4,7 +4,8 @@ A tensor is pickled as a call, ``torch._utils._rebuild_tensor_v2(storage, offset
 and more, with the storage as a persistent id, ``("storage", torch.FloatStorage, key, location,
 count)``. Here these names mean records. The table's other names are those that
 ``torch.load(weights_only=True)`` allows and TorchScript uses (torch/_weights_only_unpickler.py,
-torch/jit/_pickle.py).
+torch/jit/_pickle.py), Python's containers and NumPy's arrays (`arrays`). All others stand for
+objects that are passed over.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastlstm.weights.pytorch.pickles import ADVICE, Global, Instance, Mapped, fill
-from fastlstm.weights.raw import quoted
-
-#: NumPy 1's bound on dimensions.
-MOST_DIMENSIONS = 32
+from fastlstm.weights.pytorch.arrays import (
+    MOST_DIMENSIONS,
+    NUMPY,
+    NUMPY_MARKS,
+    Encoded,
+    Numbers,
+    Opaque,
+    as_sizes,
+)
+from fastlstm.weights.pytorch.pickles import Global, Instance, Mapped, Unknown, fill
 
 
 class Element(NamedTuple):
@@ -94,6 +100,8 @@ class Storage:
         Numbers under that key.
     start, stop : int
         Those of them that make this storage: all, but for the views of the old format.
+    data : memoryview or None
+        The numbers themselves, little-endian, where the pickle holds them.
     """
 
     key: str
@@ -101,12 +109,7 @@ class Storage:
     count: int
     start: int
     stop: int
-
-
-class Numbers:
-    """A tensor, of a kind that is read or not."""
-
-    __slots__ = ()
+    data: memoryview | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,26 +133,13 @@ class Tensor(Numbers):
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Opaque(Numbers):
-    """A tensor of a kind that is not read.
-
-    Attributes
-    ----------
-    what : str
-        As in "sparse tensor".
-    """
-
-    what: str
-
-
 def find(module: str, name: str) -> Global:
     """Return what a name in a pickle stands for.
 
     Raises
     ------
     ValueError
-        If it is neither in the table nor a class of TorchScript.
+        If it is that of weights which are packed in a way that is not read.
     """
     known = _GLOBALS.get((module, name))
     if known is not None:
@@ -162,19 +152,22 @@ def find(module: str, name: str) -> Global:
             "holds torch.ScriptObject, as quantised modules do, and such are not read: in PyTorch "
             "save the state_dict() of the module before it is quantised"
         )
-    raise ValueError(f"holds {quoted(f'{module}.{name}')}, a Python object, and {ADVICE}")
+    return Global(module, name, known=False)
 
 
-def persistent(identity: Any) -> Storage:
-    """Return the storage of a persistent id.
+def persistent(identity: Any) -> Storage | Global:
+    """Return the storage of a persistent id, or the class where it is that of a module's class.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it is neither.
     """
-    if type(identity) is tuple and identity[:1] == ("module",):
-        raise ValueError(f"holds a whole module, a Python object, and {ADVICE}")
+    # The old format has the source of a module's class beside it.
+    if type(identity) is tuple and len(identity) > 1 and identity[0] == "module":
+        kind = identity[1]
+        if isinstance(kind, Global):
+            return kind
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise ValueError("damaged: a persistent id that is no storage")
     kind, key, _, count = identity[1:5]
@@ -185,28 +178,45 @@ def persistent(identity: Any) -> Storage:
         or type(key) is not str
     ):
         raise ValueError("damaged: a storage of no known type, or without a key")
-    (count,) = _sizes((count,), "a storage's size")
+    (count,) = as_sizes((count,), "a storage's size")
     start, stop = 0, count
     view = identity[5] if len(identity) == 6 else None
     if view is not None:
         if type(view) is not tuple or len(view) != 3:
             raise ValueError("damaged: a view of a storage without offset and size")
-        start, size = _sizes(view[1:], "a storage's view")
+        start, size = as_sizes(view[1:], "a storage's view")
         stop = start + size
         if stop > count:
             raise ValueError("damaged: a view beyond its storage")
     return Storage(key, _ELEMENTS[_STORAGES[kind.name]], count, start, stop)
 
 
+_STRANGE_STORAGE = "tensor of a storage that is not understood"
+
+
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor | Opaque:
     """Of ``(storage, offset, size, stride)``, then ``requires_grad, hooks, metadata``."""
+    if len(arguments) >= 4 and isinstance(arguments[0], Unknown):
+        return Opaque(_STRANGE_STORAGE)
     if len(arguments) < 4 or not isinstance(arguments[0], Storage):
         raise ValueError("damaged: a tensor without a storage")
     return _tensor(arguments, arguments[0].element, arguments[6:])
 
 
+def _rebuild_from_type(arguments: tuple[Any, ...]) -> Any:
+    """Of ``(function, class, its arguments, state)``: a tensor with attributes of its own."""
+    if len(arguments) >= 3:
+        function, kind, of = arguments[:3]
+        plain = isinstance(kind, Global) and kind.known and kind.name in ("Tensor", "Parameter")
+        if plain and isinstance(function, Global) and function.reduce and type(of) is tuple:
+            return function.reduce(of)
+    return Opaque("tensor of a class of its own")
+
+
 def _rebuild_tensor_v3(arguments: tuple[Any, ...]) -> Tensor | Opaque:
     """As the second version, with a dtype before the metadata and a storage of bytes."""
+    if len(arguments) >= 7 and isinstance(arguments[0], Unknown):
+        return Opaque(_STRANGE_STORAGE)
     if len(arguments) < 7 or not isinstance(arguments[0], Storage):
         raise ValueError("damaged: a tensor without a storage")
     dtype = arguments[6]
@@ -223,19 +233,11 @@ def _tensor(
         raise ValueError("damaged: a tensor's shape and strides don't fit each other")
     if len(shape) > MOST_DIMENSIONS:
         return Opaque(f"tensor of more than {MOST_DIMENSIONS} dimensions")
-    (offset,) = _sizes((offset,), "a tensor's offset")
-    shape, stride = _sizes(shape, "a tensor's shape"), _sizes(stride, "a tensor's strides")
+    (offset,) = as_sizes((offset,), "a tensor's offset")
+    shape, stride = as_sizes(shape, "a tensor's shape"), as_sizes(stride, "a tensor's strides")
     if any(metadata):  # {"neg": True}: the numbers are to be negated, or conjugated
         return Opaque("tensor that is lazily negated or conjugated")
     return Tensor(storage, element, offset, shape, stride)
-
-
-def _sizes(values: tuple[Any, ...], what: str) -> tuple[int, ...]:
-    """Return integers from 0 to 2^63 - 1, or raise ValueError."""
-    for value in values:
-        if type(value) is not int or not 0 <= value < 2**63:
-            raise ValueError(f"damaged: {what} that is no size")
-    return tuple(values)
 
 
 def _first(arguments: tuple[Any, ...]) -> Any:
@@ -259,6 +261,18 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> Mapped:
     return mapped
 
 
+def _default_dict(arguments: tuple[Any, ...]) -> Mapped:
+    """Of nothing, or of what makes its values, which is not called."""
+    return Mapped()
+
+
+def _encoded(arguments: tuple[Any, ...]) -> Any:
+    """Of text and ``"latin1"``, or of bytes: what protocols before 3 have for bytes."""
+    if arguments and type(arguments[0]) is str:
+        return Encoded(arguments[0])
+    return arguments[0] if arguments and type(arguments[0]) in (bytes, bytearray, Encoded) else b""
+
+
 def _nothing(_: tuple[Any, ...]) -> None:
     return None
 
@@ -269,7 +283,9 @@ def _opaque(what: str) -> Any:
 
 
 _REDUCED = {
+    **NUMPY,
     "collections OrderedDict": _ordered_dict,
+    "collections defaultdict": _default_dict,
     "torch._utils _rebuild_tensor": _rebuild_tensor,
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_tensor_v3": _rebuild_tensor_v3,
@@ -280,7 +296,7 @@ _REDUCED = {
     "torch._utils _rebuild_wrapper_subclass": _opaque("tensor of a class of its own"),
     "torch._utils _rebuild_device_tensor_from_numpy": _opaque("tensor of a device"),
     "torch._utils _rebuild_device_tensor_from_cpu_tensor": _opaque("tensor of a device"),
-    "torch._tensor _rebuild_from_type_v2": _opaque("tensor of a class of its own"),
+    "torch._tensor _rebuild_from_type_v2": _rebuild_from_type,
     "torch.jit._pickle build_tensor_from_id": _opaque("tensor by number"),
     **dict.fromkeys(
         (
@@ -298,21 +314,31 @@ _REDUCED = {
         ),
         _first,
     ),
+    # Not the list in it, which can't be a key as a frozenset can.
+    **dict.fromkeys(("__builtin__ frozenset", "builtins frozenset"), lambda arguments: arguments),
     **dict.fromkeys(
         (
             "torch device",
             "torch.serialization _get_layout",
-            "_codecs encode",
-            "__builtin__ bytearray",
-            "builtins bytearray",
             "__builtin__ complex",
             "builtins complex",
         ),
         _nothing,
     ),
+    **dict.fromkeys(
+        (
+            "_codecs encode",
+            "__builtin__ bytearray",
+            "builtins bytearray",
+            "__builtin__ bytes",
+            "builtins bytes",
+        ),
+        _encoded,
+    ),
 }
 
 _MARKS = [
+    *NUMPY_MARKS,
     *(f"torch {name}" for name in (*_ELEMENTS, *_STORAGES)),
     *(f"torch.cuda {name}" for name in _STORAGES),
     "torch.storage UntypedStorage",

@@ -27,4 +27,4 @@ if __name__ == "__main__":
         rows = layer.num_layers * layer.num_directions
         state = np.full((rows, layer.hidden_size), 0.25), np.full((rows, layer.hidden_size), -0.5)
         head = weights.Head(np.eye(2, layer.hidden_size), np.array([3.0, 4.0]))
-        fastlstm.save(layer, HERE / name, head=head, state=state)
+        fastlstm.save(layer, HERE / name, head=head, state=state, overwrite=True)
