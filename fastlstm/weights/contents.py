@@ -268,9 +268,9 @@ class Contents:
             for each in (found, *found.parts):
                 if each.name == name:
                     return each
-        for refused in self.refused:
-            if refused.name == name:
-                raise ValueError(f"{self.path}: {name}: {refused.reason}")
+        for lost in self.refused:
+            if lost.name == name:
+                raise ValueError(f"{self.path}: {name}: {lost.reason}")
         there = f"; there are {_listed(self.layers)}" if self.layers else self._why()
         raise ValueError(f"{self.path}: holds no LSTM named {shown(name)}{there}")
 
