@@ -166,7 +166,7 @@ def test_arrays_of_this_package_alone_need_its_options(
     np.savez(tmp_path / "m.npz", **layer.state_dict())  # type: ignore[arg-type]
     with pytest.warns(fastlstm.weights.AssumptionWarning, match=r"no clip, separate gates"):
         fastlstm.load(tmp_path / "m.npz")
-    fastlstm.save(layer, tmp_path / "m.npz")
+    fastlstm.save(layer, tmp_path / "m.npz", overwrite=True)
     fastlstm.load(tmp_path / "m.npz")
 
 
