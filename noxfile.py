@@ -37,7 +37,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 PEERS = [
     "torch==2.13.0", "onnxruntime", "openvino", "jax", "flax", "dm-haiku", "equinox", "thinc",
     "ncnn", "keras>=3.5", "atheris", "mpmath", "statsmodels", "threadpoolctl", "pandas", "polars",
-    "pyarrow",
+    "pyarrow", "ml_dtypes", "onnxscript",
 ]  # fmt: skip
 # Models to load; not the frameworks that they ask for.
 PRETRAINED = ["silero-vad", "g2p-fa"]

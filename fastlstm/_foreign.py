@@ -49,13 +49,13 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
 
 
 def precision_name(value: Any) -> str | None:
-    """Return "float32" of ``torch.float32`` and its like, "float64" of others, else None."""
+    """Return "float16" of ``torch.float16``, "float64" of others and their like, else None."""
     if isinstance(value, str | bytes):
         return None
     name = getattr(value, "name", None)
     text = name if isinstance(name, str) else str(value)
     last = text.rpartition(".")[2].lower()
-    return last if last in ("float32", "float64") else None
+    return last if last in ("float16", "float32", "float64") else None
 
 
 def lengths_of(value: Any, width: int) -> list[int] | None:

@@ -241,7 +241,9 @@ class Contents:
             can't be run, or one by names or shapes alone. The message lists them.
         """
         if name is None:
-            if len(self.layers) == 1 and not self.refused:
+            # Not members of an archive that can't be read: what they hold is not known.
+            refused = [each for each in self.refused if "LSTM" in each.kind]
+            if len(self.layers) == 1 and not refused:
                 (found,) = self.layers
                 if not found.is_guess:
                     return found
@@ -255,8 +257,8 @@ class Contents:
                     f"stack, choose that or one of them by name: {_listed((found, *found.parts))}"
                 )
             if self.layers:
-                count = len(self.layers) + len(self.refused)
-                others = f"; those that can't be run are {self._reasons()}" if self.refused else ""
+                count = len(self.layers) + len(refused)
+                others = f"; those that can't be run are {self._reasons()}" if refused else ""
                 raise ValueError(
                     f"{self.path}: holds {count} LSTMs, choose one by name: "
                     f"{_listed(self.layers)}{others}"
@@ -266,9 +268,9 @@ class Contents:
             for each in (found, *found.parts):
                 if each.name == name:
                     return each
-        for refused in self.refused:
-            if refused.name == name:
-                raise ValueError(f"{self.path}: {name}: {refused.reason}")
+        for lost in self.refused:
+            if lost.name == name:
+                raise ValueError(f"{self.path}: {name}: {lost.reason}")
         there = f"; there are {_listed(self.layers)}" if self.layers else self._why()
         raise ValueError(f"{self.path}: holds no LSTM named {shown(name)}{there}")
 

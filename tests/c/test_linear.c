@@ -69,7 +69,7 @@ static void check_errors(void) {
     CHECK(fl_linear_apply(&call, NULL) == FL_ERROR_ARGUMENT);
     call = good, call.x = NULL;
     CHECK(fl_linear_apply(&call, NULL) == FL_ERROR_ARGUMENT);
-    call = good, call.K = PTRDIFF_MAX / 8;
+    call = good, call.K = PTRDIFF_MAX / 8 + 1;
     CHECK(fl_linear_apply(&call, NULL) == FL_ERROR_OVERFLOW);
     call = good, call.rows = PTRDIFF_MAX / 4 + 2; /* 8 bytes each would wrap around */
     CHECK(fl_linear_apply(&call, NULL) == FL_ERROR_OVERFLOW);

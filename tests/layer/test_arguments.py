@@ -14,6 +14,7 @@ from fastlstm import LSTM, BiLSTM
 from support.arrays import assert_same_bits
 from support.layers import results
 from support.not_real import NOT_REAL
+from support.optional import require
 
 pytestmark = pytest.mark.sanitized
 
@@ -380,3 +381,46 @@ def test_overflowing_conversions_become_infinite_without_a_word(layer: LSTM) -> 
         )
     assert y.shape == (4, 2, 5)
     assert np.isinf(layer.state_dict()["weight_ih_l0"]).all()
+
+
+@pytest.mark.parametrize("layer", [LSTM, BiLSTM])
+def test_pythons_errors_about_arguments_name_the_layer(layer: type[LSTM | BiLSTM]) -> None:
+    made: Any = layer(3, 5)
+    name = layer.__name__
+    for call, method in (
+        (lambda: layer(3), "__init__"),  # type: ignore[call-arg]
+        (lambda: layer(3, 5, hiden=4), "__init__"),  # type: ignore[call-arg]
+        (lambda: made(), "__call__"),
+        (lambda: made.record(np.ones((4, 3)), foo=1), "record"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}\.{method}\(\) "):
+            call()
+
+    class Mine(layer):  # type: ignore[misc,valid-type]
+        def __init__(self, size: int) -> None:
+            super().__init__(size, 4)
+
+    assert Mine(3)(np.ones((2, 3)))[0].shape == (2, 4 * made.num_directions)
+    assert inspect.signature(layer) == inspect.signature(LSTM)
+
+
+def test_dtypes_of_torch() -> None:
+    torch = require("torch")
+    assert LSTM(3, 5, dtype=torch.float64).dtype == np.float64
+    assert LSTM(3, 5, dtype=torch.float32).dtype == np.float32
+    with pytest.raises(ValueError, match=r"^dtype: got torch\.float16, expected float32 or"):
+        LSTM(3, 5, dtype=torch.float16)
+
+
+def test_a_state_for_the_other_layout_says_so() -> None:
+    x, h = np.ones((4, 2, 3), np.float32), np.ones((1, 4, 5), np.float32)
+    for batch_first in (False, True):
+        layer = LSTM(3, 5, batch_first=batch_first)
+        given, state = (x.swapaxes(0, 1), h) if batch_first else (x, h)
+        words = (
+            rf"h_0: got shape \(1, 4, 5\), expected \(1, 2, 5\); with batch_first={not batch_first}"
+        )
+        with pytest.raises(ValueError, match=rf"^{words} x .* would have 4 sequences$"):
+            layer(given, (state, state))
+    with pytest.raises(ValueError, match=r"expected \(1, 2, 5\)$"):
+        LSTM(3, 5)(x, (h[:, :3], h[:, :3]))

@@ -1,11 +1,31 @@
-"""What the tests of the benchmark share: a clock that is set by hand, and the right answer."""
+"""What tests of the benchmark share: results, a clock set by hand, and the right answer."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from fastlstm import reference, variants
 from fastlstm.bench import problem
+from fastlstm.bench.compare import CellResult, Entry
+from fastlstm.bench.grid import Cell
+
+TINY = Cell(T=3, B=2, I=5, H=4)
+TRAINING = replace(TINY, training=True)
+PEEPHOLES = replace(TINY, options=(("peepholes", True),))
+
+
+def result_of(cell: Cell, samples: dict[str, list[float]], difference: float = 1e-7) -> CellResult:
+    """Result with made-up samples."""
+    entries = {name: Entry(values, 1, difference) for name, values in samples.items()}
+    return CellResult(cell, entries, {}, "numpy")
+
+
+def row(text: str, cell: Cell) -> list[str]:
+    """Columns of one cell in a printed table."""
+    (line,) = [found for found in text.splitlines() if found.startswith(f"| {cell.name} ")]
+    return [column.strip() for column in line.strip("|").split("|")]
 
 
 class FakeClock:

@@ -60,8 +60,8 @@ C_TESTS = {
 REFERENCE = "reference dropout merge reference_variants reference_backward"
 LAYER = (
     "arguments spec layer parameters plain_calls merge dropout stream stream_errors core reverse"
-    " ragged bad_input bad_input_backward bad_input_objects tape tape_errors weights errors_page"
-    " nonfinite variants"
+    " ragged bad_input bad_input_backward bad_input_objects tape tape_errors weights"
+    " weights_refused weights_formats errors_page nonfinite variants"
 )
 PYTHON_TESTS = {
     "fastlstm/_base.py": LAYER,

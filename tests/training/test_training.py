@@ -1,10 +1,8 @@
-"""Training: what it learns, its gradients, PyTorch's on the same batches, resuming to the bit."""
+"""Training: what it learns, its gradients, PyTorch's on the same batches, the loop, and files."""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastlstm
 from fastlstm import LSTM, optim, weights
 from fastlstm._linear import linear
 from fastlstm.training import (
@@ -22,7 +19,6 @@ from fastlstm.training import (
     Score,
     Sequences,
     Trainer,
-    checkpoint,
     cosine,
     evaluate,
     plot_history,
@@ -30,60 +26,12 @@ from fastlstm.training import (
 from fastlstm.training.losses import LOSSES, weighted
 from fastlstm.training.sequences import generator
 from support.arrays import assert_same_bits
-from support.layers import layer_class
 from support.optional import require
+from support.training_runs import CE, MSE, B, I, K, T, make_network, make_trainer, random_data
 
 pytestmark = pytest.mark.default_isa
 
 Made = tuple[np.ndarray, np.ndarray]
-MSE, CE = "mse", "cross_entropy"
-T, B, I, K = 6, 11, 3, 4
-
-
-def random_data(
-    loss: str = MSE, each_step: bool = False, weighted: bool = False, seed: int = 1
-) -> Sequences:
-    """B sequences whose answers mean nothing."""
-    rng = np.random.default_rng(seed)
-    answers = (T, B) if each_step else (B,)
-    y = rng.normal(size=(*answers, K)) if loss == MSE else rng.integers(0, K, answers)
-    w = rng.integers(0, 3, answers) / 2 if weighted else None
-    return Sequences(rng.normal(size=(T, B, I)), y, w)
-
-
-def make_network(
-    data: Sequences, layers: int = 1, directions: int = 1, dtype: Any = np.float64
-) -> Network:
-    return Network(
-        layer_class(directions)(I, 5, layers, dtype=dtype, seed=3),
-        K,
-        loss=CE if data.classes else MSE,
-        each_step=data.each_step,
-        seed=4,
-    )
-
-
-def make_trainer(
-    data: Sequences | None = None,
-    optimizer: optim.SGD | optim.Adam | None = None,
-    fraction: float = 0.3,
-    **options: Any,
-) -> Trainer:
-    """Return a run of 4 epochs with 4 steps each, the last of which is shorter."""
-    data = random_data() if data is None else data
-    training, validation = data.split(fraction, seed=2) if fraction else (data, None)
-    optimizer = optim.Adam(1e-2) if optimizer is None else optimizer
-    options = {"epochs": 4, "batch_size": 2, **options}
-    network = make_network(data, dtype=np.float32)
-    return Trainer(network, training, validation, optimizer, **options)
-
-
-def assert_same_state(got: Trainer, expected: Trainer) -> None:
-    """All that a checkpoint holds is the same, to the bit."""
-    states = got.state_dict(), expected.state_dict()
-    assert states[0].keys() == states[1].keys()
-    for name in states[0]:
-        assert_same_bits(*(np.asarray(state[name]) for state in states))
 
 
 # what it learns
@@ -284,241 +232,6 @@ def test_training_is_torch_s(case: Case, dtype: Any, one_thread: Any) -> None:
     np.testing.assert_allclose(network.parameters, expected, atol=tolerance)
 
 
-# to the bit
-
-
-RUNS: list[dict[str, Any]] = [
-    {},
-    {"schedule": "cosine", "optimizer": lambda: optim.AdamW(1e-2, amsgrad=True)},
-    {"optimizer": lambda: optim.SGD(0.1, momentum=0.9), "fraction": 0, "clip": math.inf},
-    {"data": random_data(CE, each_step=True, weighted=True), "patience": 1},
-]
-
-
-@pytest.mark.parametrize("run", RUNS, ids=["adam", "adamw", "sgd", "classes"])
-def test_killed_at_any_step_and_resumed(run: dict[str, Any], tmp_path: Path) -> None:
-    def start() -> Trainer:
-        return make_trainer(**{k: v() if k == "optimizer" else v for k, v in run.items()})
-
-    whole = start()
-    whole.fit()
-    for steps in range(whole.steps + 1):
-        first = start()
-        for _ in range(steps):
-            first.step()
-        first.save(tmp_path / "c.npz")
-        second = start()
-        second.load(tmp_path / "c.npz")
-        assert_same_state(second, first)
-        second.fit()
-        assert_same_state(second, whole)
-        assert second.history == whole.history
-        assert_same_bits(second.best_parameters, whole.best_parameters)
-
-
-def test_threads_do_not_matter() -> None:
-    results = []
-    for threads in (1, 2, 3):
-        with fastlstm.num_threads(threads):
-            rng = np.random.default_rng(0)
-            data = Sequences(rng.normal(size=(20, 64, 16)), rng.normal(size=(20, 64, 3)))
-            network = Network(LSTM(16, 64, seed=0), 3, seed=0)
-            Trainer(network, data, None, optim.Adam(), epochs=3, batch_size=32).fit()
-            results.append(network.parameters)
-    assert_same_bits(results[1], results[0])
-    assert_same_bits(results[2], results[0])
-
-
-def test_interrupted_and_continued(tmp_path: Path) -> None:
-    whole, trainer = make_trainer(), make_trainer()
-    whole.fit()
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(_: Score) -> None:
-        if trainer.steps == 6:
-            signal.raise_signal(signal.SIGINT)
-
-    path = tmp_path / "c.npz"
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(path, callback=interrupt)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert trainer.steps == 6
-    resumed = make_trainer()
-    resumed.load(path)
-    assert_same_state(resumed, trainer)
-    for continued in (trainer, resumed):
-        continued.fit()
-        assert_same_state(continued, whole)
-    with pytest.raises(RuntimeError, match="finished"):
-        trainer.step()
-
-
-def test_interrupted_twice_leaves_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "c.npz"
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(_: Score) -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer().fit(path, callback=interrupt)
-    assert not path.exists()
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_fit_in_another_thread() -> None:
-    here, there = make_trainer(), make_trainer()
-    here.fit()
-    thread = threading.Thread(target=there.fit)
-    thread.start()
-    thread.join()
-    assert_same_state(there, here)
-
-
-def test_checkpoints_come_when_they_should(tmp_path: Path) -> None:
-    path, seen = tmp_path / "c.npz", []
-    trainer = make_trainer()
-
-    def look(_: Score) -> None:
-        if path.exists():
-            seen.append((trainer.steps, int(checkpoint.read(path)["steps"])))
-
-    trainer.fit(path, every=3, callback=look)
-    written = [3, 4, 6, 8, 9, 12, 15, 16]  # each third, and at the end of each epoch of 4
-    assert seen == [(n, max(w for w in written if w <= n)) for n in range(3, 17)]
-    assert {entry.name for entry in tmp_path.iterdir()} == {"c.npz"}
-
-
-def test_a_checkpoint_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "c.npz"
-    trainer = make_trainer()
-    trainer.save(path)
-    before = path.read_bytes()
-
-    def disk_full(file: Any, **arrays: Any) -> None:
-        file.write(b"PK")
-        raise OSError(28, "No space left on device")
-
-    trainer.step()
-    monkeypatch.setattr(np, "savez", disk_full)
-    with pytest.raises(OSError, match="No space"):
-        trainer.save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_more_epochs_or_patience_continue_a_run(tmp_path: Path) -> None:
-    path = tmp_path / "c.npz"
-    make_trainer(epochs=2).fit(path)
-    longer, whole = make_trainer(epochs=4, patience=3), make_trainer(epochs=4)
-    longer.load(path)
-    longer.fit()
-    whole.fit()
-    assert_same_state(longer, whole)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 3}, r"batch_size was 2, expected 3"),
-        ({"seed": 1}, r"seed was 0, expected 1"),
-        ({"clip": 2.0}, r"clip was 1\.0, expected 2\.0"),
-        ({"schedule": "cosine"}, r"schedule was constant, expected cosine"),
-        (
-            {"optimizer": optim.Adam(1e-3)},
-            r"optimizer was Adam\(lr=0\.01.*expected Adam\(lr=0\.001",
-        ),
-        ({"data": random_data(CE)}, r"network was Network\(.*'mse'.*expected .*'cross_entropy'"),
-        ({"data": random_data(seed=2)}, r"training data was \w+, expected \w+"),
-        ({"fraction": 0}, r"training data was"),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused(
-    change: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "c.npz"
-    make_trainer().fit(path)
-    other, untouched = make_trainer(**change), make_trainer(**change)
-    with pytest.raises(ValueError, match=rf"^{path}: {message}") as caught:
-        other.load(path)
-    assert len(str(caught.value).splitlines()) == 1
-    assert_same_state(other, untouched)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("parameters", np.zeros(3)),
-        ("best_parameters", np.zeros(3)),
-        ("best_epoch", 7),
-        ("steps", -1),
-        ("steps", 3.5),
-        ("running", np.zeros(2)),
-        ("history", np.zeros((1, 2, 3))),  # as with another number of steps
-        ("version", 99),
-        ("option.version of fastlstm", "0.0.0"),
-        ("option.version of NumPy", "0.0.0"),
-        ("optimizer.lr", "fast"),
-        ("optimizer.exp_avg", np.zeros(3)),
-        ("option.seed", None),
-    ],
-)
-def test_a_damaged_state_is_refused(name: str, value: Any, tmp_path: Path) -> None:
-    trainer = make_trainer()
-    trainer.fit()
-    state = trainer.state_dict() | {name: value}
-    if value is None:
-        del state[name]
-    other, untouched = make_trainer(), make_trainer()
-    word = name.rpartition(".")[2].removeprefix("best_p")
-    with pytest.raises((TypeError, ValueError), match=word):
-        other.load_state_dict(state)
-    assert_same_state(other, untouched)
-
-
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "c.npz"
-    make_trainer().save(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"c\.npz: "):
-        make_trainer().load(path)
-    with pytest.raises(FileNotFoundError):
-        make_trainer().load(tmp_path / "missing.npz")
-
-
-def test_a_checkpoint_holds_no_objects(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="seed, what: got a Python object"):
-        checkpoint.write(tmp_path / "c.npz", {"seed": 2**64, "what": {}, "steps": 1})
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_largest_seed_is_resumed(tmp_path: Path) -> None:
-    trainer = make_trainer(seed=2**63 - 1)
-    trainer.save(tmp_path / "c.npz")
-    trainer.load(tmp_path / "c.npz")
-
-
-def test_no_step_is_taken_without_a_folder_for_checkpoints(tmp_path: Path) -> None:
-    trainer = make_trainer()
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        trainer.fit(tmp_path / "no" / "c.npz")
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"path": 3}, "path: got int, expected a string or a path"),
-        ({"path": "a\0b"}, "path: got .*, which no file can be called"),
-        ({"path": ""}, "not a regular file"),
-        ({"path": tmp_path / ("x" * 300)}, "name too long"),
-        ({"callback": 3}, "callback: got int, expected a function"),
-        ({"every": 0}, "every: got 0"),
-    ]
-    for options, message in wrong:
-        with pytest.raises((TypeError, ValueError, OSError), match=f"(?i){message}"):
-            trainer.fit(**options)
-    assert trainer.steps == 0
-
-
 # the loop
 
 
@@ -629,140 +342,6 @@ def test_a_memory_map_stays_on_disk(tmp_path: Path) -> None:
     kept = Sequences(mapped, data.y)
     assert np.shares_memory(kept.x, mapped)
     assert kept.digest() == data.digest()
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "w", "message"),
-    [
-        (np.zeros((T, B)), np.zeros((B, 1)), None, r"x: got shape \(6, 11\), expected \(T, B, I\)"),
-        (np.zeros((0, B, I)), np.zeros((B, 1)), None, r"x: got shape \(0, 11, 3\)"),
-        (np.zeros((T, B, I), complex), np.zeros((B, 1)), None, "x: got values of dtype complex128"),
-        (np.zeros((T, B, I)), np.zeros((B + 1, 1)), None, r"y: got shape \(12, 1\) of float64"),
-        (np.zeros((T, B, I)), np.zeros((B, T, 1)), None, r"y: .* expected \(T, B, K\) or \(B, K\)"),
-        (np.zeros((T, B, I)), np.zeros((T, B, 0)), None, r"y: got shape \(6, 11, 0\)"),
-        (np.zeros((T, B, I)), np.zeros((T, B, 1), int), None, r"expected \(T, B\) or \(B,\)"),
-        (np.zeros((T, B, I)), np.full(B, -1), None, "y: got class -1, expected"),
-        (np.zeros((T, B, I)), np.zeros(B, "U1"), None, "y: got values of dtype <U1"),
-        (np.zeros((T, B, I)), np.zeros(B, int), np.ones((T, B)), r"weights: got shape \(6, 11\)"),
-        (np.zeros((T, B, I)), np.zeros(B, int), -np.ones(B), "weights: some are negative"),
-        (np.zeros((T, B, I)), np.zeros(B, int), np.zeros(B), "weights: all are 0"),
-    ],
-)
-def test_arrays_that_do_not_fit(x: Any, y: Any, w: Any, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        Sequences(x, y, w)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 0}, "epochs: got 0"),
-        ({"batch_size": 2.0}, "batch_size: got 2.0"),
-        ({"schedule": "step"}, "schedule: got 'step', expected one of constant, cosine"),
-        ({"clip": 0.0}, r"clip: got 0\.0"),
-        ({"clip": "1"}, "clip: got '1', expected a number above 0"),
-        ({"schedule": ["cosine"]}, r"schedule: got \['cosine'\], expected a str"),
-        ({"optimizer": "adam"}, "optimizer: got str, expected SGD, Adam, AdamW"),
-        ({"seed": -1}, "seed: got -1, expected an integer from 0"),
-        ({"seed": 2**63}, f"seed: got {2**63}, expected an integer from 0 to {2**63 - 1}"),
-        ({"seed": True}, "seed: got True, expected an integer from 0"),
-        ({"seed": 1.5}, r"seed: got 1\.5, expected an integer from 0"),
-        ({"fraction": 0, "patience": "a"}, "patience: got 'a' of type str, expected an integer"),
-        ({"fraction": 0, "patience": 3}, "patience: got a number, but there is no validation"),
-    ],
-)
-def test_options_that_do_not_fit(change: dict[str, Any], message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        make_trainer(**change)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (random_data(CE), "training: y holds classes"),
-        (random_data(each_step=True), "training: y has an answer for each step"),
-        (Sequences(np.zeros((T, B, 2)), np.zeros((B, 3))), "x has 2 inputs, y has 3 outputs"),
-    ],
-)
-def test_data_that_do_not_fit_the_network(data: Sequences, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Trainer(make_network(random_data()), data, None, optim.Adam())
-
-
-def test_networks_that_cannot_be() -> None:
-    with pytest.raises(TypeError, match="lstm: got str"):
-        Network("lstm", 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"lstm: got .* expected one that gives all outputs"):
-        Network(LSTM(1, 1, return_sequences=False), 1)
-    with pytest.raises(ValueError, match="loss: got 'l1', expected one of mse, cross_entropy"):
-        Network(LSTM(1, 1), 1, loss="l1")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="seed: got 'x'"):
-        Network(LSTM(1, 1), 1, seed="x")  # type: ignore[arg-type]
-    network = make_network(random_data())
-    before = network.parameters.copy()
-    with pytest.raises(ValueError, match=r"vector: got shape \(3,\)"):
-        network.load_parameters(np.zeros(3))
-    assert_same_bits(network.parameters.copy(), before)
-    with pytest.raises(ValueError, match="read-only"):
-        network.parameters[0] = 1
-
-
-def test_split_refuses_bad_arguments() -> None:
-    data = random_data()
-    for fraction in (0, 1.0, -0.5, math.nan, "half"):
-        with pytest.raises((TypeError, ValueError), match="fraction: got"):
-            data.split(fraction)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="x: has 1 sequence, expected at least 2"):
-        data.split(0.01)[1].split(0.5)
-
-
-def test_split_refuses_a_part_without_weight() -> None:
-    data = random_data()
-    data = Sequences(data.x, data.y, np.arange(B) == 3)
-    with pytest.raises(ValueError, match=r"weights: all are 0 in the (training|validation) part"):
-        data.split(0.5)
-
-
-@pytest.mark.parametrize(
-    ("loss", "y", "w", "message"),
-    [
-        (MSE, np.zeros((B, K + 1)), None, r"y: got shape \(11, 5\), expected \(11, 4\)"),
-        (MSE, np.zeros((B, K), complex), None, "y: got values of dtype complex128"),
-        (CE, np.zeros(B), None, "y: got values of dtype float64, expected integer classes"),
-        (CE, np.full(B, K), None, "y: got classes 4 to 4, expected 0 to 3"),
-        (CE, np.full(B, -1), None, "y: got classes -1 to -1"),
-        (CE, np.zeros(B, int), np.ones(3), r"weights: got shape \(3,\)"),
-        (CE, np.zeros(B, int), np.full(B, -1.0), "weights: some are negative"),
-        (CE, np.zeros(B, int), np.full(B, np.nan), "weights: some are negative or not finite"),
-    ],
-)
-def test_batches_that_do_not_fit(loss: str, y: Any, w: Any, message: str) -> None:
-    data = random_data(loss)
-    network, optimizer = make_network(data), optim.Adam()
-    before = network.parameters.copy()
-    for call in (network.score, network.gradient, lambda *a: network.train_step(optimizer, *a)):
-        with pytest.raises((TypeError, ValueError), match=message):
-            call(data.x, y, w)
-    assert_same_bits(network.parameters.copy(), before)
-
-
-def test_arguments_of_other_types() -> None:
-    data = random_data()
-    network = make_network(data)
-    with pytest.raises(ValueError, match=r"x: got no steps or no sequences"):
-        network.score(data.x[:, :0], data.y[:0])
-    with pytest.raises(TypeError, match="clip: got None"):
-        network.train_step(optim.Adam(), data.x, data.y, clip=None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="optimizer: got int, expected SGD, Adam, AdamW"):
-        network.train_step(3, data.x, data.y)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="state: got NoneType, expected a mapping"):
-        Trainer(network, data, None, optim.Adam()).load_state_dict(None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="network: got LSTM, expected a Network"):
-        evaluate(network.lstm, data)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="sequences: got ndarray, expected Sequences"):
-        evaluate(network, data.x)
-    with pytest.raises(TypeError, match="network: got LSTM, expected a Network"):
-        Trainer(network.lstm, data, None, optim.Adam())  # type: ignore[arg-type]
 
 
 # files and pictures

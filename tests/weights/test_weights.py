@@ -1,15 +1,12 @@
-"""Weights files: what is read, what is built from it, and what is refused."""
+"""Files of weights: what is read of them, whole layers there and back, and where they are saved."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import pickle
 import struct
 import subprocess
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,77 +17,14 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm._parameters import parameter_shapes
-from fastlstm._spec import Spec
 from fastlstm.training import Network
 from fastlstm.weights import Head, formats
-from fastlstm.weights.formats import FORMATS, SUFFIXES, WRITTEN, format_for, format_of
-from fastlstm.weights.npz import read_npz
-from fastlstm.weights.safetensors import read_safetensors
 from support.arrays import assert_same_bits
 from support.optional import require
-from support.paths import GOLDEN, ROOT
+from support.paths import GOLDEN
+from support.weights_files import SAVERS, model, read_arrays, save_npz
 
 pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
-
-Arrays = dict[str, np.ndarray]
-
-
-def model(
-    input_size: int = 3,
-    hidden_size: int = 5,
-    layers: int = 1,
-    directions: int = 1,
-    *,
-    bias: bool = True,
-    dtype: Any = np.float32,
-) -> Arrays:
-    rng = np.random.default_rng(5)
-    shapes = dict(parameter_shapes(Spec(input_size, hidden_size, layers, directions, bias)))
-    return {key: rng.uniform(-0.9, 0.9, shape).astype(dtype) for key, shape in shapes.items()}
-
-
-def save_npz(path: Path, arrays: Arrays) -> Path:
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    return path
-
-
-def save_safetensors(path: Path, arrays: Arrays) -> Path:
-    numpy_api = require("safetensors.numpy")
-    numpy_api.save_file(arrays, path)
-    return path
-
-
-def read_arrays(path: Path | str) -> Arrays:
-    """All arrays of a file, whatever they are; the format by the first bytes or the suffix."""
-    contents = weights.read(path)  # refuses what it must
-    if contents.format == "npz":
-        return read_npz(Path(path))
-    return read_safetensors(Path(path))[0]
-
-
-SAVERS = {".npz": save_npz, ".safetensors": save_safetensors}
-
-
-def npy_bytes(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, array)
-    return stream.getvalue()
-
-
-def npy_header(shape: tuple[int, ...], descr: str = "<f4") -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descr, "fortran_order": False, "shape": shape}
-    )
-    return stream.getvalue()
-
-
-def write_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
 
 
 # Reading
@@ -152,166 +86,6 @@ def test_safetensors_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
     w = read_arrays(path)["w"]
     assert w.dtype == np.float32
     np.testing.assert_array_equal(w, [[1.0, -3.140625], [2.0**-133, np.inf]])
-
-
-# Refusing files
-
-
-@pytest.mark.parametrize("name", ["m.npy", "m.txt", "m"])
-def test_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(ValueError, match=r"\.npz, \.safetensors") as caught:
-        weights.read(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", SAVERS)
-def test_missing_file_and_folder(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"m{suffix}"
-    with pytest.raises(FileNotFoundError, match=path.name):
-        read_arrays(path)
-    path.mkdir()
-    with pytest.raises(ValueError, match="not a file"):
-        read_arrays(path)
-
-
-@pytest.mark.parametrize("suffix", SAVERS)
-@pytest.mark.parametrize("keep", [0, 7, 100, 0.3, 0.9, 0.999])
-def test_truncated_file(tmp_path: Path, suffix: str, keep: float) -> None:
-    path = SAVERS[suffix](tmp_path / f"m{suffix}", model(7, 33))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    with pytest.raises(ValueError, match=path.name):
-        read_arrays(path)
-
-
-@pytest.mark.parametrize("compress", [False, True])
-def test_damaged_npz_data_names_the_key(tmp_path: Path, compress: bool) -> None:
-    path = tmp_path / "m.npz"
-    array = np.arange(1000, dtype=np.float32)
-    (np.savez_compressed if compress else np.savez)(path, weight_ih_l0=array)
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"m\.npz.*'weight_ih_l0'"):
-        read_arrays(path)
-
-
-@pytest.mark.parametrize("suffix", SAVERS)
-def test_garbage_is_a_value_error(tmp_path: Path, suffix: str) -> None:
-    if suffix == ".safetensors":
-        require("safetensors")
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(np.random.default_rng(3).bytes(4096))
-    with pytest.raises(ValueError, match=path.name):
-        read_arrays(path)
-
-
-class Evil:
-    """Unpickling one of these creates a folder."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.target),)
-
-
-def test_pickles_are_refused_and_never_executed(tmp_path: Path) -> None:
-    target = tmp_path / "executed"
-    path = tmp_path / "m.npz"
-    np.savez(path, weight_ih_l0=np.zeros(3), evil=np.array([Evil(target)], dtype=object))
-    with np.load(path, allow_pickle=True) as honest:  # the trap works
-        assert honest["evil"].shape == (1,)
-    assert target.is_dir()
-    target.rmdir()
-    with pytest.raises(ValueError, match=r"m\.npz.*'evil'.*pickled"):
-        read_arrays(path)
-    assert not target.exists()
-
-
-def test_a_bare_pickle_named_npz_is_refused(tmp_path: Path) -> None:
-    target = tmp_path / "executed"
-    path = tmp_path / "m.npz"
-    path.write_bytes(pickle.dumps(Evil(target)))
-    with pytest.raises(ValueError, match=r"m\.npz"):
-        read_arrays(path)
-    write_zip(path, {"w.npy": pickle.dumps(Evil(target))})
-    with pytest.raises(ValueError, match=r"m\.npz.*'w'"):
-        read_arrays(path)
-    assert not target.exists()
-
-
-def test_members_that_are_no_arrays_or_occur_twice(tmp_path: Path) -> None:
-    good = npy_bytes(np.zeros(2, np.float32))
-    with pytest.raises(ValueError, match=r"'readme\.txt' is not a \.npy array"):
-        read_arrays(write_zip(tmp_path / "a.npz", {"w.npy": good, "readme.txt": b"hello"}))
-    twice = tmp_path / "b.npz"
-    with zipfile.ZipFile(twice, "w") as archive:
-        archive.writestr("w.npy", good)
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("w.npy", good)
-    with pytest.raises(ValueError, match=r"b\.npz: member 'w\.npy' occurs twice"):
-        read_arrays(twice)
-
-
-@pytest.mark.parametrize(
-    ("shape", "data"),
-    [
-        ((2**40, 2**10), b"1234"),  # 4 PiB declared, 4 bytes stored
-        ((2**62, 2**62), b""),  # more than any machine can count
-        ((4,), b"1234"),
-        ((1,), b"12345678"),
-        ((-1,), b"1234"),
-    ],
-)
-def test_header_that_lies_about_the_size(
-    tmp_path: Path, shape: tuple[int, ...], data: bytes
-) -> None:
-    path = write_zip(tmp_path / "m.npz", {"w.npy": npy_header(shape) + data})
-    with pytest.raises(ValueError, match=r"m\.npz: key 'w': corrupt"):
-        read_arrays(path)
-
-
-def test_archive_that_lies_about_the_size(tmp_path: Path) -> None:
-    """Directory and header agree on 1 GiB, but the member holds 4 bytes."""
-    header = npy_header((2**28,))
-    path = write_zip(tmp_path / "m.npz", {"w.npy": header + b"1234"})
-    raw = path.read_bytes()
-    true, false = len(header) + 4, len(header) + 2**30
-    assert raw.count(struct.pack("<I", true)) >= 4  # both sizes, local and central
-    path.write_bytes(raw.replace(struct.pack("<I", true), struct.pack("<I", false)))
-    with pytest.raises(ValueError, match=r"m\.npz"):
-        read_arrays(path)
-
-
-def test_unsupported_npy_versions_and_dtypes(tmp_path: Path) -> None:
-    newer = bytearray(npy_bytes(np.zeros(2, np.float32)))
-    newer[6] = 3
-    with pytest.raises(ValueError, match="version 3"):
-        read_arrays(write_zip(tmp_path / "a.npz", {"w.npy": bytes(newer)}))
-    fields = np.zeros(2, np.dtype([("a", np.float32), ("b", np.int32)]))
-    with pytest.raises(ValueError, match="unsupported dtype"):
-        read_arrays(save_npz(tmp_path / "b.npz", {"w": fields}))
-
-
-def test_safetensors_dtype_without_a_numpy_twin(tmp_path: Path) -> None:
-    require("safetensors")
-    text = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"12")
-    with pytest.raises(ValueError, match=r"m\.safetensors: key 'w': unsupported dtype F8_E4M3"):
-        read_arrays(path)
-
-
-def test_missing_safetensors_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(b"12345678")
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ImportError, match=r'm\.safetensors.*pip install "fastlstm\[io\]"'):
-        read_arrays(path)
 
 
 # Saving and loading whole layers
@@ -493,16 +267,6 @@ def test_files_of_other_versions(tmp_path: Path) -> None:
             fastlstm.load(path)
 
 
-def test_zip_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
-    path = tmp_path / "m.npz"
-    header = npy_header((2**27,))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("w.npy", header + bytes(2**29))
-    assert path.stat().st_size < 2**20
-    with pytest.raises(ValueError, match=r"m\.npz: declares 536871040 bytes unpacked"):
-        weights.read(path)
-
-
 def test_importing_the_package_imports_no_other(tmp_path: Path) -> None:
     """Not even to load a file of NumPy's."""
     fastlstm.save(LSTM(3, 5, seed=0), tmp_path / "m.npz")
@@ -544,92 +308,6 @@ def test_options_are_those_of_the_layer(layer: LSTM | BiLSTM, width: int, tmp_pa
     assert found.width == width
     with pytest.raises(KeyError):
         found.option("hiden_size")
-
-
-# The formats
-
-
-def test_page_lists_the_formats() -> None:
-    page = (ROOT / "docs" / "weights.md").read_text().replace("`", "")
-    rows = [
-        f"| {' '.join(each.suffixes)} | {each.needs} | {each.reads} | {each.writes} |"
-        for each in FORMATS
-    ]
-    assert "\n".join(["| file | needs | reads | writes |", "|---|---|---|---|", *rows, ""]) in page
-
-
-def test_suffixes_and_names_are_of_one_format() -> None:
-    assert len(set(SUFFIXES)) == len(SUFFIXES)
-    assert len({each.name for each in FORMATS}) == len(FORMATS)
-    assert set(SUFFIXES) - set(WRITTEN) == {".jit", ".json", ".nam", ".aidax"}
-
-
-@pytest.mark.parametrize("suffix", WRITTEN)
-def test_files_are_recognised_under_any_name(suffix: str, tmp_path: Path) -> None:
-    """But ONNX models, whose first byte is not much to go by: under no known suffix."""
-    path = tmp_path / f"m{suffix}"
-    try:
-        fastlstm.save(LSTM(2, 3), path)
-    except ImportError as error:
-        pytest.skip(str(error))
-    chosen = format_for(path)
-    others = ["", ".bak", *(SUFFIXES if chosen.name != "onnx" else ())]
-    for number, other in enumerate(others):
-        renamed = path.rename(tmp_path / f"{number}{other}")
-        assert format_of(renamed) is chosen
-        path = renamed
-
-
-def zipped(*names: str) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name in names:
-            archive.writestr(zipfile.ZipInfo(name), b"1")  # of one date: tests go by it
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        # an archive of unknown members, whatever it is called
-        ("m.npz", zipped("w.npy"), "npz"),
-        ("m.pt", zipped("w.npy"), "npz"),
-        ("m.pt", zipped(), "pytorch"),  # an end without a beginning is no archive here
-        ("m.zip", zipped("a/data.pkl"), "pytorch"),
-        ("m.zip", zipped("data.pkl"), "npz"),
-        ("m.zip", zipped("config.json"), "keras"),
-        ("m.zip", zipped("model.weights.h5"), "keras"),
-        ("m.zip", zipped("a/data.pkl", "config.json"), "pytorch"),
-        # a damaged one goes by its suffix
-        ("m.pt", zipped("w.npy")[:-9], "pytorch"),
-        ("m.keras", zipped("w.npy")[:-9], "keras"),
-        ("m", zipped("w.npy")[:-9], "npz"),
-        # a pickle
-        ("m.npz", b"\x80\x02}", "pytorch"),
-        ("m.npz", b"\x80\x06}", "npz"),
-        # a length that fits, and a header; of a length that is a pickle's protocol as well
-        ("m.onnx", (2).to_bytes(8, "little") + b"{}", "safetensors"),
-        ("m.onnx", (3).to_bytes(8, "little") + b"{}", "onnx"),
-        ("m.onnx", (0x280).to_bytes(8, "little") + b"{" + bytes(0x27F), "safetensors"),
-        # JSON, whose suffix is rarely another
-        ("m.nam", b"{}", "audio"),
-        ("m.json", b"", "audio"),
-        ("m", b"\xef\xbb\xbf\n {", "audio"),
-        ("m.onnx", b"{", "onnx"),
-        # the first byte of a model counts where the suffix says nothing
-        ("m", b"\x08\x07", "onnx"),
-        ("m.txt", b"\x08\x07", "onnx"),
-        ("m.h5", b"\x08\x07", "keras"),
-        ("m.H5", b"", "keras"),
-        ("m.npz", b"\x89HDF\r\n\x1a\n", "keras"),
-    ],
-)
-def test_first_bytes_tell_the_format(
-    name: str, content: bytes, expected: str, tmp_path: Path
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    assert format_of(path).name == expected
 
 
 # What lies where a file is saved
@@ -699,13 +377,6 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, monkeypatch: pytest.Monk
     assert {entry.name for entry in tmp_path.iterdir()} == {"m.npz", "n.npz"}
 
 
-@pytest.mark.parametrize("name", ["model", "model.", "model.onxx", ".npz"])
-def test_names_without_a_known_suffix_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"^path: got .*, known are \.npz, "):
-        fastlstm.save(LSTM(3, 4), tmp_path / name)
-    assert not list(tmp_path.iterdir())
-
-
 def test_what_is_read_has_a_short_repr(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
     arrays = {
@@ -768,9 +439,3 @@ def test_files_that_version_1_wrote(name: str, expected: LSTM | BiLSTM) -> None:
     np.testing.assert_array_equal(found.head.weight, np.eye(2, expected.hidden_size))
     np.testing.assert_array_equal(found.head.bias, [3, 4])
     assert [float(half.ravel()[0]) for half in found.state] == [0.25, -0.5]
-
-
-def test_programs_of_torch_export_are_named(tmp_path: Path) -> None:
-    members = {"m/archive_format": b"pt2", "m/data/weights/weight_0": b"1234"}
-    with pytest.raises(ValueError, match=r"m\.pt2: a program of torch\.export"):
-        weights.read(write_zip(tmp_path / "m.pt2", members))

@@ -5,7 +5,6 @@ Compared with Keras itself, and for what Keras 3 no longer has with its equation
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 import pytest
 
 import fastlstm
-from fastlstm import cli, weights
 from fastlstm.weights import AssumptionWarning
 from fastlstm.weights.keras import read
 from fastlstm.weights.verify import compare
+from support.keras_files import H, I, cell_named, legacy
 from support.optional import require
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports Keras
@@ -26,7 +25,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports Keras
 # Keras on PyTorch hands its tensors to NumPy in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-B, T, I, H = 3, 7, 4, 5
+B, T = 3, 7
 
 
 def model_of(*layers: Any, shape: tuple[int, ...] = (T, I), seed: int = 0) -> Any:
@@ -277,30 +276,6 @@ def test_seeds_of_dropout_are_no_part_of_a_layer(tmp_path: Path) -> None:
         assert fastlstm.load(path).hidden_size == 5
 
 
-def legacy(path: Path, layers: dict[str, dict[str, np.ndarray]], version: str | None) -> Path:
-    """As `save_weights` of Keras 2 wrote it."""
-    h5py = require("h5py")
-    with h5py.File(path, "w") as file:
-        if version is not None:
-            file.attrs["keras_version"] = version.encode()
-        file.attrs["layer_names"] = [name.encode() for name in layers]
-        for name, arrays in layers.items():
-            group = file.create_group(name)
-            group.attrs["weight_names"] = [each.encode() for each in arrays]
-            for each, array in arrays.items():
-                group[each] = array
-    return path
-
-
-def cell_named(prefix: str, seed: int = 0, I: int = I, bias: int = 4) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    shapes = {"kernel": (I, 4 * H), "recurrent_kernel": (H, 4 * H), "bias": (bias * H,)}
-    return {
-        f"{prefix}/{key}:0": rng.normal(size=shape).astype(np.float32)
-        for key, shape in shapes.items()
-    }
-
-
 def test_directions_are_paired_by_their_paths(tmp_path: Path) -> None:
     """In a list of four, the second and the third are no layer of two directions."""
     names = [f"b/{way}_rnn/cells/lstm_cell_{n}" for way in ("forward", "backward") for n in (1, 2)]
@@ -326,113 +301,6 @@ def test_more_arrays_in_the_group_of_a_cell(tmp_path: Path) -> None:
     second = {name.replace(":0", "_1:0"): array for name, array in cell_named("r", 1, H).items()}
     path = legacy(tmp_path / "m.h5", {"r": {**cell_named("r"), **second}}, "2.1.6")
     with pytest.raises(ValueError, match=r"there is r/r/.*_1:0 besides"):
-        fastlstm.load(path)
-
-
-# Options that a file leaves open
-
-
-def hard(z: np.ndarray) -> np.ndarray:
-    clipped: np.ndarray = np.clip(0.2 * z + 0.5, 0, 1)
-    return clipped
-
-
-def sigmoid(z: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-z))
-
-
-def by_equations(arrays: dict[str, np.ndarray], x: np.ndarray, gate: Any) -> np.ndarray:
-    """Keras' own equations, (B, T, H)."""
-    W, U, b = (array.astype(np.float64) for array in arrays.values())
-    h = c = np.zeros((len(x), H))
-    y = []
-    for t in range(x.shape[1]):
-        i, f, g, o = np.split(x[:, t] @ W + h @ U + b, 4, axis=1)
-        c = gate(f) * c + gate(i) * np.tanh(g)
-        h = gate(o) * np.tanh(c)
-        y.append(h)
-    return np.stack(y, 1)
-
-
-@pytest.mark.parametrize(
-    ("version", "gate", "told"),
-    [
-        ("2.0.6", hard, "hard_sigmoid gates \\(as Keras 2.0.6 has by default\\)"),
-        ("2.1.6-tf", hard, "hard_sigmoid gates"),
-        ("2.2.5", hard, "hard_sigmoid gates"),
-        ("2.2.4-tf", sigmoid, "sigmoid gates \\(as in TensorFlow 2; .* hard_sigmoid in 1.15\\)"),
-        ("2.3.0", sigmoid, "sigmoid gates \\(as Keras 2.3.0 has by default\\)"),
-        ("2.10.0", sigmoid, "sigmoid gates \\(as Keras 2.10.0"),
-        ("3.1.0", sigmoid, "sigmoid gates"),
-        (None, sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
-        ("strange", sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
-    ],
-)
-@pytest.mark.parametrize("both", [False, True])
-def test_gates_by_the_version_of_keras(
-    version: str | None, gate: Any, told: str, both: bool, x: np.ndarray, tmp_path: Path
-) -> None:
-    one, other = cell_named("l/forward_lstm", 1), cell_named("l/backward_lstm", 2)
-    path = legacy(tmp_path / "m.h5", {"l": {**one, **other} if both else one}, version)
-    with pytest.warns(AssumptionWarning, match=told) as warned:
-        layer = fastlstm.load(path)
-    assert len(warned) == 1
-    expected = by_equations(one, x, gate)
-    if both:
-        back = by_equations(other, x[:, ::-1], gate)[:, ::-1]
-        expected = np.concatenate([expected, back], axis=2)
-    np.testing.assert_allclose(layer(x)[0], expected, rtol=0, atol=2e-6)
-    result = compare(read(path), read(path).choose())
-    assert result.agrees
-    assert result.against.startswith("keras ")
-    assert result.assumptions == read(path).choose().assumptions
-
-
-def test_gates_of_cudnn_are_sigmoids_in_any_version(tmp_path: Path) -> None:
-    path = legacy(tmp_path / "m.h5", {"l": cell_named("l", bias=8)}, "2.1.4")
-    (found,) = read(path).layers
-    assert found.option("gate_activation") == "sigmoid"
-
-
-@pytest.mark.parametrize(
-    ("version", "gate"), [("2.2.0", "hard_sigmoid"), ("2.4.0", "sigmoid"), (None, "sigmoid")]
-)
-def test_a_configuration_without_gates(version: str | None, gate: str, tmp_path: Path) -> None:
-    h5py = require("h5py")
-    path = legacy(tmp_path / "m.h5", {"l": cell_named("l")}, version)
-    layers = [{"class_name": "LSTM", "config": {"name": "l", "units": H}}]
-    text = json.dumps({"class_name": "Sequential", "config": {"layers": layers}})
-    with h5py.File(path, "a") as file:
-        file.attrs["model_config"] = text
-    found = read(path).choose()
-    assert found.option("gate_activation") == gate
-    assert bool(found.assumptions) == (version is None)
-
-
-def test_the_command_line_says_what_is_assumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = legacy(tmp_path / "m.h5", {"l": cell_named("l")}, "2.1.4")
-    (assumed,) = read(path).choose().assumptions
-    assert cli.main(["verify", str(path)]) == 0
-    assert f"under these assumptions: {assumed}" in capsys.readouterr().out
-    assert cli.main(["verify", str(path), "--json"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)["lstms"]
-    assert told["assumptions"] == [assumed]
-    assert told["agrees"] is True
-    assert cli.main(["inspect", str(path)]) == 0
-    assert f"assumption: {assumed}" in capsys.readouterr().out
-    assert cli.main(["inspect", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["lstms"][0]["assumptions"] == [assumed]
-    assert cli.main(["convert", str(path), str(tmp_path / "m.npz")]) == 0
-    assert capsys.readouterr().err.count(assumed) == 1
-    fastlstm.load(tmp_path / "m.npz")  # which says all
-
-
-def test_a_warning_can_be_turned_off_by_its_category(tmp_path: Path) -> None:
-    path = legacy(tmp_path / "m.h5", {"l": cell_named("l")}, "2.1.4")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", weights.AssumptionWarning)
         fastlstm.load(path)
 
 

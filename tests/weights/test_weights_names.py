@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import fastlstm
 from fastlstm import LSTM, BiLSTM
 from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import Spec
 from fastlstm.variants import Cell
 from fastlstm.weights.contents import Contents, Found, Other
 from fastlstm.weights.names import MOST_OTHERS, find_layers
-from support.optional import require
 
 Arrays = dict[str, np.ndarray]
 
@@ -579,38 +576,3 @@ def test_head_of_a_merged_bilstm() -> None:
     assert only({**arrays, **extras}, metadata).head is not None
     extras["head.weight"] = np.ones((2, 10))
     assert "head.weight" in reason({**arrays, **extras}, metadata)
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".pt"])
-def test_complete_files_load_without_a_warning(suffix: str, tmp_path: Path) -> None:
-    """What PyTorch's names and shapes don't say is as `torch.nn.LSTM` has it."""
-    layer = fastlstm.BiLSTM(3, 5, 2, proj_size=2, seed=0)
-    path = tmp_path / f"m{suffix}"
-    if suffix == ".npz":
-        np.savez(path, **layer.state_dict())  # type: ignore[arg-type]
-    else:
-        torch = require("torch")
-        torch.save({name: torch.tensor(a) for name, a in layer.state_dict().items()}, path)
-    assert fastlstm.weights.read(path).choose().assumptions == ()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fastlstm.load(path)
-
-
-@pytest.mark.parametrize("options", [{"peepholes": True}, {"layer_norm": True}])
-def test_arrays_of_this_package_alone_need_its_options(
-    options: dict[str, Any], tmp_path: Path
-) -> None:
-    layer = fastlstm.LSTM(3, 5, seed=0, **options)
-    np.savez(tmp_path / "m.npz", **layer.state_dict())  # type: ignore[arg-type]
-    with pytest.warns(fastlstm.weights.AssumptionWarning, match=r"no clip, separate gates"):
-        fastlstm.load(tmp_path / "m.npz")
-    fastlstm.save(layer, tmp_path / "m.npz")
-    fastlstm.load(tmp_path / "m.npz")
-
-
-def test_a_stack_by_its_names_is_warned_of(tmp_path: Path) -> None:
-    np.savez(tmp_path / "m.npz", **single(["lstm.0", "lstm.1"]))  # type: ignore[arg-type]
-    with pytest.warns(fastlstm.weights.AssumptionWarning, match="between the layers"):
-        assert fastlstm.load(tmp_path / "m.npz", "lstm").num_layers == 2
-    fastlstm.load(tmp_path / "m.npz", "lstm.1")

@@ -65,7 +65,7 @@ def read_layers(document: Object) -> Parts:
             continue
         if kind == "lstm":
             try:
-                lstm = _lstm(name, layer, width, (*notes, *passed))
+                lstm = _assuming(_lstm(name, layer, width, notes), passed)
             except ValueError as error:
                 refused.append(Refused(name, "RTNeural LSTM", str(error)))
                 stack, width = [], None
@@ -83,12 +83,20 @@ def read_layers(document: Object) -> Parts:
             if skips and number == len(layers) - 1:
                 head, passed = None, [*passed, _SKIP.format("in_skip")]
                 others.append(Other(f"{name} ({quoted(kind)})", "RTNeural"))
-            notes_of_both = dict.fromkeys((*found[-1].notes, *passed))
-            found[-1] = replace(found[-1], head=head, notes=tuple(notes_of_both))
+            found[-1] = replace(_assuming(found[-1], passed), head=head)
         else:
             others.append(Other(f"{name} ({quoted(kind)})", "RTNeural"))
         stack, passed, width = [], [], None
     return found, refused, others
+
+
+def _assuming(found: Found, assumptions: Sequence[str]) -> Found:
+    """Return an LSTM with further assumptions, each once."""
+    return replace(
+        found,
+        notes=tuple(dict.fromkeys((*found.notes, *assumptions))),
+        assumptions=tuple(dict.fromkeys((*found.assumptions, *assumptions))),
+    )
 
 
 def _is_stack(below: Found, above: Found) -> bool:
@@ -231,6 +239,6 @@ def _with_head(
     if bias.shape != weight.shape[:1]:
         return (found,), others
     if skip:
-        return (replace(found, notes=(*found.notes, _SKIP.format("skip"))),), others
+        return (_assuming(found, [_SKIP.format("skip")]),), others
     rest = [other for other in others if not other.name.startswith("lin.")]
     return (replace(found, head=Head(weight, bias)),), rest
