@@ -8,15 +8,15 @@ reach are the hundredths of a second in which Python itself starts.
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # "signal" imports more, which takes a while
+import signal
 import sys
 
 
 def leave_on_interrupt() -> None:
     """Let Ctrl-C end this process at once, if it is the command line's."""
     # A shell's background jobs begin with Ctrl-C ignored, and stay so.
-    if _is_the_command() and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    if _is_the_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _is_the_command() -> bool:
