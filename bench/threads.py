@@ -97,13 +97,15 @@ def pinned(count: int) -> Iterator[tuple[int, ...] | None]:
 def run_in_child(argv: Sequence[str], count: int) -> int:
     """Run ``python -m fastlstm.bench argv`` in a child process made for ``count`` threads.
 
-    Returns its exit code.  The child finds modules where this process does.
+    Returns its exit code, as a shell does where a signal ended it.  The child finds modules where
+    this process does.
     """
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     env = {**os.environ, **environment(count, os.environ), "PYTHONPATH": path}
     command = [sys.executable, "-P", "-m", "fastlstm.bench", *argv]
     with pinned(count), _interrupts_left_to_others():
-        return subprocess.run(command, env=env, check=False).returncode
+        code = subprocess.run(command, env=env, check=False).returncode
+    return code if code >= 0 else 128 - code
 
 
 @contextmanager

@@ -364,3 +364,14 @@ def test_whole_command_in_its_child_process(
     assert list(cell["contestants"]) == ["fastlstm", "numpy"]
     assert all(entry["seconds"][0] > 0 for entry in cell["contestants"].values())
     assert written["agreed"] is True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals don't end processes there")
+def test_a_child_that_ctrl_c_ended_gives_a_shells_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"  # as it ends before anything of the command can run
+    python.write_text("#!/bin/sh\nkill -INT $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert threads.run_in_child([], 1) == 130
