@@ -169,6 +169,8 @@ class _Form:
     notes : list of str
     comma : bool
         Whether numbers have a decimal comma; as `choose` finds.
+    is_closed : bool
+        Whether a delimiter ends the lines, and nothing comes after it; as `choose` finds.
     """
 
     def __init__(
@@ -181,7 +183,7 @@ class _Form:
         self.rows = sample[self.begins_with_names :]
         if not self.rows:
             raise UserError(f"{name}: holds names and no line of numbers")
-        self.comma = False
+        self.comma = self.is_closed = False
 
     def _find_names(self, sample: list[Record]) -> list[str] | None:
         first, rows = [cleaned(field) for field in sample[0].fields], sample[1:]
@@ -310,7 +312,8 @@ class _Form:
             kinds = {kind_of(cell) for cell in cells}
             name = self.names[i].casefold() if self.names else None
             if i == self.width - 1 and not cells and not name and self.width > 1:
-                continue  # a delimiter ends the lines
+                self.is_closed = True
+                continue
             if i == 0 and name in _UNNAMED and self.width > 1:
                 self._leave_out(i, "has no name and numbers the lines")
             elif i == 0 and name in _INDICES and self.width > 1 and are_consecutive(cells):
@@ -411,6 +414,10 @@ class _Numbers:
                 return False
         if any(text.count(form.delimiter) != ends or '"' in text for text in block):
             return False
+        if form.is_closed and not all(
+            text.rstrip("\r\n").endswith(form.delimiter) for text in block
+        ):
+            return False
         if form.comma:
             if form.delimiter == "," or any(map(re.compile(r"\.|,(?!\d)").search, block)):
                 return False
@@ -435,6 +442,12 @@ class _Numbers:
                 raise UserError(
                     f"{form.name}: line {record.line}: has {len(fields)} "
                     f"field{'s' * (len(fields) != 1)}, expected {form.width} as in the others"
+                )
+            if form.is_closed and fields[-1].strip():
+                raise UserError(
+                    f"{form.name}: {form.place(record, form.width - 1)}: "
+                    f"{form.label(form.width - 1)} is {fields[-1]!r}, but empty in the lines "
+                    f"before; {form.name}:1,2,... chooses columns"
                 )
             try:
                 row = [float(fields[i]) for i in kept]

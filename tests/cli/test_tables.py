@@ -184,6 +184,18 @@ def test_refused(text: str, words: str) -> None:
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_late_value_behind_the_last_delimiter(delimiter: str) -> None:
+    lines = [["a", "b", ""], *[["1", "2", ""]] * 300]
+    text = "".join(delimiter.join(line) + "\r\n" for line in lines)
+    assert read(text).numbers.shape == (300, 2)
+    late = text + delimiter.join(["3", "4", "7"]) + "\n"
+    message = r"line 302, column 5: column 3 is '7', but empty in the lines before"
+    with pytest.raises(UserError, match=message):
+        read(late)
+    assert read(late, columns="1,2").numbers[-1].tolist() == [3, 4]
+
+
 def test_options_decide() -> None:
     assert read("a;b\n1,234;5,678\n", decimal=",").numbers.tolist() == [[1.234, 5.678]]
     assert read("0,1\n0.5,2\n", header=True).numbers.tolist() == [[0.5, 2.0]]
