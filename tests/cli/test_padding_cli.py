@@ -14,6 +14,7 @@ from fastlstm.training import Epoch
 from fastlstm.weights.npz import read_npz
 from support.arrays import assert_same_bits
 from support.layers import layer_class
+from support.optional import require
 
 pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
 
@@ -204,9 +205,9 @@ def test_inputs_that_are_not_finite(here: Path, capsys: pytest.CaptureFixture[st
 def test_the_model_knows_its_layout(
     here: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    packages = {"keras": "h5py", "onnx": "onnx", "safetensors": "safetensors"}
+    packages = {"keras": "h5py", "onnx": "onnx", "safetensors": "safetensors", "pt": "torch"}
     if suffix in packages:
-        pytest.importorskip(packages[suffix])
+        require(packages[suffix])
     layer = LSTM(I, 5, 2, batch_first=True, seed=0)
     fastlstm.save(layer, f"a.{suffix}")
     x = np.load("turned_x.npy")
