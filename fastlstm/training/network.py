@@ -231,6 +231,8 @@ class Network:
     ) -> tuple[Score, RealArray]:
         """Return the score of a batch, and the gradient (N,) of its mean loss.
 
+        Without any answer that counts the score's weight and the gradient are 0.
+
         Parameters
         ----------
         x : array_like (T, B, I), or list of B arrays (T_b, I)
@@ -245,7 +247,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described, or there are no answers.
+            If an argument is not as described.
 
         Warns
         -----

@@ -91,6 +91,17 @@ def test_gates_by_the_version_of_keras(
     assert result.assumptions == read(path).choose().assumptions
 
 
+def test_a_version_written_as_an_array(x: np.ndarray, tmp_path: Path) -> None:
+    path = legacy(tmp_path / "m.h5", {"l": cell_named("l")}, None)
+    with require("h5py").File(path, "a") as file:
+        file.attrs["keras_version"] = np.array([b"2.2.4"])
+    with pytest.warns(AssumptionWarning, match=r"hard_sigmoid gates \(as Keras 2\.2\.4 has"):
+        layer = fastlstm.load(path)
+    np.testing.assert_allclose(
+        layer(x)[0], by_equations(cell_named("l"), x, hard), rtol=0, atol=2e-6
+    )
+
+
 def test_gates_of_cudnn_are_sigmoids_in_any_version(tmp_path: Path) -> None:
     path = legacy(tmp_path / "m.h5", {"l": cell_named("l", bias=8)}, "2.1.4")
     (found,) = read(path).layers

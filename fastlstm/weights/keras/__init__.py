@@ -95,6 +95,8 @@ def _attributes(file: Hdf5) -> tuple[str | None, str | None]:
     root, weights = file.groups.get("", {}), file.groups.get("model_weights", {})
     text = root.get("model_config")
     version = root.get("keras_version", weights.get("keras_version"))
+    if isinstance(version, list) and len(version) == 1:  # written as an array
+        (version,) = version
     return text if isinstance(text, str) else None, version if isinstance(version, str) else None
 
 
