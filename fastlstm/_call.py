@@ -146,12 +146,12 @@ def _checked(
 
 def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
     """Return what to do about x if a state is of as many sequences as x seems to have steps."""
-    shape = np.shape(state) if isinstance(state, np.ndarray) else ()
-    if rows.ndim != 3 or len(shape) != 3 or rows.shape[0] == rows.shape[1]:
+    if rows.ndim != 3 or not isinstance(state, np.ndarray) or state.ndim != 3:
         return ""
-    if shape[1] != rows.shape[1 if spec.batch_first else 0]:
+    B, steps = state.shape[1], rows.shape[1 if spec.batch_first else 0]
+    if steps != B or rows.shape[0] == rows.shape[1]:
         return ""
-    count = f"{shape[1]} sequence{'s' * (shape[1] != 1)}"
+    count = f"{B} sequence{'s' * (B != 1)}"
     return f"; with batch_first={not spec.batch_first} x {rows.shape} would have {count}"
 
 
