@@ -57,20 +57,21 @@ def by_equations(arrays: dict[str, np.ndarray], x: np.ndarray, gate: Any) -> np.
     return np.stack(y, 1)
 
 
-@pytest.mark.parametrize(
-    ("version", "gate", "told"),
-    [
-        ("2.0.6", hard, "hard_sigmoid gates \\(as Keras 2.0.6 has by default\\)"),
-        ("2.1.6-tf", hard, "hard_sigmoid gates"),
-        ("2.2.5", hard, "hard_sigmoid gates"),
-        ("2.2.4-tf", sigmoid, "sigmoid gates \\(as in TensorFlow 2; .* hard_sigmoid in 1.15\\)"),
-        ("2.3.0", sigmoid, "sigmoid gates \\(as Keras 2.3.0 has by default\\)"),
-        ("2.10.0", sigmoid, "sigmoid gates \\(as Keras 2.10.0"),
-        ("3.1.0", sigmoid, "sigmoid gates"),
-        (None, sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
-        ("strange", sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
-    ],
-)
+# The version in the file, the gates of that version, and what `load` says of them.
+VERSIONS = [
+    ("2.0.6", hard, "hard_sigmoid gates \\(as Keras 2.0.6 has by default\\)"),
+    ("2.1.6-tf", hard, "hard_sigmoid gates"),
+    ("2.2.5", hard, "hard_sigmoid gates"),
+    ("2.2.4-tf", sigmoid, "sigmoid gates \\(as in TensorFlow 2; .* hard_sigmoid in 1.15\\)"),
+    ("2.3.0", sigmoid, "sigmoid gates \\(as Keras 2.3.0 has by default\\)"),
+    ("2.10.0", sigmoid, "sigmoid gates \\(as Keras 2.10.0"),
+    ("3.1.0", sigmoid, "sigmoid gates"),
+    (None, sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
+    ("strange", sigmoid, "sigmoid gates \\(.*hard_sigmoid in Keras before 2.3\\)"),
+]
+
+
+@pytest.mark.parametrize(("version", "gate", "told"), VERSIONS)
 @pytest.mark.parametrize("both", [False, True])
 def test_gates_by_the_version_of_keras(
     version: str | None, gate: Any, told: str, both: bool, x: np.ndarray, tmp_path: Path
@@ -85,6 +86,16 @@ def test_gates_by_the_version_of_keras(
         back = by_equations(other, x[:, ::-1], gate)[:, ::-1]
         expected = np.concatenate([expected, back], axis=2)
     np.testing.assert_allclose(layer(x)[0], expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("version", [version for version, *_ in VERSIONS])
+@pytest.mark.parametrize("both", [False, True])
+def test_keras_itself_agrees_under_the_assumptions(
+    version: str | None, both: bool, tmp_path: Path
+) -> None:
+    require("keras")
+    one, other = cell_named("l/forward_lstm", 1), cell_named("l/backward_lstm", 2)
+    path = legacy(tmp_path / "m.h5", {"l": {**one, **other} if both else one}, version)
     result = compare(read(path), read(path).choose())
     assert result.agrees
     assert result.against.startswith("keras ")
