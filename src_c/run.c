@@ -12,6 +12,8 @@
  * the first so many. Forward in time some stop, backward in time some begin. With one direction
  * every layer handles a chunk before the next chunk comes, the last one first if it is a reverse
  * one, so memory does not grow with T; with two, a layer needs all of the layer below.
+ *
+ * Directions, or layers, so small that they are all latency run two at a time: side_by_side.h.
  */
 #include <string.h>
 
@@ -19,6 +21,7 @@
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "platform.h"
+#include "side_by_side.h"
 
 /* A chunk has at most so many steps, beyond which a longer one gains nothing. But where a core's
  * own caches have no room for W beside U and z, W is read from afar for each chunk: then z may take
@@ -335,6 +338,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     size_t z_step, buffer_bytes;
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
     made->chunk = chunk_of(model, T, (ptrdiff_t)z_step);
+    const ptrdiff_t lanes = fl_lanes_pay(model, B, starts) ? 2 * FL_LANE_STEPS : 0;
     /* With two directions a layer needs all of the layer below. */
     const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
     const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
@@ -348,7 +352,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     int count = 3;
     for (int d = 0; d < directions_at_once; d++) {
         fl_direction_scratch *direction = &made->directions[d];
-        parts[count++] = (fl_part){&direction->z, (size_t)made->chunk, z_step};
+        parts[count++] = (fl_part){&direction->z, (size_t)fl_size_max(made->chunk, lanes), z_step};
         parts[count++] = (fl_part){&direction->masked, rows, P * real};
         parts[count++] = (fl_part){&direction->cells, cells, H * real};
         parts[count++] = (fl_part){&direction->candidates, norm * rows, H * real};
@@ -380,6 +384,12 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
     const ptrdiff_t P = model->output_size, T = span->T, B = span->B;
     const fl_rows last = {scratch->last, B * D * P, D * P, NULL, 1};
+    const int in_lanes = fl_lanes_pay(model, B, span->ragged.starts) && share->count == 1 &&
+                         share->direction == FL_ALL_DIRECTIONS &&
+                         span->recurrent.rows.data == NULL && span->between.rows.data == NULL &&
+                         (D == 2 || T > FL_LANE_STEPS);
+    fl_lane lanes[2]; /* a direction and the next, or a layer and the next */
+    int waiting = 0;  /* whether the first of them is there */
     fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
         const fl_rows between = {scratch->between[l % 2], B * D * P, D * P,
@@ -400,6 +410,20 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
             walk.zoneout_h = fl_stack_at(span->zoneout_h, index, real);
             walk.zoneout_c = fl_stack_at(span->zoneout_c, index, real);
             walk.scratch = &scratch->directions[d];
+            if (in_lanes && (waiting || index + 1 < L * D)) {
+                char *z = walk.scratch->z + (size_t)(waiting * FL_LANE_STEPS * model->z_row) * real;
+                lanes[waiting] = (fl_lane){.direction = &model->directions[index],
+                                           .reverse = walk.reverse,
+                                           .x = walk.x,
+                                           .y = walk.y,
+                                           .tape = walk.tape,
+                                           .h = walk.h,
+                                           .c = walk.c,
+                                           .z = z};
+                if (waiting) fl_lanes_run(model, lanes, T, D == 1, share->stop, share->thread);
+                waiting = !waiting;
+                continue;
+            }
             run_direction(model, &model->directions[index], &walk, scratch->chunk, share);
             fl_rows mask = fl_stack_at(span->between, l, real);
             if (l == L - 1 || mask.data == NULL) continue;

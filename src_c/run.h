@@ -31,9 +31,10 @@ fl_status fl_span_set_masks(fl_span *span, const fl_model *model, const fl_masks
 /* Moves the start of all that a span covers by t steps and b sequences; its states stay. */
 void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real);
 
-/* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V); and what a variant needs
- * between its cells and the next step: h~ (B, H), masked h (B, P); with layer normalisation c~ (B,
- * H), U h (B, panels, G, V) and what is normalised of a row (4*H). */
+/* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V), or of those of two lanes
+ * (side_by_side.h); and what a variant needs between its cells and the next step: h~ (B, H), masked
+ * h (B, P); with layer normalisation c~ (B, H), U h (B, panels, G, V) and what is normalised of a
+ * row (4*H). */
 typedef struct fl_direction_scratch {
     char *z, *cells, *masked, *candidates, *recurrent, *normal;
 } fl_direction_scratch;

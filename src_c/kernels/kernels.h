@@ -24,6 +24,13 @@
 
 #include "fastlstm.h"
 
+/* One of two steps that are taken side by side. Arrays as in fl_kernels.step, of one row. */
+typedef struct fl_side {
+    const void *h, *u, *z; /* in */
+    void *c;               /* in and out */
+    void *h_out, *record;  /* out; record NULL in both, or in none */
+} fl_side;
+
 /* What one time step of a variant works on. Rows of arrays with a stride are that many reals apart,
  * the others are contiguous. */
 typedef struct fl_step {
@@ -113,6 +120,10 @@ typedef struct fl_kernels {
                  const void *h, ptrdiff_t h_stride, const void *u, const void *z,
                  ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, void *record,
                  int backward, ptrdiff_t near_bytes);
+
+    /* One time step of two sequences, each with weights of its own. What one writes, the other may
+     * not read. */
+    void (*step_pair)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const fl_side *sides);
 
     /* The same for variants, see variant_tpl.h. */
     void (*variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step);
