@@ -72,6 +72,8 @@ cdef extern from "fastlstm.h" nogil:
         void *h_n
         void *c_n
         const fl_watch *watch
+        const ptrdiff_t *lengths
+        const ptrdiff_t *first_rows
 
     ctypedef struct fl_record_call:
         size_t size

@@ -55,11 +55,23 @@ class Model:
         starts: npt.NDArray[np.intp] | None = None,
         masks: Masks | None = None,
     ) -> None: ...
+    def forward_pieces(
+        self,
+        x: _Array,
+        lengths: npt.NDArray[np.intp],
+        first_rows: npt.NDArray[np.intp],
+        step: int,
+        h_0: _Array | None,
+        c_0: _Array | None,
+        y: _Array | None,
+        h_n: _Array,
+        c_n: _Array,
+    ) -> None: ...
     def run_plain(
-        self, x: object, state: object, out: object
+        self, x: object, state: object, lengths: object, out: object
     ) -> tuple[_Array, tuple[_Array, _Array]] | None: ...
     def run_unmerged(
-        self, x: object, state: object, out: object
+        self, x: object, state: object, lengths: object, out: object
     ) -> tuple[_Array | None, tuple[_Array, _Array]] | None: ...
     @property
     def parameter_count(self) -> int: ...

@@ -231,6 +231,11 @@ typedef struct fl_forward_call {
 
     /* in: NULL for a call that is never given up. One that was leaves anything in its results. */
     const fl_watch *watch;
+
+    /* NULL, or in (B), in place of starts: the steps of each sequence, from 0 to T, in any order.
+     * Rows of x and y beyond them are neither read nor written. first_rows, NULL or in (B), is for
+     * sequences that lie elsewhere: row (t, b) begins at t*stride_t + first_rows[b]*stride_b. */
+    const ptrdiff_t *lengths, *first_rows;
 } fl_forward_call;
 
 /* Runs a model over B sequences of T steps.
