@@ -126,8 +126,9 @@ static void product(const fl_model *model, const fl_direction *direction, fl_pan
 static void norm_inputs(const fl_model *model, const fl_direction *direction, const walk *walk,
                         ptrdiff_t t, ptrdiff_t n, char *z) {
     const ptrdiff_t z_row = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const ptrdiff_t rows = fl_ragged_count(walk->ragged, t + i, walk->B);
+    const int at_once = walk->tape.data == NULL; /* else steps are as far apart as on the tape */
+    for (ptrdiff_t i = 0, steps = at_once ? n : 1; i < n; i += steps) {
+        const ptrdiff_t rows = rows_of(walk, t + i, steps);
         const fl_norm norm = norm_of(model, direction, walk, 0, t + i, 0, rows);
         model->kernels->norm_gates(&norm, model->panels, z, z);
         z += rows * z_row;
@@ -395,7 +396,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
         parts[count++] = (fl_part){&direction->cells, cells, H * real};
         parts[count++] = (fl_part){&direction->candidates, norm * rows, H * real};
         parts[count++] = (fl_part){&direction->recurrent, norm, z_step};
-        parts[count++] = (fl_part){&direction->normal, norm * 4, H * real};
+        parts[count++] = (fl_part){&direction->normal, norm * 4 * FL_NORM_ROWS, H * real};
     }
     const fl_status status = fl_memory_alloc_parts(parts, count, &made->memory);
     if (status == FL_OK && directions_at_once == 1) made->directions[1] = made->directions[0];

@@ -35,7 +35,8 @@ void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real);
 /* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V), without gaps where
  * sequences have different lengths, whose inputs (input_rows, I_l) it then has, too; and what a
  * variant needs between its cells and the next step: h~ (B, H), masked h (B, P); with layer
- * normalisation c~ (B, H), U h (B, panels, G, V) and what is normalised of a row (4*H). */
+ * normalisation c~ (B, H), U h (B, panels, G, V) and what is normalised of some rows (FL_NORM_ROWS,
+ * 4*H). */
 typedef struct fl_direction_scratch {
     char *z, *inputs, *cells, *masked, *candidates, *recurrent, *normal;
     ptrdiff_t input_rows;
