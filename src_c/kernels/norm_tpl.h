@@ -9,6 +9,15 @@
 
 _Static_assert(FL_NORM_LANES % FL_V == 0, "a sum's lanes are whole vectors");
 
+/* The last numbers of a row, fewer than there are lanes, added to sums (FL_NORM_LANES). */
+static FL_NOINLINE void FL_NAME(add_lanes)(ptrdiff_t n, const FL_REAL *x, const int squared,
+                                           FL_REAL centre, FL_REAL *sums) {
+    for (ptrdiff_t lane = 0; lane < n; lane++) {
+        const FL_REAL d = x[lane] - centre;
+        sums[lane] += squared ? d * d : d;
+    }
+}
+
 /* sums (FL_NORM_LANES) of x (n), or of its squared distances from `centre`. */
 FL_INLINE void FL_NAME(sum_lanes)(ptrdiff_t n, const FL_REAL *x, const int squared, FL_REAL centre,
                                   FL_REAL *sums) {
@@ -25,10 +34,7 @@ FL_INLINE void FL_NAME(sum_lanes)(ptrdiff_t n, const FL_REAL *x, const int squar
     }
     FL_UNROLL
     for (int v = 0; v < FL_NORM_LANES / FL_V; v++) v_store(sums + v * FL_V, acc[v]);
-    for (int lane = 0; j < n; j++, lane++) {
-        const FL_REAL d = x[j] - centre;
-        sums[lane] += squared ? d * d : d;
-    }
+    if (j < n) FL_NAME(add_lanes)(n - j, x + j, squared, centre, sums);
 }
 
 /* The mean of each of R rows of x (R, n), or of its squared distances from `centres` (R). The sums
@@ -50,24 +56,14 @@ FL_INLINE void FL_NAME(means)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdif
     for (int r = 0; r < R; r++) means[r] /= (FL_REAL)n;
 }
 
-/* normal (R, n) of x (R, n), which may be the same; factors (R): 1 / sqrt(variance + epsilon). */
-FL_INLINE void FL_NAME(normalise)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t x_stride,
-                                  FL_REAL *normal, ptrdiff_t stride, FL_REAL *factors) {
-    FL_REAL centres[FL_NORM_ROWS], variances[FL_NORM_ROWS];
-    FL_NAME(means)(R, n, x, x_stride, 0, NULL, centres);
-    FL_NAME(means)(R, n, x, x_stride, 1, centres, variances);
+/* Means of R rows of x (R, n), and factors: 1 / sqrt(variance + epsilon). */
+FL_INLINE void FL_NAME(measure)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                                FL_REAL *centres, FL_REAL *factors) {
+    FL_REAL variances[FL_NORM_ROWS];
+    FL_NAME(means)(R, n, x, stride, 0, NULL, centres);
+    FL_NAME(means)(R, n, x, stride, 1, centres, variances);
     FL_UNROLL
-    for (int r = 0; r < R; r++) {
-        const FL_REAL *from = x + r * x_stride;
-        FL_REAL *to = normal + r * stride;
-        factors[r] = 1 / FL_SQRT(variances[r] + (FL_REAL)FL_NORM_EPSILON);
-#define FL_DO(j, n_) \
-    FL_NAME(store)(  \
-        to + (j),    \
-        v_mul(v_sub(FL_NAME(load)(from + (j), n_), v_set1(centres[r])), v_set1(factors[r])), n_)
-        FL_FOR_VECTORS(0, n, FL_DO);
-#undef FL_DO
-    }
+    for (int r = 0; r < R; r++) factors[r] = 1 / FL_SQRT(variances[r] + (FL_REAL)FL_NORM_EPSILON);
 }
 
 /* Calls DO(R, row) for `rows` rows, FL_NORM_ROWS at a time as long as there are so many. */
@@ -90,13 +86,14 @@ static void FL_NAME(normalise_backward)(ptrdiff_t n, const FL_REAL *normal, FL_R
 }
 
 /* Calls DO(at, gate, unit, n) for the runs of n units that lie together in a row of pre-activations
- * with `panels` full panels: at `at` there, those from `unit` on of a gate. */
-#define FL_FOR_GATE_RUNS(H, G, panels, DO)                               \
-    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) { \
-        lanes_ = first_ < (panels) * FL_V ? FL_V : FL_V / 2;             \
-        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                  \
-            DO(first_ * (G) + gate_ * lanes_, gate_, first_,             \
-               (H) - first_ < lanes_ ? (H) - first_ : lanes_);           \
+ * with `panels` full panels: at `at` there, those from `unit` on of a gate. whole: there are no
+ * others. */
+#define FL_FOR_GATE_RUNS(H, G, panels, whole, DO)                          \
+    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) {   \
+        lanes_ = (whole) || first_ < (panels) * FL_V ? FL_V : FL_V / 2;    \
+        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                    \
+            DO(first_ * (G) + gate_ * lanes_, gate_, first_,               \
+               (whole) || (H) - first_ >= lanes_ ? lanes_ : (H) - first_); \
     }
 
 /* Where rows from `row` on go that are normalised, and how far they are apart: on the tape, or in
@@ -115,11 +112,13 @@ FL_INLINE void FL_NAME(put_factors)(const int R, const fl_norm *norm, ptrdiff_t 
         ((FL_REAL *)norm->factors)[(row + r) * norm->normal_stride] = factors[r];
 }
 
-FL_INLINE void FL_NAME(norm_gates_of)(const int R, const fl_norm *norm, ptrdiff_t row,
-                                      ptrdiff_t panels, const FL_REAL *product, FL_REAL *z) {
+FL_INLINE void FL_NAME(norm_gates_of)(const int R, const int whole, const fl_norm *norm,
+                                      ptrdiff_t row, ptrdiff_t panels, const FL_REAL *product,
+                                      FL_REAL *z) {
     const ptrdiff_t H = norm->config->hidden_size, G = norm->config->coupled_gates ? 3 : 4;
     const FL_REAL *scale = norm->scale, *shift = norm->shift;
-    FL_REAL factors[FL_NORM_ROWS];
+    const int keeps = norm->factors != NULL;
+    FL_REAL centres[FL_NORM_ROWS], factors[FL_NORM_ROWS];
     ptrdiff_t stride;
     FL_REAL *normals = FL_NAME(normal_of)(norm, row, G * H, &stride);
     for (int r = 0; r < R; r++) {
@@ -127,52 +126,61 @@ FL_INLINE void FL_NAME(norm_gates_of)(const int R, const fl_norm *norm, ptrdiff_
         FL_REAL *normal = normals + r * stride;
 #define FL_TAKE(at, gate, unit, n) \
     FL_NAME(store)(normal + (gate) * H + (unit), FL_NAME(load)(from + (at), n), n)
-        FL_FOR_GATE_RUNS(H, G, panels, FL_TAKE)
+        FL_FOR_GATE_RUNS(H, G, panels, whole, FL_TAKE)
 #undef FL_TAKE
     }
-    FL_NAME(normalise)(R, G * H, normals, stride, normals, stride, factors);
+    FL_NAME(measure)(R, G * H, normals, stride, centres, factors);
     FL_NAME(put_factors)(R, norm, row, factors);
     for (int r = 0; r < R; r++) {
-        FL_REAL *to = z + (row + r) * norm->z_stride;
-        const FL_REAL *normal = normals + r * stride;
-#define FL_PUT(at, gate, unit, n)                                                                 \
-    do {                                                                                          \
-        const ptrdiff_t k = (gate) * H + (unit);                                                  \
-        const vreal scaled = v_mul(FL_NAME(load)(normal + k, n), FL_NAME(load)(scale + k, n));    \
-        FL_NAME(store)(                                                                           \
-            to + (at),                                                                            \
-            v_add(scaled, shift ? FL_NAME(load)(shift + k, n) : FL_NAME(load)(to + (at), n)), n); \
+        const vreal centre = v_set1(centres[r]), factor = v_set1(factors[r]);
+        FL_REAL *to = z + (row + r) * norm->z_stride, *normal = normals + r * stride;
+#define FL_PUT(at, gate, unit, n)                                                         \
+    do {                                                                                  \
+        const ptrdiff_t k = (gate) * H + (unit);                                          \
+        const vreal v = v_mul(v_sub(FL_NAME(load)(normal + k, n), centre), factor);       \
+        const vreal more = FL_NAME(load)(shift ? shift + k : to + (at), n);               \
+        if (keeps) FL_NAME(store)(normal + k, v, n);                                      \
+        FL_NAME(store)(to + (at), v_add(v_mul(v, FL_NAME(load)(scale + k, n)), more), n); \
     } while (0)
-        FL_FOR_GATE_RUNS(H, G, panels, FL_PUT)
+        FL_FOR_GATE_RUNS(H, G, panels, whole, FL_PUT)
 #undef FL_PUT
     }
 }
 
 static void FL_NAME(norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product,
                                 void *z) {
-#define FL_DO(R, row) FL_NAME(norm_gates_of)(R, norm, row, panels, product, z)
-    FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+#define FL_DO(R, row) FL_NAME(norm_gates_of)(R, whole, norm, row, panels, product, z)
+    if (norm->config->hidden_size == panels * FL_V) {
+        enum { whole = 1 };
+        FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+    } else {
+        enum { whole = 0 };
+        FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+    }
 #undef FL_DO
 }
 
 FL_INLINE void FL_NAME(norm_cell_of)(const int R, const fl_norm *norm, ptrdiff_t row,
-                                     const FL_REAL *o_rows, const FL_REAL *c, FL_REAL *h_rows,
+                                     const FL_REAL *o_rows, const FL_REAL *c_rows, FL_REAL *h_rows,
                                      ptrdiff_t h_stride) {
     const fl_activation output = norm->config->output_activation;
     const ptrdiff_t H = norm->config->hidden_size;
     const FL_REAL *scale = norm->scale, *shift = norm->shift;
-    FL_REAL factors[FL_NORM_ROWS];
-    ptrdiff_t stride;
-    FL_REAL *normals = FL_NAME(normal_of)(norm, row, H, &stride);
-    FL_NAME(normalise)(R, H, c + row * H, H, normals, stride, factors);
+    FL_REAL centres[FL_NORM_ROWS], factors[FL_NORM_ROWS];
+    FL_NAME(measure)(R, H, c_rows + row * H, H, centres, factors);
     FL_NAME(put_factors)(R, norm, row, factors);
     for (int r = 0; r < R; r++) {
-        const FL_REAL *normal = normals + r * stride, *o = o_rows + (row + r) * H;
+        const vreal centre = v_set1(centres[r]), factor = v_set1(factors[r]);
+        const FL_REAL *c = c_rows + (row + r) * H, *o = o_rows + (row + r) * H;
         FL_REAL *h = h_rows + (row + r) * h_stride;
+        FL_REAL *normal =
+            norm->factors ? (FL_REAL *)norm->normal + (row + r) * norm->normal_stride : NULL;
 #define FL_DO(j, n)                                                                                \
     do {                                                                                           \
-        const vreal scaled = v_mul(FL_NAME(load)(normal + (j), n), FL_NAME(load)(scale + (j), n)); \
+        const vreal v = v_mul(v_sub(FL_NAME(load)(c + (j), n), centre), factor);                   \
+        const vreal scaled = v_mul(v, FL_NAME(load)(scale + (j), n));                              \
         const vreal seen = v_add(scaled, FL_NAME(load)(shift + (j), n));                           \
+        if (normal) FL_NAME(store)(normal + (j), v, n);                                            \
         FL_NAME(store)(h + (j), v_mul(FL_NAME(load)(o + (j), n), FL_NAME(activate)(output, seen)), \
                        n);                                                                         \
     } while (0)
