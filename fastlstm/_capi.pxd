@@ -169,6 +169,18 @@ cdef extern from "cpu/features.h" nogil:
     const char *fl_features_name(int)
 
 
+cdef extern from "rows.h" nogil:
+    ctypedef struct fl_sorted:
+        ptrdiff_t T
+        const ptrdiff_t *order
+        const ptrdiff_t *starts
+        const ptrdiff_t *first_rows
+
+    fl_status fl_sorted_create(
+        fl_sorted *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const ptrdiff_t *)
+    void fl_sorted_destroy(fl_sorted *)
+
+
 cdef extern from "linear.h" nogil:
     ctypedef struct fl_linear:
         fl_dtype dtype

@@ -25,6 +25,7 @@ from libc.string cimport memcpy, memset, strcmp
 
 from fastlstm._capi cimport *
 
+import sys
 import threading
 
 from numpy import empty, ndarray
@@ -38,3 +39,4 @@ include "_buffers.pxi"
 include "_model.pxi"
 include "_stream.pxi"
 include "_linear.pxi"
+include "_rows.pxi"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm import _core
 from fastlstm._arguments import RealArray, as_array
 
 Rows = npt.NDArray[np.intp]
@@ -108,15 +109,11 @@ class Packed:
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
-        self.order: Rows = np.argsort(-pieces.lengths, kind="stable")
-        ordered = pieces.lengths[self.order]
-        T = int(ordered[0]) if ordered.size else 0
-        # Pieces with a step t are those longer than t.
-        counts = ordered.size - np.searchsorted(ordered[::-1], np.arange(T), side="right")
-        self.starts: Rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        time = np.repeat(np.arange(T), counts)
-        piece = np.arange(time.size) - self.starts[time]
-        self.rows: Rows = pieces.first_rows[self.order][piece] + time * pieces.step
+        self.order: Rows
+        self.starts: Rows
+        self.rows: Rows
+        sorted_ = _core.sort_pieces(pieces.lengths, pieces.first_rows, pieces.step)
+        self.order, self.starts, self.rows = sorted_
         self._place: Rows = np.empty_like(self.order)  # of each piece in the kernels' order
         self._place[self.order] = np.arange(self.order.size)
 
@@ -126,7 +123,7 @@ class Packed:
 
     def unpack(self, packed: RealArray, out: RealArray) -> None:
         """Write packed rows (N, width) to their places in a C-contiguous array."""
-        out.reshape(-1, packed.shape[-1])[self.rows] = packed
+        _core.unpack_rows(packed, self.rows, out.reshape(-1, packed.shape[-1]))
 
     def of_pieces(self, values: RealArray) -> RealArray:
         """Return (n, B, width) of sequences as (n, S, width) of their pieces, as the kernels go."""
