@@ -242,8 +242,9 @@ typedef struct fl_forward_call {
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
- * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On any error
- * but FL_ERROR_CANCELLED nothing is written.
+ * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. With lengths
+ * there are T + 2B integers and states as large as h_n and c_n besides. On any error but
+ * FL_ERROR_CANCELLED nothing is written.
  */
 FL_API fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 

@@ -5,12 +5,20 @@
 
 #include "memory.h"
 
+/* memcpy() of a row, of which a short one would be mostly the call. */
+static void copy_row(char *to, const char *from, size_t bytes) {
+    enum { BLOCK = 64, SHORT = 256 };
+    for (; bytes >= BLOCK && bytes <= SHORT; bytes -= BLOCK, to += BLOCK, from += BLOCK)
+        memcpy(to, from, BLOCK);
+    if (bytes > 0) memcpy(to, from, bytes);
+}
+
 void fl_rows_read_placed(fl_rows rows, ptrdiff_t t, ptrdiff_t count, size_t bytes, size_t real,
                          char *to) {
     const char *data = rows.data + t * rows.stride_t * (ptrdiff_t)real;
     const ptrdiff_t row = rows.stride_b * (ptrdiff_t)real;
     for (ptrdiff_t b = 0; b < count; b++, to += bytes)
-        memcpy(to, data + rows.first_rows[b] * row, bytes);
+        copy_row(to, data + rows.first_rows[b] * row, bytes);
 }
 
 void fl_rows_write_placed(fl_rows rows, ptrdiff_t t, ptrdiff_t count, size_t bytes, size_t real,
@@ -18,7 +26,7 @@ void fl_rows_write_placed(fl_rows rows, ptrdiff_t t, ptrdiff_t count, size_t byt
     char *data = rows.data + t * rows.stride_t * (ptrdiff_t)real;
     const ptrdiff_t row = rows.stride_b * (ptrdiff_t)real;
     for (ptrdiff_t b = 0; b < count; b++, from += stride_b * (ptrdiff_t)real)
-        memcpy(data + rows.first_rows[b] * row, from, bytes);
+        copy_row(data + rows.first_rows[b] * row, from, bytes);
 }
 
 fl_status fl_sorted_create(fl_sorted *made, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *lengths,
