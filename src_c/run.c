@@ -373,9 +373,11 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
     const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
     made->chunk = fl_size_min(T, fl_size_min(affordable > 1 ? affordable : 1, CHUNK_STEPS));
-    /* No larger than z, but for one step. */
-    const ptrdiff_t input_rows = (ptrdiff_t)((size_t)made->chunk * z_step / (I * real));
-    const ptrdiff_t inputs = starts ? fl_size_max(B, fl_size_min(made->chunk * B, input_rows)) : 0;
+    ptrdiff_t inputs = 0; /* rows; no more than z takes, but for one step */
+    if (starts) {
+        const size_t fit = (size_t)made->chunk * z_step / (I * real);
+        inputs = fl_size_max(B, fl_size_min(made->chunk * B, (ptrdiff_t)fit));
+    }
     /* With two directions a layer needs all of the layer below. */
     const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
     const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
