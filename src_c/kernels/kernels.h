@@ -78,13 +78,17 @@ typedef struct fl_norm {
     const fl_config *config;
     ptrdiff_t rows;
     const void *scale, *shift; /* in (n), as parameters; shift NULL: add to what is there */
-    void *normal;              /* (rows, n): normalised, before scale and shift */
+    void *normal;              /* (rows, n): normalised, before scale and shift; or scratch of
+                                  FL_NORM_ROWS rows without gaps, where there are no factors */
     void *factors;             /* (rows, 1): 1 / standard deviation; NULL: not wanted */
     ptrdiff_t normal_stride;   /* of both */
     ptrdiff_t z_stride;        /* of pre-activations; backward, of d */
 } fl_norm;
 
-enum { FL_NORM_LANES = 16 };
+enum {
+    FL_NORM_LANES = 16, /* sums that a sum is made of, see norm_tpl.h */
+    FL_NORM_ROWS = 4    /* rows that are normalised side by side */
+};
 #define FL_NORM_EPSILON 1e-5
 
 typedef struct fl_kernels {
