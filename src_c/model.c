@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/caches.h"
 #include "memory.h"
 #include "model.h"
 #include "platform.h"
@@ -218,6 +219,9 @@ fl_status fl_model_create(const fl_config *given, const char *isa, const void *p
     made->narrow = narrow ? kernels->half : NULL;
     made->z_row = (ptrdiff_t)rows;
     set_variant(made);
+    made->near_bytes = fl_cache_near();
+    made->left_bytes = made->near_bytes - FL_CHUNK_BYTES -
+                       made->z_row * made->output_size * (ptrdiff_t)kernels->real_bytes;
     made->bytes = bytes + reals * kernels->real_bytes;
     const fl_fp_state saved = fl_fp_enter();
     pack_all(made, parameters);
