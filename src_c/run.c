@@ -274,9 +274,12 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     const ptrdiff_t P = model->output_size, T = walk->T;
     const ptrdiff_t row = P * (ptrdiff_t)real;
     const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)real;
-    const fl_panels panels = panels_of(model, share);
-    const pace of_inputs = pace_of(model, share, direction->input_size);
-    const pace of_steps = pace_of(model, share, P);
+    fl_share own = *share; /* other threads may have left the call */
+    if (own.count > 1) own.count = fl_atomic_load(&own.units->size);
+    if (own.index >= own.count) return;
+    fl_panels panels = panels_of(model, &own);
+    const pace of_inputs = pace_of(model, &own, direction->input_size);
+    const pace of_steps = pace_of(model, &own, P);
     pace of_each_step = of_steps; /* what is short is looked at once a chunk */
     if (of_steps.work * (double)walk->B < WATCHED_STEP) of_each_step.stop = NULL;
     ptrdiff_t going = 0; /* sequences that have taken the step before: their h is in y */
@@ -299,8 +302,16 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
                                            walk->h + going * row, P, z_s, panels, &of_each_step))
                 return;
             /* All of h_t must be there before anyone reads it. */
-            if (share->count > 1 && fl_barrier_wait(share->units)) return;
-            if (share->index == 0)
+            if (own.count > 1) {
+                if (fl_barrier_wait(own.units)) return;
+                const ptrdiff_t left = fl_atomic_load(&own.units->size);
+                if (own.index >= left) return;
+                if (own.count != left) {
+                    own.count = left;
+                    panels = panels_of(model, &own);
+                }
+            }
+            if (own.index == 0)
                 for (ptrdiff_t b = next; b < count; b++)
                     memcpy(walk->h + b * row, fl_rows_at(walk->y, time_of(walk, s), b, real),
                            (size_t)row);
@@ -308,7 +319,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         }
     }
     /* The next run reads h, and may write where this one's last y is. */
-    if (share->count > 1) fl_barrier_wait(share->units);
+    if (own.count > 1) fl_barrier_wait(own.units);
 }
 
 /* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where W comes from afar it has about
