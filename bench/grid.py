@@ -269,6 +269,7 @@ GRIDS = {
     "full": tuple(_full()),
     "training": tuple(_training()),
     "variants": tuple(_variants()),
+    "load": (Cell(100, 1, 256, 256),),
 }
 
 
