@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--grid",
         default="short",
-        help="short (default; about a minute), full, training, variants or load",
+        help="short (default; about a minute), full, training, variants, training-variants or load",
     )
     add(
         "--cell",
