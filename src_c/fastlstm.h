@@ -134,8 +134,8 @@ FL_API size_t fl_cache_size(int level);
 
 /* How many threads a call may use at most, the calling one included. At first what the environment
  * variable FASTLSTM_NUM_THREADS says, else the processors that the process may use (affinity, and
- * a container's share). Calls use fewer where more would not pay; results are the same to the bit.
- * Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
+ * a container's share). Calls use fewer where more would not pay, or others use the processors;
+ * results are the same to the bit. Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
 FL_API int fl_get_num_threads(void);
 FL_API fl_status fl_set_num_threads(int count);
 
