@@ -408,7 +408,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     size_t z_step, buffer_bytes;
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
     made->chunk = chunk_of(model, T, (ptrdiff_t)z_step);
-    const ptrdiff_t lanes = fl_lanes_pay(model, B, starts) ? 2 * FL_LANE_STEPS : 0;
+    const ptrdiff_t lane_steps = fl_lanes_steps(model, T, B, starts);
     ptrdiff_t inputs = 0; /* rows; no more than z takes, but for one step */
     if (starts) {
         const size_t fit = (size_t)made->chunk * z_step / (I * real);
@@ -428,7 +428,8 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     for (int d = 0; d < directions_at_once; d++) {
         fl_direction_scratch *direction = &made->directions[d];
         direction->input_rows = inputs;
-        parts[count++] = (fl_part){&direction->z, (size_t)fl_size_max(made->chunk, lanes), z_step};
+        parts[count++] =
+            (fl_part){&direction->z, (size_t)fl_size_max(made->chunk, 2 * lane_steps), z_step};
         parts[count++] = (fl_part){&direction->inputs, (size_t)inputs, I * real};
         parts[count++] = (fl_part){&direction->masked, rows, P * real};
         parts[count++] = (fl_part){&direction->cells, cells, H * real};
@@ -461,10 +462,10 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
     const ptrdiff_t P = model->output_size, T = span->T, B = span->B;
     const fl_rows last = {scratch->last, B * D * P, D * P, NULL, NULL, 1};
-    const int in_lanes = fl_lanes_pay(model, B, span->ragged.starts) && share->count == 1 &&
-                         share->direction == FL_ALL_DIRECTIONS &&
-                         span->recurrent.rows.data == NULL && span->between.rows.data == NULL &&
-                         (D == 2 || T > FL_LANE_STEPS);
+    const int alone = share->count == 1 && share->direction == FL_ALL_DIRECTIONS;
+    const int masked = span->recurrent.rows.data != NULL || span->between.rows.data != NULL;
+    const ptrdiff_t lane_steps =
+        alone && !masked ? fl_lanes_steps(model, T, B, span->ragged.starts) : 0;
     fl_lane lanes[2]; /* a direction and the next, or a layer and the next */
     int waiting = 0;  /* whether the first of them is there */
     fl_rows x = span->x;
@@ -493,8 +494,8 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
             walk.zoneout_h = fl_stack_at(span->zoneout_h, index, real);
             walk.zoneout_c = fl_stack_at(span->zoneout_c, index, real);
             walk.scratch = &scratch->directions[d];
-            if (in_lanes && (waiting || index + 1 < L * D)) {
-                char *z = walk.scratch->z + (size_t)(waiting * FL_LANE_STEPS * model->z_row) * real;
+            if (lane_steps > 0 && (waiting || index + 1 < L * D)) {
+                char *z = walk.scratch->z + (size_t)(waiting * lane_steps * model->z_row) * real;
                 lanes[waiting] = (fl_lane){.direction = &model->directions[index],
                                            .reverse = walk.reverse,
                                            .x = walk.x,

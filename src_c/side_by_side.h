@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "kernels/kernels.h"
+#include "memory.h"
 #include "model.h"
 #include "rows.h"
 #include "threads.h"
@@ -30,16 +31,19 @@ typedef struct fl_lane {
     fl_rows x, y; /* in (T, 1, I_l), out (T, 1, H) */
     fl_rows tape; /* out (T, 1, R); data NULL for none, in both lanes */
     char *h, *c;  /* (H), the state, in and out */
-    char *z;      /* scratch (FL_LANE_STEPS, panels, G, V) */
+    char *z;      /* scratch (fl_lanes_steps, panels, G, V) */
 } fl_lane;
 
-/* Whether lanes are worth running so: B sequences, of one length if starts is NULL. */
-static inline int fl_lanes_pay(const fl_model *model, ptrdiff_t B, const ptrdiff_t *starts) {
+/* Steps of z that each of two lanes needs over T steps of B sequences, of one length if starts is
+ * NULL; 0 where they are not worth running so. */
+static inline ptrdiff_t fl_lanes_steps(const fl_model *model, ptrdiff_t T, ptrdiff_t B,
+                                       const ptrdiff_t *starts) {
     const fl_config *config = &model->config;
-    return B == 1 && starts == NULL && config->num_layers * config->num_directions > 1 &&
-           !model->is_variant &&
-           model->z_row * config->hidden_size * (ptrdiff_t)model->kernels->real_bytes <=
-               FL_LANE_BYTES;
+    const int pay =
+        B == 1 && starts == NULL && !model->is_variant &&
+        (config->num_directions == 2 || (config->num_layers > 1 && T > FL_LANE_STEPS)) &&
+        model->z_row * config->hidden_size * (ptrdiff_t)model->kernels->real_bytes <= FL_LANE_BYTES;
+    return pay ? fl_size_min(T, FL_LANE_STEPS) : 0;
 }
 
 /* Runs two lanes over T steps. are_layers: the second reads what the first writes. Returns early
