@@ -317,7 +317,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    names = "capi structs features sizes machine stream side_by_side backward variants"
+    names = "capi structs features sizes machine stream side_by_side units backward variants"
     names += " variant_errors linear"
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
     for name in names.split():
@@ -326,7 +326,8 @@ def sanitizers(session: nox.Session) -> None:
     run(session, build_c(session, "test_faults", "asan"), "quick", env=options)
     # The pool, its barriers and many callers.
     options = {"TSAN_OPTIONS": "die_after_fork=0"}
-    run(session, build_c(session, "test_threads", "tsan"), "quick", env=options)
+    for name in ("test_threads", "test_units"):
+        run(session, build_c(session, name, "tsan"), "quick", env=options)
     run(session, build_c(session, "stress", "tsan"), "10")  # seconds
     for name in ("test_backward", "test_variants"):  # with as many threads as there are processors
         run(session, build_c(session, name, "tsan"), "only_hash")

@@ -306,7 +306,7 @@ static void run_pass(fl_back *call, const fl_pass *pass, int index) {
             const ptrdiff_t t = pass->reverse ? times.first + i : times.end - 1 - i;
             if (sharing == FL_BY_ONE && index > 0) break;
             if (is_over(call, index, step_work)) return;
-            if (fl_back_is_variant(call)) fl_back_step_variant(call, pass, times, t, rows);
+            if (fl_back_is_variant(call)) fl_back_step_variant(call, pass, times, t, rows, index);
             else fl_back_step_usual(call, pass, times, t, rows, index);
         }
         if (wait_for_all(call, index)) return;
@@ -441,7 +441,7 @@ fl_status fl_backward(const fl_model *model, const fl_backward_call *caller) {
                           .B = B,
                           .rows = (double)fl_back_rows_before(&call, T),
                           .backward = 1,
-                          .whole_rows = fl_back_is_variant(&call)};
+                          .stages = fl_back_stages(&call)};
     call.plan = fl_plan_begin(&work);
     fl_stop stop = fl_stop_begin(given->watch);
     if (given->watch) call.stop = call.barrier.stop = &stop;

@@ -335,7 +335,10 @@ typedef struct fl_backward_call {
 FL_API fl_status fl_backward(const fl_model *model, const fl_backward_call *call);
 
 /* A stream: a model fed a few steps at a time. It holds the state and all memory that it needs. One
- * thread at a time may use a stream; the model must outlive it. */
+ * thread at a time may use a stream; the model must outlive it. A step or push of a large layer
+ * (from H = 160 or so) is shared out over threads as a call is, within fl_set_num_threads. The
+ * first may start threads of the library, and each may wake them: where that is unwelcome, as in a
+ * signal's handler or beside sounding audio, set one thread. */
 typedef struct fl_stream fl_stream;
 
 /* Makes a stream of `batch` >= 1 sequences, all states zero. FL_ERROR_ARGUMENT for a model with a
@@ -348,7 +351,8 @@ FL_API fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_str
 /* Frees a stream. NULL is allowed. */
 FL_API void fl_stream_destroy(fl_stream *stream);
 
-/* One step. Allocates nothing and can't fail: arguments are not checked.
+/* One step. Allocates nothing and can't fail: arguments are not checked, and threads that can't be
+ * started are done without.
  *
  * x_t  in (B, I) contiguous.        y_t  out (B, P) contiguous; may not overlap x_t.
  */

@@ -8,6 +8,7 @@
 #include "platform.h"
 #include "rows.h"
 #include "run.h"
+#include "run_shared.h"
 #include "share.h"
 #include "structs.h"
 #include "threads.h"
@@ -17,97 +18,27 @@ enum {
     RECORD_SIZE = FL_FIRST_SIZE(fl_record_call, watch)
 };
 
-/* One call, as its threads see it. */
-typedef struct shared_call {
-    const fl_model *model;
-    fl_span span;
-    fl_plan plan;
-    fl_barrier units[2], everyone; /* by units: one for each direction, one for all */
-    fl_scratch *scratch;           /* by rows: one for each thread; else the first, shared */
-    fl_stop *stop;                 /* or NULL */
-} shared_call;
-
-/* The sequences of thread `index`. */
-static fl_range sequences_of(const shared_call *call, int index) {
-    const fl_span *span = &call->span;
-    if (call->plan.sharing != FL_BY_ROWS) return (fl_range){0, span->B};
-    return fl_ragged_part(span->ragged, span->T, span->B, index, call->plan.threads);
+static int count_scratches(const fl_plan *plan) {
+    return plan->sharing == FL_BY_ROWS ? plan->threads : 1;
 }
 
-/* Thread `index` runs its sequences. */
-static void run_rows(void *context, int index) {
-    const shared_call *call = context;
-    const size_t real = call->model->kernels->real_bytes;
-    const fl_range rows = sequences_of(call, index);
-    fl_span span = call->span;
-    span.B = rows.end - rows.first;
-    if (span.B == 0) return;
-    if (rows.first > 0) fl_span_move(&span, 0, rows.first, real);
-    span.h += rows.first * call->model->output_size * (ptrdiff_t)real;
-    span.c += rows.first * call->model->config.hidden_size * (ptrdiff_t)real;
-    const fl_share share = fl_share_all(call->stop, index);
-    const fl_fp_state saved = fl_fp_enter();
-    fl_span_run(&span, call->model, &call->scratch[index], &share);
-    fl_fp_leave(saved);
-}
-
-/* Thread `index` runs its direction or its units of one, in step with the others. */
-static void run_units(void *context, int index) {
-    shared_call *call = context;
-    const int directions = call->plan.directions, d = index % directions;
-    const fl_share share = {.index = index / directions,
-                            .count = call->plan.threads / directions,
-                            .direction = directions == 2 ? d : FL_ALL_DIRECTIONS,
-                            .units = &call->units[d],
-                            .everyone = &call->everyone,
-                            .stop = call->stop,
-                            .thread = index};
-    const fl_fp_state saved = fl_fp_enter();
-    fl_span_run(&call->span, call->model, &call->scratch[0], &share);
-    fl_fp_leave(saved);
-}
-
-static int count_scratches(const shared_call *call) {
-    return call->plan.sharing == FL_BY_ROWS ? call->plan.threads : 1;
-}
-
-static void destroy_scratch(shared_call *call, int count) {
-    for (int i = 0; i < count; i++) fl_scratch_destroy(&call->scratch[i]);
+static void destroy_scratch(fl_scratch *scratch, int count) {
+    for (int i = 0; i < count; i++) fl_scratch_destroy(&scratch[i]);
 }
 
 /* Allocates all scratch of a call; none is left on error. */
-static fl_status create_scratch(shared_call *call) {
-    for (int i = 0; i < count_scratches(call); i++) {
-        const fl_range rows = sequences_of(call, i);
-        const fl_status status = fl_scratch_create(&call->scratch[i], call->model, call->span.T,
-                                                   fl_size_max(rows.end - rows.first, 1),
-                                                   call->span.ragged.starts, call->plan.directions);
+static fl_status create_scratch(fl_scratch *scratch, const fl_model *model, const fl_span *span,
+                                const fl_plan *plan) {
+    for (int i = 0; i < count_scratches(plan); i++) {
+        const fl_range rows = fl_span_sequences(span, plan, i);
+        const fl_status status =
+            fl_scratch_create(&scratch[i], model, span->T, fl_size_max(rows.end - rows.first, 1),
+                              span->ragged.starts, plan->directions);
         if (status == FL_OK) continue;
-        destroy_scratch(call, i);
+        destroy_scratch(scratch, i);
         return status;
     }
     return FL_OK;
-}
-
-/* Runs a call, a long one section by section. */
-static void run_call(shared_call *call) {
-    const fl_span whole = call->span;
-    const int reverse = call->model->config.reverse;
-    ptrdiff_t n;
-    for (ptrdiff_t done = 0; done < whole.T; done += n) {
-        fl_plan *plan = &call->plan;
-        if (done > 0) fl_plan_renew(plan);
-        n = fl_size_min(plan->section, whole.T - done);
-        call->span = whole;
-        call->span.T = n;
-        const ptrdiff_t first = reverse ? whole.T - done - n : done;
-        if (first > 0) fl_span_move(&call->span, first, 0, call->model->kernels->real_bytes);
-        call->units[0].size = call->units[1].size = plan->threads / plan->directions;
-        call->everyone.size = plan->threads;
-        fl_pool_run(plan->threads, plan->sharing == FL_BY_UNITS ? run_units : run_rows, call,
-                    call->stop);
-        if (call->stop && call->stop->cancelled) return;
-    }
 }
 
 /* to (bytes) = from, or zeros. */
@@ -122,8 +53,8 @@ static fl_status forward(const fl_model *model, const fl_record_call *given,
                          const ptrdiff_t *first_rows) {
     const ptrdiff_t T = given->T, B = given->B, *starts = given->starts;
     if (model == NULL || T < 0 || B < 0 || !fl_starts_check(starts, T, B)) return FL_ERROR_ARGUMENT;
-    shared_call call = {.model = model, .span = {.T = T, .B = B, .ragged = {starts, 0}}};
-    fl_status status = fl_span_set_masks(&call.span, model, given->masks);
+    fl_span span = {.T = T, .B = B, .ragged = {starts, 0}};
+    fl_status status = fl_span_set_masks(&span, model, given->masks);
     if (status != FL_OK || B == 0) return status;
     if (given->h_n == NULL || given->c_n == NULL || (T > 0 && given->x.data == NULL))
         return FL_ERROR_ARGUMENT;
@@ -141,42 +72,34 @@ static fl_status forward(const fl_model *model, const fl_record_call *given,
         return FL_OK;
     }
 
-    fl_span *span = &call.span;
-    span->x = fl_rows_of_input(given->x, starts);
-    span->y = fl_rows_of_output(given->y, starts);
+    span.x = fl_rows_of_input(given->x, starts);
+    span.y = fl_rows_of_output(given->y, starts);
     if (first_rows) {
-        span->x.starts = span->y.starts = NULL;
-        span->x.first_rows = first_rows;
-        if (given->y.data) span->y.first_rows = first_rows;
+        span.x.starts = span.y.starts = NULL;
+        span.x.first_rows = first_rows;
+        if (given->y.data) span.y.first_rows = first_rows;
     }
-    span->h = given->h_n;
-    span->c = given->c_n;
-    span->h_stride = B * model->output_size;
-    span->c_stride = B * (ptrdiff_t)H;
-    if (given->tape) span->tape = fl_stack_of(given->tape, T, B, model->record_size, starts);
-    const fl_work work = {
-        .model = model,
-        .B = B,
-        .rows = starts ? (double)starts[T] : (double)T * (double)B,
-        .whole_rows = model->needs_rows || span->recurrent.rows.data || span->between.rows.data};
-    call.plan = fl_plan_begin(&work);
-    call.units[0].late = call.units[1].late = FL_LATE_PARTS;
-    call.everyone.late = FL_LATE_IS_TOLD;
+    span.h = given->h_n;
+    span.c = given->c_n;
+    span.h_stride = B * model->output_size;
+    span.c_stride = B * (ptrdiff_t)H;
+    if (given->tape) span.tape = fl_stack_of(given->tape, T, B, model->record_size, starts);
+    const fl_work work = {.model = model,
+                          .B = B,
+                          .rows = starts ? (double)starts[T] : (double)T * (double)B,
+                          .stages = fl_model_stages(model, span.recurrent.rows.data != NULL)};
+    fl_plan plan = fl_plan_begin(&work);
     fl_stop stop = fl_stop_begin(given->watch);
-    if (given->watch)
-        call.stop = call.units[0].stop = call.units[1].stop = call.everyone.stop = &stop;
-
     fl_scratch scratch[FL_MAX_THREADS]; /* not zeroed, which would take as long as a short call */
-    call.scratch = scratch;
-    status = create_scratch(&call);
+    status = create_scratch(scratch, model, &span, &plan);
     if (status == FL_OK) {
         copy_state(given->h_n, given->h_0, h_bytes); /* the final states are the running ones */
         copy_state(given->c_n, given->c_0, c_bytes);
-        run_call(&call);
+        fl_span_run_shared(&span, model, scratch, &plan, given->watch ? &stop : NULL);
         if (stop.cancelled) status = FL_ERROR_CANCELLED;
-        destroy_scratch(&call, count_scratches(&call));
+        destroy_scratch(scratch, count_scratches(&plan));
     }
-    fl_plan_end(&call.plan);
+    fl_plan_end(&plan);
     return status;
 }
 

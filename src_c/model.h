@@ -66,6 +66,16 @@ static inline int fl_config_is_reverse(const fl_config *config, ptrdiff_t d) {
     return d == 1 || config->reverse;
 }
 
+/* Whether a core's own caches are too small for all of a model. */
+static inline int fl_model_is_far(const fl_model *model) {
+    return model->bytes > (size_t)model->near_bytes;
+}
+
+/* Stages of a forward step: none begins before the one before has all its units. */
+static inline int fl_model_stages(const fl_model *model, int masks_h) {
+    return 1 + model->needs_rows + 3 * (model->config.layer_norm != 0) + masks_h;
+}
+
 /* Which panels of a layer to work on: some of model->panels, and perhaps the narrow one, which
  * follows them all. */
 typedef struct fl_panels {
@@ -75,6 +85,18 @@ typedef struct fl_panels {
 
 static inline fl_panels fl_panels_all(const fl_model *model) {
     return (fl_panels){0, model->panels, model->narrow != NULL};
+}
+
+/* Part `index` of `count`: the narrow panel goes to the last part, which then has no more of the
+ * others than any. */
+static inline fl_panels fl_panels_part(const fl_model *model, ptrdiff_t index, ptrdiff_t count) {
+    const ptrdiff_t halves = 2 * model->panels + (model->narrow != NULL);
+    const ptrdiff_t first = (halves * index / count + 1) / 2;
+    const ptrdiff_t last = (halves * (index + 1) / count + 1) / 2;
+    const int is_last = index == count - 1;
+    fl_panels panels = {first, (is_last ? model->panels : last) - first, 0};
+    panels.narrow = is_last && model->narrow != NULL;
+    return panels;
 }
 
 /* The narrow panel's place among panels of half the lanes. */

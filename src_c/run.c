@@ -15,6 +15,7 @@
  *
  * Directions, or layers, so small that they are all latency run two at a time: side_by_side.h.
  */
+#include <stdint.h>
 #include <string.h>
 
 #include "run.h"
@@ -23,25 +24,8 @@
 #include "platform.h"
 #include "side_by_side.h"
 
-/* A chunk has at most so many steps, beyond which a longer one gains nothing. But where a core's
- * own caches have no room for W beside U and z, W is read from afar for each chunk: then z may take
- * up to so many bytes. */
-enum { CHUNK_STEPS = 256, FAR_CHUNK_BYTES = 4 * 1024 * 1024 };
-
 /* Steps of so many multiply-adds are worth looking at each time whether the call is given up. */
 enum { WATCHED_STEP = 1 << 16 };
-
-/* The panels that one thread computes: the narrow one goes to the last thread, which then has no
- * more of the others than anyone. */
-static fl_panels panels_of(const fl_model *model, const fl_share *share) {
-    const ptrdiff_t halves = 2 * model->panels + (model->narrow != NULL);
-    const ptrdiff_t first = (halves * share->index / share->count + 1) / 2;
-    const ptrdiff_t last = (halves * (share->index + 1) / share->count + 1) / 2;
-    const int is_last = share->index == share->count - 1;
-    fl_panels panels = {first, (is_last ? model->panels : last) - first, 0};
-    panels.narrow = is_last && model->narrow != NULL;
-    return panels;
-}
 
 /* One direction of one layer over some steps. Step s of its walk is time s, or T - 1 - s. */
 typedef struct walk {
@@ -151,16 +135,26 @@ static void copy_inputs(const fl_model *model, const walk *walk, ptrdiff_t t, pt
                                  I, 0);
 }
 
-/* Waits for the threads that share the units, and takes over the part of those that have left.
- * Returns whether this thread is to do no more. */
-static int meet(const fl_model *model, fl_share *own, fl_panels *panels) {
+/* Those of a direction's threads that have not left the call, see fl_late. */
+static ptrdiff_t count_threads(const fl_share *share) {
+    return share->count > 1 ? fl_atomic_load(&share->units->size) : share->count;
+}
+
+/* Waits for the threads that share a direction's units; returns whether this one is to do no more:
+ * the call is given up, or it leaves. Each of those that stay may have more of the units then. */
+static int wait_for_units(fl_share *own) {
     if (own->count == 1) return 0;
     if (fl_barrier_wait(own->units)) return 1;
-    const ptrdiff_t left = fl_atomic_load(&own->units->size);
-    if (own->count == left) return 0;
-    own->count = left;
-    if (own->index < left) *panels = panels_of(model, own);
-    return own->index >= left;
+    own->count = count_threads(own);
+    return own->index >= own->count;
+}
+
+/* The same, and takes over its part of what those had that have left. */
+static int meet(const fl_model *model, fl_share *own, fl_panels *panels) {
+    const ptrdiff_t before = own->count;
+    if (wait_for_units(own)) return 1;
+    if (own->count != before) *panels = fl_panels_part(model, own->index, own->count);
+    return 0;
 }
 
 /* input_product() of sequences of different lengths. Unless they lie so, the rows of some whole
@@ -223,73 +217,120 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
                 z + i * z_call_stride * real, z_row_stride);
 }
 
-/* take_step() of variants, and with a mask on h. */
-static FL_NOINLINE void take_variant_step(const fl_model *model, const fl_direction *direction,
-                                          const walk *walk, ptrdiff_t s, ptrdiff_t first,
-                                          ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
-                                          fl_panels panels) {
+/* Whether whole rows that are not worth sharing are this thread's to do. */
+static int has_rows(const fl_share *share) { return share->index == 0; }
+
+/* Columns 0..n-1 of rows that a thread computes: some panels of fl_kernels.multiply. */
+typedef struct columns_part {
+    fl_range panels;
+    ptrdiff_t first, count;
+} columns_part;
+
+static columns_part columns_of(const fl_model *model, ptrdiff_t n, const fl_share *share) {
+    const ptrdiff_t width = 4 * model->kernels->lanes, panels = (n - 1) / width + 1;
+    const fl_range own = {panels * share->index / share->count,
+                          panels * (share->index + 1) / share->count};
+    const ptrdiff_t first = fl_size_min(own.first * width, n);
+    return (columns_part){own, first, fl_size_min(own.end * width, n) - first};
+}
+
+/* Rows of `width` reals from one and a column on; NULL for none. */
+static char *rows_from(const fl_model *model, const char *rows, ptrdiff_t row, ptrdiff_t width,
+                       ptrdiff_t column) {
+    const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes;
+    return rows ? (char *)(uintptr_t)rows + (row * width + column) * real : NULL;
+}
+
+/* take_step() of variants, and with a mask on h. Returns whether the thread is to do no
+ * more. */
+static FL_NOINLINE int take_variant_step(const fl_model *model, const fl_direction *direction,
+                                         const walk *walk, ptrdiff_t s, ptrdiff_t first,
+                                         ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
+                                         fl_share *share) {
     const fl_kernels *kernels = model->kernels;
     const fl_config *config = &model->config;
     const size_t real = kernels->real_bytes;
-    const ptrdiff_t H = config->hidden_size, P = model->output_size, columns = 4 * kernels->lanes;
+    const fl_direction_scratch *scratch = walk->scratch;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size;
     const ptrdiff_t t = time_of(walk, s), rows = end - first, y_stride = walk->y.stride_b;
+    columns_part own = columns_of(model, P, share);
     const char *recurrent = fl_rows_find(walk->recurrent, 0, first, real);
     char *y = fl_rows_at(walk->y, t, first, real);
+    char *cells = rows_from(model, scratch->cells, first, H, 0);
     const ptrdiff_t h_row = recurrent ? P : h_stride;
-    if (recurrent)
-        kernels->mask_rows(rows, P, recurrent, P, h, h_stride, NULL, 0, walk->scratch->masked, P);
+    char *masked = rows_from(model, scratch->masked, first, P, 0);
+    if (recurrent) {
+        kernels->mask_rows(rows, own.count, rows_from(model, recurrent, 0, P, own.first), P,
+                           rows_from(model, h, 0, P, own.first), h_stride, NULL, 0,
+                           rows_from(model, masked, 0, P, own.first), P);
+        if (wait_for_units(share)) return 1;
+    }
     fl_step step = {.config = config, .rows = rows, .P = P, .h_stride = h_row};
-    step.h = recurrent ? walk->scratch->masked : h;
+    step.h = recurrent ? masked : h;
     step.u = direction->u;
     step.z = z += first * model->z_row * (ptrdiff_t)real;
     step.z_stride = model->z_row;
     step.peepholes = direction->peepholes;
     step.zoneout_c = fl_rows_find(walk->zoneout_c, t, first, real);
     step.c = walk->c + first * H * (ptrdiff_t)real;
-    step.h_out = model->needs_rows ? walk->scratch->cells : y;
+    step.h_out = model->needs_rows ? cells : y;
     step.h_out_stride = model->needs_rows ? H : y_stride;
     step.record = fl_rows_find(walk->tape, t, first, real);
     step.record_stride = model->record_size;
     step.backward = s % 2 != 0;
+    char *candidates = rows_from(model, scratch->candidates, first, H, 0);
     step.near_bytes = model->near_bytes;
     if (config->layer_norm) { /* U h is a whole of its own, and the cell begins with it */
+        char *product = rows_from(model, scratch->recurrent, first, model->z_row, 0);
+        fl_model_product(model, fl_panels_part(model, share->index, share->count), rows, P, step.h,
+                         h_row, step.u, direction->bias, product, model->z_row);
+        if (wait_for_units(share)) return 1;
         const fl_norm norm = norm_of(model, direction, walk, 1, t, first, rows);
-        fl_model_product(model, panels, rows, P, step.h, h_row, step.u, direction->bias,
-                         walk->scratch->recurrent, model->z_row);
-        kernels->norm_gates(&norm, model->panels, walk->scratch->recurrent, z);
+        if (has_rows(share)) kernels->norm_gates(&norm, model->panels, product, z);
+        if (wait_for_units(share)) return 1;
         step.P = 0;
-        step.candidate = walk->scratch->candidates;
+        step.candidate = candidates;
     }
+    const fl_panels panels = fl_panels_part(model, share->index, share->count);
     if (model->is_variant) fl_model_variant_step(model, panels, &step);
     else
         fl_model_step(model, direction, panels, rows, step.h, h_row, step.z, step.c, y, y_stride,
                       step.record, step.backward);
-    if (!model->needs_rows) return;
+    if (!model->needs_rows) return 0;
+    if (wait_for_units(share)) return 1;
     if (config->layer_norm) {
         const fl_norm norm = norm_of(model, direction, walk, 2, t, first, rows);
-        kernels->norm_cell(&norm, walk->scratch->cells, walk->scratch->candidates,
-                           walk->scratch->cells, H);
+        if (has_rows(share)) kernels->norm_cell(&norm, cells, candidates, cells, H);
+        if (wait_for_units(share)) return 1;
     }
+    own = columns_of(model, P, share);
+    char *own_y = rows_from(model, y, 0, P, own.first);
     if (config->proj_size)
-        kernels->multiply(0, (P + columns - 1) / columns, rows, H, P, walk->scratch->cells, H,
+        kernels->multiply(own.panels.first, own.panels.end, rows, H, P, cells, H,
                           direction->projection, y, y_stride, 0, model->near_bytes);
-    else kernels->put_rows(rows, H, walk->scratch->cells, H, y, y_stride, 0);
+    else
+        kernels->put_rows(rows, own.count, rows_from(model, cells, 0, H, own.first), H, own_y,
+                          y_stride, 0);
     if (config->zoneout_h > 0)
-        kernels->mix_rows(rows, P, fl_rows_find(walk->zoneout_h, t, first, real), P,
-                          config->zoneout_h, h, h_stride, y, y_stride, y, y_stride);
+        kernels->mix_rows(
+            rows, own.count,
+            rows_from(model, fl_rows_find(walk->zoneout_h, t, first, real), 0, P, own.first), P,
+            config->zoneout_h, rows_from(model, h, 0, P, own.first), h_stride, own_y, y_stride,
+            own_y, y_stride);
     if (step.record)
-        kernels->put_rows(rows, P, y, y_stride, (char *)step.record + 5 * H * (ptrdiff_t)real,
+        kernels->put_rows(rows, own.count, own_y, y_stride,
+                          (char *)step.record + (5 * H + own.first) * (ptrdiff_t)real,
                           step.record_stride, 0);
+    return 0;
 }
 
-/* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z. */
-FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
-                         ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
-                         ptrdiff_t h_stride, char *z, fl_panels panels) {
-    if (model->is_variant || walk->recurrent.data) {
-        take_variant_step(model, direction, walk, s, first, end, h, h_stride, z, panels);
-        return;
-    }
+/* Step s of rows first..end-1, with h of the step before in `h`, z of the first row of all in z.
+ * Returns whether the thread is to do no more. */
+FL_INLINE int take_step(const fl_model *model, const fl_direction *direction, const walk *walk,
+                        ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
+                        ptrdiff_t h_stride, char *z, fl_panels panels, fl_share *share) {
+    if (model->is_variant || walk->recurrent.data)
+        return take_variant_step(model, direction, walk, s, first, end, h, h_stride, z, share);
     const ptrdiff_t real = (ptrdiff_t)model->kernels->real_bytes, H = model->config.hidden_size;
     const ptrdiff_t t = time_of(walk, s);
     char *record = fl_rows_find(walk->tape, t, first, (size_t)real);
@@ -297,19 +338,20 @@ FL_INLINE void take_step(const fl_model *model, const fl_direction *direction, c
                   z + first * model->z_row * real, walk->c + first * H * real,
                   fl_rows_at(walk->y, t, first, (size_t)real), walk->y.stride_b, record,
                   s % 2 != 0);
+    return 0;
 }
 
 /* take_step() in slices of rows, until the call is given up; returns whether it is. */
 static FL_NOINLINE int take_watched_step(const fl_model *model, const fl_direction *direction,
                                          const walk *walk, ptrdiff_t s, ptrdiff_t first,
                                          ptrdiff_t end, const char *h, ptrdiff_t h_stride, char *z,
-                                         fl_panels panels, const pace *pace) {
+                                         fl_panels panels, fl_share *share, const pace *pace) {
     for (ptrdiff_t b = first; b < end; b += pace->slice) {
         const ptrdiff_t last = fl_size_min(b + pace->slice, end);
         if (gives_up(pace, last - b)) return 1;
-        take_step(model, direction, walk, s, b, last,
-                  h + (b - first) * h_stride * (ptrdiff_t)model->kernels->real_bytes, h_stride, z,
-                  panels);
+        const char *h_b = h + (b - first) * h_stride * (ptrdiff_t)model->kernels->real_bytes;
+        if (take_step(model, direction, walk, s, b, last, h_b, h_stride, z, panels, share))
+            return 1;
     }
     return 0;
 }
@@ -317,12 +359,12 @@ static FL_NOINLINE int take_watched_step(const fl_model *model, const fl_directi
 /* The same, of which a step that nobody watches pays nothing: 20 ns are a fifth of a tiny one. */
 FL_INLINE int take_rows(const fl_model *model, const fl_direction *direction, const walk *walk,
                         ptrdiff_t s, ptrdiff_t first, ptrdiff_t end, const char *h,
-                        ptrdiff_t h_stride, char *z, fl_panels panels, const pace *pace) {
+                        ptrdiff_t h_stride, char *z, fl_panels panels, fl_share *share,
+                        const pace *pace) {
     if (pace->stop != NULL)
         return take_watched_step(model, direction, walk, s, first, end, h, h_stride, z, panels,
-                                 pace);
-    take_step(model, direction, walk, s, first, end, h, h_stride, z, panels);
-    return 0;
+                                 share, pace);
+    return take_step(model, direction, walk, s, first, end, h, h_stride, z, panels, share);
 }
 
 /* Runs one direction of one layer, in chunks of time. */
@@ -334,9 +376,9 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     const ptrdiff_t row = P * (ptrdiff_t)real;
     const ptrdiff_t z_row = model->z_row * (ptrdiff_t)real;
     fl_share own = *share; /* other threads may have left the call */
-    if (own.count > 1) own.count = fl_atomic_load(&own.units->size);
+    own.count = count_threads(share);
     if (own.index >= own.count) return;
-    fl_panels panels = panels_of(model, &own);
+    fl_panels panels = fl_panels_part(model, own.index, own.count);
     const pace of_inputs = pace_of(model, &own, direction->input_size);
     const pace of_steps = pace_of(model, &own, P);
     pace of_each_step = of_steps; /* what is short is looked at once a chunk */
@@ -350,7 +392,11 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         if (walk->ragged.starts == NULL)
             input_product(model, direction, walk, t, n, z, panels, &of_inputs);
         else if (ragged_product(model, direction, walk, t, n, z, &panels, &of_inputs, &own)) return;
-        if (model->config.layer_norm) norm_inputs(model, direction, walk, t, n, z);
+        if (model->config.layer_norm) {
+            if (meet(model, &own, &panels)) return;
+            if (has_rows(&own)) norm_inputs(model, direction, walk, t, n, z);
+            if (meet(model, &own, &panels)) return;
+        }
         char *z_s = z; /* of step s; behind all of the chunk before a reverse walk takes it */
         if (walk->reverse) z_s += rows_of(walk, t, n) * z_row;
         for (ptrdiff_t s = first; s < first + n; s++) {
@@ -359,10 +405,11 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
             going = fl_size_min(going, count);
             if (going > 0 && take_rows(model, direction, walk, s, 0, going,
                                        fl_rows_at(walk->y, time_of(walk, s - 1), 0, real),
-                                       walk->y.stride_b, z_s, panels, &of_each_step))
+                                       walk->y.stride_b, z_s, panels, &own, &of_each_step))
                 return;
-            if (going < count && take_rows(model, direction, walk, s, going, count,
-                                           walk->h + going * row, P, z_s, panels, &of_each_step))
+            if (going < count &&
+                take_rows(model, direction, walk, s, going, count, walk->h + going * row, P, z_s,
+                          panels, &own, &of_each_step))
                 return;
             /* All of h_t must be there before anyone reads it. */
             if (meet(model, &own, &panels)) return;
@@ -383,75 +430,16 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     meet(model, &own, &panels);
 }
 
-/* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where W comes from afar it has about
- * I rows: then z causes no more traffic than W. */
-static ptrdiff_t chunk_of(const fl_model *model, ptrdiff_t T, ptrdiff_t z_step) {
-    ptrdiff_t bytes = FL_CHUNK_BYTES, steps = CHUNK_STEPS, I = model->config.input_size;
-    if (model->config.num_layers > 1)
-        I = fl_size_max(I, model->config.num_directions * model->output_size);
-    const ptrdiff_t w_bytes = model->z_row * (ptrdiff_t)model->kernels->real_bytes * I;
-    if (w_bytes > model->left_bytes) {
-        bytes = fl_size_max(bytes, fl_size_min(w_bytes, FAR_CHUNK_BYTES));
-        steps = fl_size_max(steps, I);
-    }
-    return fl_size_min(T, fl_size_min(fl_size_max(bytes / z_step, 1), steps));
-}
-
-fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T, ptrdiff_t B,
-                            const ptrdiff_t *starts, int directions_at_once) {
-    const size_t real = model->kernels->real_bytes, rows = (size_t)B;
-    const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
-    const size_t P = (size_t)model->output_size, y_row = D * P * real; /* fits, as z_row: model.c */
-    const ptrdiff_t buffers = model->config.num_layers - 1;
-    const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm;
-    const size_t I = (size_t)fl_size_max(model->config.input_size, (ptrdiff_t)(D * P));
-    size_t z_step, buffer_bytes;
-    if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
-    made->chunk = chunk_of(model, T, (ptrdiff_t)z_step);
-    const ptrdiff_t lane_steps = fl_lanes_steps(model, T, B, starts);
-    ptrdiff_t inputs = 0; /* rows; no more than z takes, but for one step */
-    if (starts) {
-        const size_t fit = (size_t)made->chunk * z_step / (I * real);
-        inputs = fl_size_max(B, fl_size_min(made->chunk * B, (ptrdiff_t)fit));
-    }
-    /* With two directions a layer needs all of the layer below. */
-    const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
-    const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
-    if (!fl_size_multiply(y_row, between_rows, &buffer_bytes) ||
-        !fl_size_multiply(buffer_bytes, (size_t)between_steps, &buffer_bytes))
-        return FL_ERROR_OVERFLOW;
-
-    fl_part parts[3 + 2 * 7] = {{&made->last, 2 * rows, y_row},
-                                {&made->between[0], buffers > 0, buffer_bytes},
-                                {&made->between[1], buffers > 1, buffer_bytes}};
-    int count = 3;
-    for (int d = 0; d < directions_at_once; d++) {
-        fl_direction_scratch *direction = &made->directions[d];
-        direction->input_rows = inputs;
-        parts[count++] =
-            (fl_part){&direction->z, (size_t)fl_size_max(made->chunk, 2 * lane_steps), z_step};
-        parts[count++] = (fl_part){&direction->inputs, (size_t)inputs, I * real};
-        parts[count++] = (fl_part){&direction->masked, rows, P * real};
-        parts[count++] = (fl_part){&direction->cells, cells, H * real};
-        parts[count++] = (fl_part){&direction->candidates, norm * rows, H * real};
-        parts[count++] = (fl_part){&direction->recurrent, norm, z_step};
-        parts[count++] = (fl_part){&direction->normal, norm * 4 * FL_NORM_ROWS, H * real};
-    }
-    const fl_status status = fl_memory_alloc_parts(parts, count, &made->memory);
-    if (status == FL_OK && directions_at_once == 1) made->directions[1] = made->directions[0];
-    return status;
-}
-
-void fl_scratch_destroy(fl_scratch *scratch) { fl_memory_free(scratch->memory); }
-
 /* One direction's part of a layer's output, times the mask on its way to the layer above. */
-static void mask_output(const fl_model *model, const walk *walk, fl_rows mask) {
+static void mask_output(const fl_model *model, const walk *walk, fl_rows mask,
+                        const fl_share *share) {
     const size_t real = model->kernels->real_bytes;
+    const columns_part own = columns_of(model, model->output_size, share);
     for (ptrdiff_t t = 0; t < walk->T; t++) {
-        char *y = fl_rows_at(walk->y, t, 0, real);
-        model->kernels->mask_rows(fl_ragged_count(walk->ragged, t, walk->B), model->output_size,
-                                  fl_rows_at(mask, t, 0, real), mask.stride_b, y, walk->y.stride_b,
-                                  NULL, 0, y, walk->y.stride_b);
+        char *y = fl_rows_at(walk->y, t, 0, real) + own.first * (ptrdiff_t)real;
+        model->kernels->mask_rows(fl_ragged_count(walk->ragged, t, walk->B), own.count,
+                                  fl_rows_at(mask, t, 0, real) + own.first * (ptrdiff_t)real,
+                                  mask.stride_b, y, walk->y.stride_b, NULL, 0, y, walk->y.stride_b);
     }
 }
 
@@ -512,7 +500,12 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
             fl_rows mask = fl_stack_at(span->between, l, real);
             if (l == L - 1 || mask.data == NULL) continue;
             mask.data += column;
-            mask_output(model, &walk, mask);
+            fl_share own = *share;
+            own.count = count_threads(share);
+            if (own.index < own.count) {
+                mask_output(model, &walk, mask, &own);
+                wait_for_units(&own);
+            }
         }
         /* The layer above reads both directions. */
         if (share->direction != FL_ALL_DIRECTIONS && fl_barrier_wait(share->everyone)) return;

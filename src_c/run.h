@@ -9,6 +9,7 @@
 #include "fastlstm.h"
 #include "model.h"
 #include "rows.h"
+#include "scratch.h"
 #include "threads.h"
 
 /* What a run covers: T >= 0 steps of B >= 1 sequences. x in (T, B, I); y out (T, B, D*P), data NULL
@@ -31,31 +32,6 @@ fl_status fl_span_set_masks(fl_span *span, const fl_model *model, const fl_masks
 
 /* Moves the start of all that a span covers by t steps and b sequences; its states stay. */
 void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real);
-
-/* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V), or of those of two lanes
- * (side_by_side.h); without gaps where sequences have different lengths, whose inputs (input_rows,
- * I_l) it then has, too; and what a variant needs between its cells and the next step: h~ (B, H),
- * masked h (B, P); with layer normalisation c~ (B, H), U h (B, panels, G, V) and what is normalised
- * of some rows (FL_NORM_ROWS, 4*H). */
-typedef struct fl_direction_scratch {
-    char *z, *inputs, *cells, *masked, *candidates, *recurrent, *normal;
-    ptrdiff_t input_rows;
-} fl_direction_scratch;
-
-/* Scratch of a run. */
-typedef struct fl_scratch {
-    fl_direction_scratch directions[2]; /* the same memory where one runs at a time */
-    char *between[2];                   /* (T or chunk, B, D*P): what layers hand on, by turns */
-    char *last;                         /* (2, B, D*P): y of even and odd steps, if not wanted */
-    ptrdiff_t chunk;                    /* steps */
-    char *memory;                       /* all of it */
-} fl_scratch;
-
-/* Allocates scratch for runs of up to T >= 1 steps of up to B >= 1 sequences; any number of runs,
- * one after the other, may use it. Nothing to free on error. */
-fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T, ptrdiff_t B,
-                            const ptrdiff_t *starts, int directions_at_once);
-void fl_scratch_destroy(fl_scratch *scratch);
 
 enum { FL_ALL_DIRECTIONS = -1 };
 

@@ -24,7 +24,8 @@ typedef struct fl_work {
     ptrdiff_t B;
     double rows; /* (t, b), over all steps; with strides of 0, maybe more than ptrdiff_t holds */
     int backward;
-    int whole_rows; /* whether a step goes on after its cells, so that units can't be shared */
+    int stages;      /* of a step, after each of which its threads wait for each other; >= 1 */
+    int one_scratch; /* whether sequences have no scratch of their own: only units are shared */
 } fl_work;
 
 /* How it is shared. */
@@ -35,7 +36,12 @@ typedef struct fl_plan {
     int taken;         /* threads of the pool */
     ptrdiff_t section; /* steps, of a forward pass, after which comes fl_plan_renew */
     int wanted;        /* threads that it then asks for */
+    int others;        /* calls of other threads beside this one */
+    int is_noted;      /* whether they are told of this one */
 } fl_plan;
+
+/* Whether a call may be worth sharing at all. */
+int fl_work_is_shareable(const fl_work *work);
 
 /* Plans a call and takes the pool's threads for it, if there are any. fl_plan_end must follow. */
 fl_plan fl_plan_begin(const fl_work *work);

@@ -121,64 +121,49 @@ static void norm_part(const fl_back *call, const fl_pass *pass, int part, const 
     norm->factors = first + (size - 3 + part) * real;
 }
 
-/* fl_back_step_usual() of variants, and with a mask on h: whole rows of some sequences. */
-void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
-                          fl_range rows) {
-    const fl_model *model = call->model;
-    const fl_kernels *kernels = model->kernels;
-    const fl_config *config = &model->config;
-    const size_t real = kernels->real_bytes;
-    const ptrdiff_t H = config->hidden_size, P = model->output_size, columns = 4 * kernels->lanes;
-    const ptrdiff_t sequence = rows.first, h_row = P * (ptrdiff_t)real, c_row = H * (ptrdiff_t)real;
-    const fl_ragged ragged = {call->starts, sequence};
-    const ptrdiff_t count = fl_ragged_count(ragged, t, rows.end - sequence);
-    if (count == 0) return;
-    const ptrdiff_t old = count_before(call, pass, t, sequence, count);
-    char *e = fl_back_row(call, call->e, P, times.first, t, sequence);
-    char *cells = fl_back_row(call, call->cells, call->cells_stride, times.first, t, sequence);
-    char *dh = call->dh + sequence * h_row, *kept = call->kept + sequence * h_row;
-    char *dh_cells = pass->hr ? call->dcells + sequence * c_row : e;
-    char *dG = fl_back_row(call, call->d, call->d_stride, times.first, t, sequence);
-    const char *recurrent = fl_rows_find(pass->recurrent, 0, sequence, real);
-    const int zones_out = config->zoneout_h > 0;
+/* Waits for the threads that share units; returns whether thread `index` is to do no more. After it
+ * they may be fewer, and each have a larger part. */
+static int wait_for_units(fl_back *call, int index) {
+    if (call->plan.sharing != FL_BY_UNITS) return 0;
+    return fl_barrier_wait(&call->barrier) || fl_back_has_left(call, index);
+}
 
-    kernels->put_rows(count, P, dh, P, e, P, 0);
-    if (pass->dy.data)
-        kernels->put_rows(count, P, fl_rows_at(pass->dy, t, sequence, real), pass->dy.stride_b, e,
-                          P, 1);
-    if (zones_out) {
-        const char *m = fl_rows_find(pass->zoneout_h, t, sequence, real);
-        kernels->mix_rows(count, P, m, P, config->zoneout_h, e, P, NULL, 0, kept, P);
-        kernels->mix_rows(count, P, m, P, config->zoneout_h, NULL, 0, e, P, e, P);
-    }
-    if (pass->hr)
-        kernels->multiply(0, (H + columns - 1) / columns, count, P, H, e, P, call->hr, dh_cells, H,
-                          0, model->near_bytes);
-    const char *records = fl_rows_at(pass->tape, t, sequence, real);
-    fl_norm norm = {.config = config, .rows = count, .normal_stride = model->record_size};
-    norm.z_stride = call->d_stride;
-    if (config->layer_norm) {
-        norm_part(call, pass, 2, records, &norm);
-        kernels->norm_cell_backward(&norm, records + 3 * c_row, model->record_size, dh_cells,
-                                    dG + (fl_back_columns(config) - 2 * H) * (ptrdiff_t)real,
-                                    call->t + sequence * c_row, call->dc_normal + sequence * c_row);
-    }
+/* Panels of n columns, as fl_kernels.multiply has them, that are thread `index`'s; and the columns
+ * in them, the cells of the same units. */
+static fl_range panels_of(const fl_back *call, ptrdiff_t n, int index) {
+    const ptrdiff_t all = (n - 1) / (4 * call->model->kernels->lanes) + 1;
+    return call->plan.sharing == FL_BY_UNITS ? fl_back_part(all, call, index) : (fl_range){0, all};
+}
+static fl_range columns_of(const fl_back *call, ptrdiff_t n, int index) {
+    const ptrdiff_t width = 4 * call->model->kernels->lanes;
+    const fl_range panels = panels_of(call, n, index);
+    return (fl_range){fl_size_min(panels.first * width, n), fl_size_min(panels.end * width, n)};
+}
+
+/* The cells of one time: dh of h~ (rows, H), from which come dG and dc, for some units. */
+static void variant_cells(const fl_back *call, const fl_pass *pass, ptrdiff_t t, fl_range rows,
+                          ptrdiff_t old, fl_range units, const char *dh, char *dG, char *cells) {
+    const fl_config *config = &call->model->config;
+    const size_t real = call->model->kernels->real_bytes;
+    const ptrdiff_t H = config->hidden_size, c_row = H * (ptrdiff_t)real;
+    const ptrdiff_t sequence = rows.first, count = rows.end - rows.first;
+    const ptrdiff_t size = call->model->record_size;
     for (ptrdiff_t b = 0, end; b < count; b = end) {
         end = b < old ? old : count;
         fl_step_back step = {.config = config, .rows = end - b};
-        step.records = records + b * model->record_size * (ptrdiff_t)real;
-        step.record_stride = model->record_size;
+        step.records = fl_rows_at(pass->tape, t, sequence + b, real);
+        step.record_stride = size;
         step.c_stride = H;
         if (b < old) {
             const char *before = fl_rows_at(pass->tape, time_before(pass, t), sequence + b, real);
             step.c_previous = before + 4 * c_row;
-            step.c_stride = model->record_size;
+            step.c_stride = size;
         } else if (call->c_0) {
             step.c_previous = call->c_0 + (pass->index * call->B + sequence + b) * c_row;
         }
         step.peepholes = pass->peepholes;
         step.zoneout_c = fl_rows_find(pass->zoneout_c, t, sequence + b, real);
-        step.dh = dh_cells + b * c_row;
+        step.dh = dh + b * c_row;
         step.t = config->layer_norm ? call->t + (sequence + b) * c_row : NULL;
         step.dc_normal = call->dc_normal + (sequence + b) * c_row;
         step.dc = call->dc + (sequence + b) * c_row;
@@ -186,43 +171,100 @@ void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range tim
         step.d_stride = call->d_stride;
         step.h = pass->dhr ? cells + b * call->cells_stride * (ptrdiff_t)real : NULL;
         step.h_stride = call->cells_stride;
-        kernels->variant_backward(0, H, &step);
+        call->model->kernels->variant_backward(units.first, units.end, &step);
     }
+}
+
+/* fl_back_step_usual() of variants, and with a mask on h. What goes on with whole rows, layer
+ * normalisation, is done by one of the threads that share units. */
+void fl_back_step_variant(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+                          fl_range rows, int index) {
+    const fl_model *model = call->model;
+    const fl_kernels *kernels = model->kernels;
+    const fl_config *config = &model->config;
+    const size_t real = kernels->real_bytes;
+    const ptrdiff_t H = config->hidden_size, P = model->output_size;
+    const ptrdiff_t sequence = rows.first, c_row = H * (ptrdiff_t)real;
+    const fl_ragged ragged = {call->starts, sequence};
+    const ptrdiff_t count = fl_ragged_count(ragged, t, rows.end - sequence);
+    if (count == 0) return;
+    const ptrdiff_t old = count_before(call, pass, t, sequence, count);
+    const int has_rows = call->plan.sharing != FL_BY_UNITS || index == 0;
+    fl_range own = columns_of(call, P, index);
+    ptrdiff_t width = own.end - own.first, at = own.first * (ptrdiff_t)real;
+    char *e = fl_back_row(call, call->e, P, times.first, t, sequence);
+    char *cells = fl_back_row(call, call->cells, call->cells_stride, times.first, t, sequence);
+    char *dh = call->dh + sequence * P * (ptrdiff_t)real;
+    char *kept = call->kept + sequence * P * (ptrdiff_t)real;
+    char *dh_cells = pass->hr ? call->dcells + sequence * c_row : e;
+    char *dG = fl_back_row(call, call->d, call->d_stride, times.first, t, sequence);
+    const char *recurrent = fl_rows_find(pass->recurrent, 0, sequence, real);
+    const int zones_out = config->zoneout_h > 0;
+
+    kernels->put_rows(count, width, dh + at, P, e + at, P, 0);
+    if (pass->dy.data)
+        kernels->put_rows(count, width, fl_rows_at(pass->dy, t, sequence, real) + at,
+                          pass->dy.stride_b, e + at, P, 1);
+    if (zones_out) {
+        const char *m = fl_rows_find(pass->zoneout_h, t, sequence, real);
+        if (m) m += at;
+        kernels->mix_rows(count, width, m, P, config->zoneout_h, e + at, P, NULL, 0, kept + at, P);
+        kernels->mix_rows(count, width, m, P, config->zoneout_h, NULL, 0, e + at, P, e + at, P);
+    }
+    if (pass->hr) {
+        if (wait_for_units(call, index)) return;
+        const fl_range panels = panels_of(call, H, index);
+        kernels->multiply(panels.first, panels.end, count, P, H, e, P, call->hr, dh_cells, H, 0,
+                          model->near_bytes);
+    }
+    const char *records = fl_rows_at(pass->tape, t, sequence, real);
+    fl_norm norm = {.config = config, .rows = count, .normal_stride = model->record_size};
+    norm.z_stride = call->d_stride;
+    if (config->layer_norm) {
+        if (wait_for_units(call, index)) return;
+        norm_part(call, pass, 2, records, &norm);
+        if (has_rows)
+            kernels->norm_cell_backward(&norm, records + 3 * c_row, model->record_size, dh_cells,
+                                        dG + (fl_back_columns(config) - 2 * H) * (ptrdiff_t)real,
+                                        call->t + sequence * c_row,
+                                        call->dc_normal + sequence * c_row);
+        if (wait_for_units(call, index)) return;
+    }
+    rows.end = sequence + count;
+    variant_cells(call, pass, t, rows, old, columns_of(call, H, index), dh_cells, dG, cells);
+    if (wait_for_units(call, index)) return; /* what follows needs all of dG */
     for (int part = 0; config->layer_norm && part < 2; part++) {
         const ptrdiff_t terms =
             fl_back_columns(config) - 2 * H - (2 - part) * fl_config_gate_columns(config);
         const ptrdiff_t out =
             part == 0 ? fl_back_input_column(config) : fl_back_recurrent_column(config);
         norm_part(call, pass, part, records, &norm);
-        kernels->norm_gates_backward(&norm, dG, dG + terms * (ptrdiff_t)real,
-                                     dG + out * (ptrdiff_t)real);
+        if (has_rows)
+            kernels->norm_gates_backward(&norm, dG, dG + terms * (ptrdiff_t)real,
+                                         dG + out * (ptrdiff_t)real);
     }
-    kernels->multiply(0, (P + columns - 1) / columns, count, fl_config_gate_columns(config), P,
+    if (config->layer_norm && wait_for_units(call, index)) return;
+    const fl_range panels = panels_of(call, P, index);
+    own = columns_of(call, P, index);
+    width = own.end - own.first;
+    at = own.first * (ptrdiff_t)real;
+    kernels->multiply(panels.first, panels.end, count, fl_config_gate_columns(config), P,
                       dG + fl_back_recurrent_column(config) * (ptrdiff_t)real, call->d_stride,
                       call->u, dh, P, 0, model->near_bytes);
     if (recurrent)
-        kernels->mask_rows(count, P, recurrent, P, dh, P, zones_out ? kept : NULL, P, dh, P);
-    else if (zones_out) kernels->put_rows(count, P, kept, P, dh, P, 1);
-}
-
-/* Panels of U's columns, which give dh, that are thread `index`'s, and the cells of the same units.
- */
-static fl_range panels_of(const fl_back *call, int index) {
-    const ptrdiff_t columns = 4 * call->model->kernels->lanes;
-    const ptrdiff_t all = (call->model->output_size + columns - 1) / columns;
-    return call->plan.sharing == FL_BY_UNITS ? fl_back_part(all, call, index) : (fl_range){0, all};
+        kernels->mask_rows(count, width, recurrent + at, P, dh + at, P,
+                           zones_out ? kept + at : NULL, P, dh + at, P);
+    else if (zones_out) kernels->put_rows(count, width, kept + at, P, dh + at, P, 1);
 }
 
 /* One time of a chunk, for some sequences. */
 void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                         fl_range rows, int index) {
-    fl_range panels = panels_of(call, index);
     const fl_kernels *kernels = call->model->kernels;
     const size_t real = kernels->real_bytes;
-    const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * kernels->lanes;
+    const ptrdiff_t H = call->model->config.hidden_size;
     const ptrdiff_t row_of_H = H * (ptrdiff_t)real, a_row = call->a_stride * (ptrdiff_t)real;
-    const fl_range units = {fl_size_min(panels.first * columns, H),
-                            fl_size_min(panels.end * columns, H)};
+    const fl_range units = columns_of(call, H, index);
     const fl_ragged ragged = {call->starts, rows.first};
     const ptrdiff_t B = rows.end - rows.first, count = fl_ragged_count(ragged, t, B);
     const ptrdiff_t before = time_before(pass, t), after = t + (t - before);
@@ -254,8 +296,8 @@ void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrd
             pass->dy.stride_b, dh + b * row_of_H, dc + b * row_of_H,
             dG + b * call->d_stride * (ptrdiff_t)real, call->d_stride, h_after, call->a_stride);
     }
-    if (pass->dw && panels.first == 0 &&
-        panels.end > 0) { /* the hidden states that no step of the chunk gives */
+    if (pass->dw && units.first == 0 &&
+        units.end > 0) { /* the hidden states that no step of the chunk gives */
         char *to = h + (fl_back_rows_before(call, t) + base) * a_row;
         if (with_before > 0 && (before < times.first || before >= times.end))
             kernels->hidden(with_before, H, fl_rows_at(pass->tape, before, rows.first, real), to,
@@ -263,10 +305,8 @@ void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrd
         fill_first_hidden(call, pass, rows.first + with_before, count - with_before,
                           to + with_before * a_row);
     }
-    if (call->plan.sharing == FL_BY_UNITS) { /* a product needs all of dG */
-        if (fl_barrier_wait(&call->barrier) || fl_back_has_left(call, index)) return;
-        panels = panels_of(call, index);
-    }
+    if (wait_for_units(call, index)) return; /* a product needs all of dG */
+    const fl_range panels = panels_of(call, H, index);
     if (count > 0)
         kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
                           dh, H, 0, call->model->near_bytes);

@@ -77,6 +77,12 @@ static inline int fl_back_is_variant(const fl_back *call) {
     return call->model->is_variant || call->masks.recurrent.rows.data != NULL;
 }
 
+/* Stages of a step back: none begins before the one before has all its units. */
+static inline int fl_back_stages(const fl_back *call) {
+    const fl_config *config = &call->model->config;
+    return 1 + (config->proj_size > 0) + 3 * (config->layer_norm != 0);
+}
+
 /* The records of an index, l*D + d. */
 static inline fl_rows fl_back_tape(const fl_back *call, ptrdiff_t index) {
     const ptrdiff_t record = call->model->record_size;
@@ -119,11 +125,11 @@ void fl_back_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range time
 void fl_back_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
 
 /* One time t of a chunk, whose times are taken from the end back, or of a reverse pass from the
- * first on; for some sequences. Of the usual cell, for thread `index`'s units if these are shared,
- * filling the hidden states before; of a variant, or with a mask on h, for all units. */
+ * first on; for some sequences, and thread `index`'s units if these are shared. Of the usual cell,
+ * filling the hidden states before; of a variant, or with a mask on h. */
 void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                         fl_range rows, int index);
-void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
-                          fl_range rows);
+void fl_back_step_variant(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
+                          fl_range rows, int index);
 
 #endif

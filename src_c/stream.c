@@ -8,11 +8,14 @@
 #include "platform.h"
 #include "rows.h"
 #include "run.h"
+#include "run_shared.h"
+#include "share.h"
 #include "structs.h"
 #include "threads.h"
 
-/* Steps that one run takes at most; a longer push is cut, which does not change its bits. */
-enum { STREAM_STEPS = 64 };
+/* Steps that one run takes at most; a longer push is cut, which does not change its bits. Units
+ * that take their part of W x and of U h together, where a core's cache is too small for all. */
+enum { STREAM_STEPS = 64, UNITS_AT_ONCE = 32 };
 
 struct fl_stream {
     const fl_model *model;
@@ -21,8 +24,18 @@ struct fl_stream {
     char *h, *c; /* (L, B, P), (L, B, H) */
     char *saved; /* c and h as they were before a push that may be given up */
     fl_scratch scratch;
-    int odd; /* whether the next step sweeps over U backwards, see run.c */
+    int odd;        /* whether the next step sweeps over U backwards, see run.c */
+    int is_general; /* whether a step is a variant's, or may be worth sharing */
 };
+
+/* T steps, as what there is to share. */
+static fl_work work_of(const fl_stream *stream, ptrdiff_t T) {
+    return (fl_work){.model = stream->model,
+                     .B = stream->batch,
+                     .rows = (double)T * (double)stream->batch,
+                     .stages = fl_model_stages(stream->model, 0),
+                     .one_scratch = 1};
+}
 
 fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **stream) {
     if (stream == NULL) return FL_ERROR_ARGUMENT;
@@ -42,6 +55,8 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     made->batch = batch;
     made->c_bytes = c_bytes;
     made->h_bytes = h_bytes;
+    const fl_work work = work_of(made, 1);
+    made->is_general = model->is_variant || fl_work_is_shareable(&work);
     made->c = fl_memory_alloc(4, c_bytes);
     fl_status status = made->c ? FL_OK : FL_ERROR_MEMORY;
     if (status == FL_OK) {
@@ -74,23 +89,84 @@ static void run(fl_stream *stream, ptrdiff_t T, fl_rows x, fl_rows y, fl_stop *s
                           .c = stream->c,
                           .h_stride = stream->batch * stream->model->output_size,
                           .c_stride = stream->batch * stream->model->config.hidden_size};
-    const fl_share share = fl_share_all(stop, 0);
+    const fl_work work = work_of(stream, T);
+    fl_plan plan = fl_plan_begin(&work);
+    fl_span_run_shared(&span, stream->model, &stream->scratch, &plan, stop);
+    fl_plan_end(&plan);
+}
+
+/* A step of a large layer, as its threads see it. */
+typedef struct shared_step {
+    fl_stream *stream;
+    const void *x_t;
+    void *y_t;
+    int threads;
+    fl_barrier barrier;
+} shared_step;
+
+/* Thread `index`'s units. Where not all weights stay in its cache, it takes W's beside U's, from
+ * the first to the last and in the next step back again: what the step before read last is still
+ * there.
+ */
+static void step_units(void *context, int index) {
+    shared_step *step = context;
+    const fl_stream *stream = step->stream;
+    const fl_model *model = stream->model;
+    const ptrdiff_t L = model->config.num_layers, H = model->config.hidden_size;
+    const ptrdiff_t B = stream->batch;
+    const size_t layer_bytes = stream->c_bytes / (size_t)L;
+    const fl_panels own = fl_panels_part(model, index, step->threads);
+    const ptrdiff_t at_once = fl_model_is_far(model)
+                                  ? fl_size_max(UNITS_AT_ONCE / model->kernels->lanes, 1)
+                                  : own.count + 1;
+    const ptrdiff_t stops = (own.count + own.narrow - 1) / at_once + 1;
+    char *const z = stream->scratch.directions[0].z;
+    const void *x_t = step->x_t;
     const fl_fp_state saved = fl_fp_enter();
-    fl_span_run(&span, stream->model, &stream->scratch, &share);
+    for (ptrdiff_t l = 0; l < L; l++) {
+        const fl_direction *layer = &model->directions[l];
+        char *h = stream->h + (size_t)l * layer_bytes, *c = stream->c + (size_t)l * layer_bytes;
+        void *out = l == L - 1 ? step->y_t : stream->scratch.between[l % 2];
+        for (ptrdiff_t i = 0; i < stops; i++) {
+            const ptrdiff_t stop = stream->odd ? stops - 1 - i : i;
+            const ptrdiff_t first = stop * at_once;
+            fl_panels panels = {own.first + first, 0, own.narrow && stop == stops - 1};
+            panels.count = fl_size_min(at_once, own.count - first);
+            fl_model_product(model, panels, B, layer->input_size, x_t, layer->input_size, layer->w,
+                             layer->bias, z, model->z_row);
+            fl_model_step(model, layer, panels, B, h, H, z, c, out, H, NULL, stream->odd);
+        }
+        if (step->threads > 1) fl_barrier_wait(&step->barrier); /* until all have read h */
+        if (index == 0) memcpy(h, out, layer_bytes);
+        x_t = out;
+    }
     fl_fp_leave(saved);
 }
 
-/* The same as run() with T = 1, without its generality: in small layers that is a fifth of a step.
- */
-void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
-    const fl_model *model = stream->model;
-    if (model->is_variant) {
-        const ptrdiff_t I = model->config.input_size, P = model->output_size;
-        const fl_input x = {x_t, 0, I};
-        const fl_output y = {y_t, 0, P};
+static FL_NOINLINE void step_general(fl_stream *stream, const void *x_t, void *y_t) {
+    if (stream->model->is_variant) {
+        const fl_input x = {x_t, 0, stream->model->config.input_size};
+        const fl_output y = {y_t, 0, stream->model->output_size};
         run(stream, 1, fl_rows_of_input(x, NULL), fl_rows_of_output(y, NULL), NULL);
         return;
     }
+    const fl_work work = work_of(stream, 1);
+    const fl_plan plan = fl_plan_begin(&work);
+    shared_step step = {.stream = stream, .x_t = x_t, .y_t = y_t, .threads = plan.threads};
+    step.barrier.size = plan.threads;
+    step.barrier.late = FL_LATE_IS_TOLD;
+    fl_pool_run(plan.threads, step_units, &step, NULL);
+    fl_plan_end(&plan);
+    stream->odd = !stream->odd;
+}
+
+/* The same without its generality: in small layers that is a fifth of a step. */
+void fl_stream_step(fl_stream *stream, const void *x_t, void *y_t) {
+    if (stream->is_general) {
+        step_general(stream, x_t, y_t);
+        return;
+    }
+    const fl_model *model = stream->model;
     const ptrdiff_t L = model->config.num_layers, H = model->config.hidden_size, B = stream->batch;
     const fl_panels panels = fl_panels_all(model);
     const size_t layer_bytes = stream->c_bytes / (size_t)L;

@@ -1,5 +1,6 @@
-/* The pool. Its threads sleep between calls; a call wakes them once and they spin with it. One call
- * at a time has the pool: others that come meanwhile run on their own thread alone. */
+/* The pool. Its threads sleep between calls; a call wakes them once and they spin with it, and a
+ * little longer, for the next call. One call at a time has the pool: others that come meanwhile run
+ * on their own thread alone. */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
@@ -115,7 +116,12 @@ static struct {
     int count; /* threads wanted for it, the calling one included */
     void (*work)(void *context, int index);
     void *context;
+    fl_atomic posted; /* the job, for threads that are still awake */
     fl_atomic unfinished;
+    /* Of calls between fl_pool_enter and fl_pool_leave: how many there are, how many others one
+     * found at most, how many in a row found none; when the last ended, in microseconds, and how
+     * many in a row came right after the one before. */
+    fl_atomic running, others, alone, ended, streak;
 
     int64_t begun;          /* when the call that has the pool took it, by microseconds() */
     fl_atomic waited;       /* microseconds for which threads of the call waited for a late one */
@@ -169,11 +175,26 @@ int fl_barrier_wait(fl_barrier *barrier) {
     return 0;
 }
 
-/* The life of pool thread `index` (from 1): sleep, work, sleep. */
+/* Calls this close to each other find the pool's threads awake, since waking them takes as long:
+ * microseconds. So many in a row make it likely that there is one more. So many that are alone make
+ * it likely that nobody calls from other threads any more. */
+enum { AWAKE = 50, STREAK = 8, FORGET = 64 };
+
+/* Spins until there is another job than `done`, but not for long. A thread that is kept off its
+ * processor meanwhile finds its time over. */
+static void stay_awake(long done) {
+    const int64_t since = microseconds();
+    for (int i = 1; fl_atomic_load(&pool.posted) == done; i++) {
+        pause_briefly();
+        if (i % 32 == 0 && microseconds() - since > AWAKE) return;
+    }
+}
+
+/* The life of pool thread `index` (from 1): sleep, work, stay awake, sleep. */
 static void serve(int index) {
     long done = pool.born[index];
     for (;;) {
-        lock(&pool.state);
+        for (int i = 0; !try_lock(&pool.state);) spin(&i); /* soon: there are others like this */
         while (pool.job == done || index >= pool.count) {
             done = pool.job;
             wait_for(&pool.job_ready, &pool.state);
@@ -184,7 +205,25 @@ static void serve(int index) {
         unlock(&pool.state);
         work(context, index);
         fl_atomic_add(&pool.unfinished, -1);
+        stay_awake(done);
     }
+}
+
+fl_pool_use fl_pool_enter(void) {
+    const long others = fl_atomic_add(&pool.running, 1);
+    const unsigned long ended = (unsigned long)fl_atomic_load(&pool.ended);
+    if (others > fl_atomic_load(&pool.others)) fl_atomic_store(&pool.others, others);
+    if (others > 0) fl_atomic_store(&pool.alone, 0);
+    else if (fl_atomic_add(&pool.alone, 1) == FORGET) fl_atomic_store(&pool.others, 0);
+    if (others > 0 || (unsigned long)microseconds() - ended > AWAKE) /* a long may be short */
+        fl_atomic_store(&pool.streak, 0);
+    const long streak = fl_atomic_add(&pool.streak, 1);
+    return (fl_pool_use){(int)fl_atomic_load(&pool.others), streak >= STREAK};
+}
+
+void fl_pool_leave(void) {
+    fl_atomic_store(&pool.ended, (long)microseconds());
+    fl_atomic_add(&pool.running, -1);
 }
 
 #if defined(_WIN32)
@@ -214,6 +253,7 @@ static void reset_in_child(void) {
     pool.threads = 0;
     pool.count = 0;
     fl_atomic_store(&pool.unfinished, 0);
+    fl_atomic_store(&pool.running, 0);
 #if defined(__linux__)
     pool.placed = 0;
 #endif
@@ -302,12 +342,15 @@ static void look_back(int taken) {
     pool.changed = now;
 }
 
-int fl_pool_take(int wanted) {
+int fl_pool_take(int wanted, int others) {
     if (wanted > FL_MAX_THREADS) wanted = FL_MAX_THREADS;
 #if defined(__linux__)
     /* More threads than processors would wait for each other at every barrier. */
     cpu_set_t allowed;
-    if (wanted > 1 && wanted > allowed_processors(&allowed)) wanted = allowed_processors(&allowed);
+    const int most = wanted > 1 ? allowed_processors(&allowed) - others : 1;
+    if (wanted > most) wanted = most;
+#else
+    wanted -= others;
 #endif
     if (wanted <= 1 || !try_lock(&pool.owner)) return 1;
     wanted = affordable(wanted);
@@ -346,6 +389,7 @@ void fl_pool_run(int taken, void (*work)(void *context, int index), void *contex
         fl_atomic_store(&pool.unfinished, taken - 1);
         wake_all(&pool.job_ready);
         unlock(&pool.state);
+        fl_atomic_store(&pool.posted, pool.job);
     }
     work(context, 0);
     if (taken > 1)

@@ -104,9 +104,20 @@ typedef struct fl_barrier {
 } fl_barrier;
 int fl_barrier_wait(fl_barrier *barrier);
 
-/* Takes the pool for up to `wanted` threads, the calling one included. Returns how many there are:
- * 1 when another call has the pool, or no more threads can be made. fl_pool_release must follow. */
-int fl_pool_take(int wanted);
+/* What a call worth sharing knows of others of this process, from fl_pool_enter on; fl_pool_leave
+ * must follow. Both look at a clock, which tiny calls had better not. */
+typedef struct fl_pool_use {
+    int others;   /* calls of other threads that run beside this one, or did a moment ago */
+    int is_ready; /* whether calls come back to back, so that the pool's threads are awake, or are
+                     worth waking for the calls to come */
+} fl_pool_use;
+fl_pool_use fl_pool_enter(void);
+void fl_pool_leave(void);
+
+/* Takes the pool for up to `wanted` threads, the calling one included, and no more than processors
+ * are left where other threads have `others` calls. Returns how many there are: 1 when another call
+ * has the pool, or no more threads can be made. fl_pool_release must follow. */
+int fl_pool_take(int wanted, int others);
 void fl_pool_release(int taken);
 
 /* Runs work(context, i) for i = 0..taken-1 at once, i = 0 on the calling thread, and returns when

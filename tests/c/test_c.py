@@ -104,6 +104,10 @@ def test_c_threads(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_threads", objects, tmp_path)))
 
 
+def test_c_units(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_units", objects, tmp_path)))
+
+
 def test_c_stress(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("stress", objects, tmp_path)), "1")
 

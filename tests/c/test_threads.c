@@ -324,7 +324,7 @@ static void test_cancelled_push(void) {
 static void wait_for_threads(int wanted) {
     alarm(60); /* never is a failure */
     for (int taken = 0; taken < wanted; usleep(500)) {
-        taken = fl_pool_take(wanted);
+        taken = fl_pool_take(wanted, 0);
         fl_pool_release(taken);
     }
     alarm(0);
@@ -378,7 +378,7 @@ static void test_late(void) {
     processors = 4;
     int least = 4;
     for (int round = 0; round < 20 && least > 1; round++) {
-        const int taken = fl_pool_take(4);
+        const int taken = fl_pool_take(4, 0);
         if (taken < least) least = taken;
         if (taken < 2) continue;
         meetings m = {.barrier = {.size = taken, .late = FL_LATE_PARTS}};
@@ -394,7 +394,7 @@ static void test_late(void) {
     /* Where lateness is usual, or is told alone, none leaves; told, later calls have fewer. */
     for (fl_late late = FL_LATE_IS_USUAL; late < FL_LATE_PARTS; late++) {
         meetings m = {.barrier = {.size = 4, .late = late}};
-        CHECK(fl_pool_take(4) == 4);
+        CHECK(fl_pool_take(4, 0) == 4);
         fl_pool_run(4, meet, &m, NULL);
         fl_pool_release(4);
         for (int i = 0; i < 4; i++) CHECK(m.attended[i] == MEETINGS);

@@ -221,7 +221,13 @@ def test_recording_changes_nothing(row: dict[str, Any], isa: str, dtype: type) -
 
 
 # T, B, I, H, L, D: large enough to be shared out as rows, units, directions, and both.
-SHAPES = [(40, 16, 9, 67, 1, 1), (60, 1, 70, 129, 2, 1), (30, 3, 5, 131, 2, 2)]
+SHAPES = [
+    (40, 16, 9, 67, 1, 1),
+    (60, 1, 70, 129, 2, 1),
+    (30, 3, 5, 131, 2, 2),
+    (10, 1, 9, 385, 1, 1),
+    (12, 2, 70, 256, 2, 1),
+]
 VARIANTS: dict[str, dict[str, Any]] = {
     "proj_size": {"proj_size": 40, "zoneout_h": 0.1},
     "peepholes": {"peepholes": True, "cell_clip": 1.0, "recurrent_dropout": 0.3},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastlstm
 from fastlstm import LSTM
 from support.arrays import assert_same_bits
 from support.streams import assert_state
@@ -113,3 +114,50 @@ def test_two_threads_with_short_steps() -> None:
         assert sum(refused) == 0
     _, (h, c) = layer(np.broadcast_to(x_t, (sum(taken), 3)))
     assert_state(stream, (h[:, None], c[:, None]))
+
+
+# H, L, B, options: with a narrow panel, several layers, several sequences, weights beyond a core's
+# cache; of variants with stages that need whole rows.
+SHARED: list[tuple[int, int, int, dict[str, Any]]] = [
+    (200, 1, 1, {}),
+    (257, 2, 1, {}),
+    (321, 1, 3, {}),
+    (600, 1, 1, {}),
+    (129, 2, 17, {}),
+    (320, 1, 1, {"proj_size": 130}),
+    (300, 2, 1, {"peepholes": True, "coupled_gates": True}),
+    (400, 1, 2, {"layer_norm": True, "zoneout_h": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("hidden", "layers", "batch", "options"), SHARED, ids=str)
+def test_bits_do_not_depend_on_threads(
+    hidden: int, layers: int, batch: int, options: dict[str, Any], isa: str, dtype: type
+) -> None:
+    layer = LSTM(40, hidden, layers, **options, dtype=dtype, isa=isa, seed=0)
+    steps = 4 if isa == "scalar" else 40  # enough to come back to back
+    x = np.random.default_rng(0).normal(size=(steps, batch, 40)).astype(dtype)
+    with fastlstm.num_threads(1):
+        expected, last = layer(x)
+    for count in (1, 2, 3):
+        with fastlstm.num_threads(count):
+            stream, pushing = layer.stream(batch), layer.stream(batch)
+            out = np.empty_like(expected)
+            for x_t, y_t in zip(x, out, strict=True):
+                stream.step(x_t, y_t)
+            assert_same_bits(out, expected)
+            assert_state(stream, last)
+            pieces = [pushing.push(piece) for piece in np.array_split(x, 5)]
+            assert_same_bits(np.concatenate(pieces), expected)
+            assert_state(pushing, last)
+
+
+def test_the_number_of_threads_may_change_between_steps() -> None:
+    layer = LSTM(300, 300, seed=0)
+    x = np.random.default_rng(0).normal(size=(90, 1, 300)).astype(np.float32)
+    expected, _ = layer(x)
+    stream, out = layer.stream(), np.empty_like(expected)
+    for t, (x_t, y_t) in enumerate(zip(x, out, strict=True)):
+        with fastlstm.num_threads(1 + t // 15 % 3):
+            stream.step(x_t, y_t)
+    assert_same_bits(out, expected)

@@ -42,7 +42,8 @@ WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
 
 # Test programs, and files of tests/*/ for each file that is mutated: cheap and telling ones first.
 PROGRAMS = (
-    "structs capi variant_errors features machine sizes backward stream variants threads faults"
+    "structs capi variant_errors features machine sizes backward stream variants threads units"
+    " faults"
 )
 FORWARD = "layer exactness stream stream_threads threads ragged tape interrupt"
 BACKWARD = "ragged tape tape_environment gradients interrupt"
@@ -50,6 +51,7 @@ C_TESTS = {
     "src_c/forward.c": FORWARD,
     "src_c/run.c": FORWARD,
     "src_c/rows.c": FORWARD,
+    "src_c/run_shared.c": FORWARD,
     "src_c/share.c": FORWARD,
     "src_c/stream.c": "stream stream_errors stream_threads exactness interrupt",
     "src_c/model.c": "layer arguments variants_exact merge",
