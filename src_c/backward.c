@@ -152,7 +152,7 @@ static void multiply_w(const fl_back *call, const fl_pass *pass, int index, ptrd
         if (fl_stop_check(call->stop, index, work * (double)count)) return;
         kernels->multiply(0, (I + columns - 1) / columns, count, K, I, d + first * d_stride * real,
                           d_stride, call->w, dx + first * dx_stride * real, dx_stride,
-                          pass->dx_accumulate);
+                          pass->dx_accumulate, call->model->near_bytes);
     }
 }
 

@@ -236,9 +236,9 @@ typedef struct fl_forward_call {
 /* Runs a model over B sequences of T steps.
  *
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
- * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: with
- * D = 1, or L = 1, its size does not grow with T; else it is two arrays as large as y. On any error
- * but FL_ERROR_CANCELLED nothing is written.
+ * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: some
+ * 8 MiB, or what two steps need where that is more, whatever T is; with D = 2 and L > 1 two arrays
+ * as large as y besides. On any error but FL_ERROR_CANCELLED nothing is written.
  */
 FL_API fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 

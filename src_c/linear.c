@@ -1,6 +1,7 @@
 /* A linear layer on the outputs of an LSTM. */
 #include "linear.h"
 
+#include "cpu/caches.h"
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "platform.h"
@@ -29,7 +30,8 @@ fl_status fl_linear_apply(const fl_linear *linear, const char *isa) {
     const fl_fp_state saved = fl_fp_enter();
     kernels->pack_columns(0, panels, K, N, linear->weight, 1, K, packed);
     kernels->put_rows(rows, N, linear->bias, 0, linear->z, N, 0);
-    kernels->multiply(0, panels, rows, K, N, linear->x, K, packed, linear->z, N, 1);
+    kernels->multiply(0, panels, rows, K, N, linear->x, K, packed, linear->z, N, 1,
+                      fl_cache_near());
     fl_fp_leave(saved);
     fl_memory_free(packed);
     return FL_OK;

@@ -5,8 +5,7 @@
 #include <stddef.h>
 
 #include "fastlstm.h"
-
-enum { FL_LINE = 64 /* bytes: a cache line, and the widest vector */ };
+#include "platform.h"
 
 /* Allocates count * size bytes at a multiple of FL_LINE. NULL when memory is short. Freed by
  * fl_memory_free. count and size may be 0. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/caches.h"
 #include "memory.h"
 #include "model.h"
 #include "platform.h"
@@ -217,6 +218,7 @@ fl_status fl_model_create(const fl_config *given, const char *isa, const void *p
     made->panels = (ptrdiff_t)panels;
     made->narrow = narrow ? kernels->half : NULL;
     made->z_row = (ptrdiff_t)rows;
+    made->near_bytes = fl_cache_near();
     set_variant(made);
     made->bytes = bytes + reals * kernels->real_bytes;
     const fl_fp_state saved = fl_fp_enter();

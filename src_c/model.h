@@ -28,6 +28,7 @@ struct fl_model {
     ptrdiff_t record_size;     /* R, reals of a record on the tape */
     int is_variant;            /* whether its cells are fl_kernels.variant_step's */
     int needs_rows;            /* whether a step goes on after its cells, with whole rows */
+    ptrdiff_t near_bytes;      /* as in fl_kernels */
     size_t bytes;              /* of the whole model */
     void *packed;              /* all packed parameters, one block */
     fl_direction directions[]; /* L*D of them, index l*D + d */
@@ -82,10 +83,10 @@ static inline void fl_model_product(const fl_model *model, fl_panels panels, ptr
     const int gates = (int)fl_config_gates(&model->config);
     if (panels.count > 0)
         model->kernels->product(gates, panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
-                                z_stride);
+                                z_stride, model->near_bytes);
     if (panels.narrow)
         model->narrow->product(gates, fl_model_narrow_panel(model), 1, rows, K, a, a_stride, w,
-                               bias, z, z_stride);
+                               bias, z, z_stride, model->near_bytes);
 }
 
 static inline void fl_model_step(const fl_model *model, const fl_direction *direction,
@@ -95,10 +96,12 @@ static inline void fl_model_step(const fl_model *model, const fl_direction *dire
     const ptrdiff_t H = model->config.hidden_size;
     if (panels.count > 0)
         model->kernels->step(panels.first, panels.count, rows, H, h, h_stride, direction->u, z,
-                             model->z_row, c, h_out, h_out_stride, record, backward);
+                             model->z_row, c, h_out, h_out_stride, record, backward,
+                             model->near_bytes);
     if (panels.narrow)
         model->narrow->step(fl_model_narrow_panel(model), 1, rows, H, h, h_stride, direction->u, z,
-                            model->z_row, c, h_out, h_out_stride, record, backward);
+                            model->z_row, c, h_out, h_out_stride, record, backward,
+                            model->near_bytes);
 }
 
 /* The same for variants. */

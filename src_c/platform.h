@@ -32,6 +32,7 @@
 #define FL_NOCLONE __declspec(noinline)
 #define FL_UNROLL
 #define FL_PREFETCH(p) ((void)(p))
+#define FL_PREFETCH_FAR(p) ((void)(p))
 #pragma fp_contract(off)
 #else
 #define FL_INLINE static inline __attribute__((always_inline))
@@ -47,6 +48,7 @@
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
 #define FL_UNROLL _Pragma("GCC unroll 32")
 #define FL_PREFETCH(p) __builtin_prefetch(p)
+#define FL_PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2) /* not as far as the smallest cache */
 #endif
 
 /* Visible from outside even where the library is built with hidden symbols. */
@@ -55,6 +57,8 @@
 #else
 #define FL_EXPORT __attribute__((visibility("default")))
 #endif
+
+enum { FL_LINE = 64 /* bytes: a cache line, and the widest vector */ };
 
 #define FL_CAT_(a, b) a##b
 #define FL_CAT(a, b) FL_CAT_(a, b)

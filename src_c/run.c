@@ -21,9 +21,13 @@
 #include "platform.h"
 
 /* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
- * a chunk has at most so many steps, beyond which a longer one gains nothing. Steps of so many
- * multiply-adds are worth looking at each time whether the call is given up. */
-enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256, WATCHED_STEP = 1 << 16 };
+ * a chunk has at most so many steps, beyond which a longer one gains nothing. But where W, U
+ * and z are too large for a core's own caches, W is read from afar for each chunk: then z may take
+ * up to so many. */
+enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256, FAR_CHUNK_BYTES = 4 * 1024 * 1024 };
+
+/* Steps of so many multiply-adds are worth looking at each time whether the call is given up. */
+enum { WATCHED_STEP = 1 << 16 };
 
 /* The panels that one thread computes: the narrow one goes to the last thread, which then has no
  * more of the others than anyone. */
@@ -189,6 +193,7 @@ static FL_NOINLINE void take_variant_step(const fl_model *model, const fl_direct
     step.record = fl_rows_find(walk->tape, t, first, real);
     step.record_stride = model->record_size;
     step.backward = s % 2 != 0;
+    step.near_bytes = model->near_bytes;
     if (config->layer_norm) { /* U h is a whole of its own, and the cell begins with it */
         const fl_norm norm = norm_of(model, direction, walk, 1, t, first, rows);
         fl_model_product(model, panels, rows, P, step.h, h_row, step.u, direction->bias,
@@ -209,7 +214,7 @@ static FL_NOINLINE void take_variant_step(const fl_model *model, const fl_direct
     }
     if (config->proj_size)
         kernels->multiply(0, (P + columns - 1) / columns, rows, H, P, walk->scratch->cells, H,
-                          direction->projection, y, y_stride, 0);
+                          direction->projection, y, y_stride, 0, model->near_bytes);
     else kernels->put_rows(rows, H, walk->scratch->cells, H, y, y_stride, 0);
     if (config->zoneout_h > 0)
         kernels->mix_rows(rows, P, fl_rows_find(walk->zoneout_h, t, first, real), P,
@@ -307,6 +312,20 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     if (share->count > 1) fl_barrier_wait(share->units);
 }
 
+/* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where weights come from afar it
+ * has about I rows: then z causes no more traffic than W. */
+static ptrdiff_t chunk_of(const fl_model *model, ptrdiff_t T, ptrdiff_t z_step) {
+    ptrdiff_t bytes = CHUNK_BYTES, steps = CHUNK_STEPS, I = model->config.input_size;
+    if (model->config.num_layers > 1)
+        I = fl_size_max(I, model->config.num_directions * model->output_size);
+    const ptrdiff_t column = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
+    if (column * (I + model->output_size) + CHUNK_BYTES > model->near_bytes) {
+        bytes = fl_size_max(bytes, fl_size_min(column * I, FAR_CHUNK_BYTES));
+        steps = fl_size_max(steps, I);
+    }
+    return fl_size_min(T, fl_size_min(fl_size_max(bytes / z_step, 1), steps));
+}
+
 fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T, ptrdiff_t B,
                             const ptrdiff_t *starts, int directions_at_once) {
     const size_t real = model->kernels->real_bytes, rows = (size_t)B;
@@ -316,8 +335,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm;
     size_t z_step, buffer_bytes;
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
-    const ptrdiff_t affordable = (ptrdiff_t)(CHUNK_BYTES / z_step);
-    made->chunk = fl_size_min(T, fl_size_min(affordable > 1 ? affordable : 1, CHUNK_STEPS));
+    made->chunk = chunk_of(model, T, (ptrdiff_t)z_step);
     /* With two directions a layer needs all of the layer below. */
     const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
     const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;

@@ -4,12 +4,13 @@
 #include "memory.h"
 #include "threads.h"
 
-/* Measured on a virtual machine of 2 Zen 4 cores, see docs/benchmarks.md. */
+/* Measured on virtual machines of 2 cores, Zen 4 and Intel Xeon, see docs/benchmarks.md. */
 enum {
     THREAD_WORK = 1 << 21,    /* multiply-adds worth waking a thread for */
     STEP_WORK = 1 << 16,      /* multiply-adds of a step worth a barrier */
     STEP_BACK_WORK = 1 << 15, /* of a step back, for each thread */
-    SEQUENCES_PER_THREAD = 4  /* that use a core's arithmetic about as well as many do */
+    SEQUENCES_PER_THREAD = 4, /* that use a core's arithmetic about as well as many do */
+    FAR_SEQUENCES = 12        /* that are worth reading all of a U from afar for, not a share */
 };
 
 /* Multiply-adds of all layers and directions for one row, as a double since they may be many. */
@@ -47,13 +48,20 @@ static fl_plan share_backward(const fl_work *work, int threads) {
     return plan;
 }
 
+/* Sequences that keep a thread busy by themselves. Where U is larger than a core's own caches, that
+ * takes more: with a share of the units, a thread has only that share of U to read at each step. */
+static ptrdiff_t sequences_per_thread(const fl_model *model) {
+    const ptrdiff_t row = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
+    return row * model->output_size > model->near_bytes ? FAR_SEQUENCES : SEQUENCES_PER_THREAD;
+}
+
 /* The plan with `most` threads at most. */
 static fl_plan plan_of(const fl_work *work, int most) {
     const double row = work_of_row(work), all = row * work->rows;
     int threads = most;
     if (all < (double)threads * THREAD_WORK) threads = (int)(all / THREAD_WORK);
     if (threads <= 1) return (fl_plan){FL_BY_ONE, 1, 1, 0};
-    if (work->B >= (ptrdiff_t)threads * SEQUENCES_PER_THREAD)
+    if (work->B >= threads * sequences_per_thread(work->model))
         return (fl_plan){FL_BY_ROWS, threads, 1, 0};
     return work->backward ? share_backward(work, threads) : share_forward(work, threads, row);
 }

@@ -153,7 +153,7 @@ void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range tim
     }
     if (pass->hr)
         kernels->multiply(0, (H + columns - 1) / columns, count, P, H, e, P, call->hr, dh_cells, H,
-                          0);
+                          0, model->near_bytes);
     const char *records = fl_rows_at(pass->tape, t, sequence, real);
     fl_norm norm = {.config = config, .rows = count, .normal_stride = model->record_size};
     norm.z_stride = call->d_stride;
@@ -199,7 +199,7 @@ void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range tim
     }
     kernels->multiply(0, (P + columns - 1) / columns, count, fl_config_gate_columns(config), P,
                       dG + fl_back_recurrent_column(config) * (ptrdiff_t)real, call->d_stride,
-                      call->u, dh, P, 0);
+                      call->u, dh, P, 0, model->near_bytes);
     if (recurrent)
         kernels->mask_rows(count, P, recurrent, P, dh, P, zones_out ? kept : NULL, P, dh, P);
     else if (zones_out) kernels->put_rows(count, P, kept, P, dh, P, 1);
@@ -257,5 +257,5 @@ void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrd
     if (barrier && fl_barrier_wait(&call->barrier)) return; /* a product needs all of dG */
     if (count > 0)
         kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
-                          dh, H, 0);
+                          dh, H, 0, call->model->near_bytes);
 }

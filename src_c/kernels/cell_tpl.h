@@ -62,14 +62,14 @@ static FL_NOINLINE void FL_NAME(cells_of_panel)(ptrdiff_t R, ptrdiff_t H, ptrdif
 FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff_t unit,
                                   const FL_REAL *h, ptrdiff_t h_stride, const FL_REAL *u,
                                   const FL_REAL *z, ptrdiff_t z_stride, FL_REAL *c, FL_REAL *h_out,
-                                  ptrdiff_t h_out_stride, FL_REAL *record) {
+                                  ptrdiff_t h_out_stride, FL_REAL *record, fl_ahead ahead) {
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
         for (int j = 0; j < 4 * N; j++) acc[r * 4 * N + j] = v_load(z + r * z_stride + j * FL_V);
     }
-    FL_NAME(tile_multiply)(R, N, 4, H, h, h_stride, u, acc);
+    FL_NAME(tile_multiply)(R, N, 4, H, h, h_stride, u, ahead, acc);
     if (R * N == 1) { /* tiny layers are all latency: from register to register */
         FL_NAME(cell)(acc, c + unit, h_out + unit, record ? record + unit : NULL, H,
                       H - unit < FL_V ? H - unit : FL_V);
@@ -87,30 +87,37 @@ FL_INLINE void FL_NAME(step_tile)(const int R, const int N, ptrdiff_t H, ptrdiff
                        u + (first_panel + (panel)) * H * FL_PANEL,                              \
                        z + (row) * z_stride + (first_panel + (panel)) * FL_PANEL, z_stride,     \
                        c + (row) * H, h_out + (row) * h_out_stride, h_out_stride,               \
-                       record ? record + (row) * 5 * H : NULL)
+                       record ? record + (row) * 5 * H : NULL, FL_AHEAD(R, row, panel))
+#define FL_AHEAD(R, row, panel) ((fl_ahead){NULL, 0})
 static FL_NOINLINE void FL_NAME(step_row)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,
                                           const FL_REAL *h, const FL_REAL *u, const FL_REAL *z,
-                                          FL_REAL *c, FL_REAL *h_out, FL_REAL *record,
-                                          int backward) {
+                                          FL_REAL *c, FL_REAL *h_out, FL_REAL *record, int backward,
+                                          int is_far) {
     const ptrdiff_t h_stride = 0, z_stride = 0, h_out_stride = 0;
-    FL_FOR_PANELS(panels, 4 * H * H * (ptrdiff_t)sizeof(FL_REAL), backward, FL_TILE);
+    FL_FOR_PANELS(panels, is_far, backward, FL_TILE);
 }
-
+#undef FL_AHEAD
+#define FL_AHEAD(R, row, panel)                                                                   \
+    fl_ahead_of(is_far, u + first_panel * H * FL_PANEL, H, FL_PANEL * (ptrdiff_t)sizeof(FL_REAL), \
+                backward ? (panel) - 1 : (panel) + 1, panels, row, R, rows)
 static FL_NOINLINE void FL_NAME(step_rows)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows,
                                            ptrdiff_t H, const FL_REAL *h, ptrdiff_t h_stride,
                                            const FL_REAL *u, const FL_REAL *z, ptrdiff_t z_stride,
                                            FL_REAL *c, FL_REAL *h_out, ptrdiff_t h_out_stride,
-                                           FL_REAL *record, int backward) {
+                                           FL_REAL *record, int backward, int is_far) {
     FL_FOR_TILES(rows, panels, backward, FL_TILE);
 }
 #undef FL_TILE
+#undef FL_AHEAD
 
 static void FL_NAME(step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
                           const void *h, ptrdiff_t h_stride, const void *u, const void *z,
                           ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride,
-                          void *record, int backward) {
-    if (rows == 1) FL_NAME(step_row)(first_panel, panels, H, h, u, z, c, h_out, record, backward);
+                          void *record, int backward, ptrdiff_t near_bytes) {
+    const int is_far = panels * H * FL_PANEL * (ptrdiff_t)sizeof(FL_REAL) > near_bytes;
+    if (rows == 1)
+        FL_NAME(step_row)(first_panel, panels, H, h, u, z, c, h_out, record, backward, is_far);
     else
         FL_NAME(step_rows)(first_panel, panels, rows, H, h, h_stride, u, z, z_stride, c, h_out,
-                           h_out_stride, record, backward);
+                           h_out_stride, record, backward, is_far);
 }

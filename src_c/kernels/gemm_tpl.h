@@ -10,8 +10,12 @@ _Static_assert(FL_TILE_ROWS <= 6, "FL_TILE_OF_ROWS has no case for taller tiles"
 /* acc (R, N, G) += a (R, K) @ w (N, K, G, V). */
 FL_INLINE void FL_NAME(tile_multiply)(const int R, const int N, const int G, ptrdiff_t K,
                                       const FL_REAL *a, ptrdiff_t a_stride, const FL_REAL *w,
-                                      vreal *acc) {
+                                      fl_ahead ahead, vreal *acc) {
     for (ptrdiff_t k = 0; k < K; k++) {
+        if (R > 1) { /* the processor itself sees the loads of a single row coming */
+            FL_PREFETCH_FAR(ahead.at);
+            ahead.at += ahead.step;
+        }
         FL_UNROLL
         for (int n = 0; n < N; n++) {
             FL_UNROLL
@@ -30,14 +34,15 @@ FL_INLINE void FL_NAME(tile_multiply)(const int R, const int N, const int G, ptr
 /* One tile of product(): z (R, N, G, V) = bias (N, G, V) + a @ w. */
 FL_INLINE void FL_NAME(product_tile)(const int R, const int N, const int G, ptrdiff_t K,
                                      const FL_REAL *a, ptrdiff_t a_stride, const FL_REAL *w,
-                                     const FL_REAL *bias, FL_REAL *z, ptrdiff_t z_stride) {
+                                     const FL_REAL *bias, FL_REAL *z, ptrdiff_t z_stride,
+                                     fl_ahead ahead) {
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
         for (int j = 0; j < G * N; j++) acc[r * G * N + j] = v_load(bias + j * FL_V);
     }
-    FL_NAME(tile_multiply)(R, N, G, K, a, a_stride, w, acc);
+    FL_NAME(tile_multiply)(R, N, G, K, a, a_stride, w, ahead, acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
@@ -50,48 +55,57 @@ FL_INLINE void FL_NAME(product_tile)(const int R, const int N, const int G, ptrd
 #define FL_TILE(R, N, row, panel)                                                                 \
     FL_NAME(product_tile)(R, N, G, K, a + (row) * a_stride, a_stride, w + (panel) * K * G * FL_V, \
                           bias + (panel) * G * FL_V, z + (row) * z_stride + (panel) * G * FL_V,   \
-                          z_stride)
+                          z_stride, FL_AHEAD(R, row, panel))
+#define FL_AHEAD(R, row, panel) ((fl_ahead){NULL, 0})
 #define FL_PRODUCT_OF_ROW(gates)                \
     const ptrdiff_t a_stride = 0, z_stride = 0; \
     enum { G = gates };                         \
-    FL_FOR_PANELS(panels, panels * K * G * FL_V * (ptrdiff_t)sizeof(FL_REAL), 0, FL_TILE)
+    FL_FOR_PANELS(panels, is_far, 0, FL_TILE)
 static FL_NOINLINE void FL_NAME(product_row)(ptrdiff_t panels, ptrdiff_t K, const FL_REAL *a,
-                                             const FL_REAL *w, const FL_REAL *bias, FL_REAL *z) {
+                                             const FL_REAL *w, const FL_REAL *bias, FL_REAL *z,
+                                             int is_far) {
     FL_PRODUCT_OF_ROW(4);
 }
 static FL_NOINLINE void FL_NAME(product_row_of_3)(ptrdiff_t panels, ptrdiff_t K, const FL_REAL *a,
-                                                  const FL_REAL *w, const FL_REAL *bias,
-                                                  FL_REAL *z) {
+                                                  const FL_REAL *w, const FL_REAL *bias, FL_REAL *z,
+                                                  int is_far) {
     FL_PRODUCT_OF_ROW(3);
 }
+#undef FL_AHEAD
+#define FL_AHEAD(R, row, panel)                                                                   \
+    fl_ahead_of(is_far, w, K, G * FL_V * (ptrdiff_t)sizeof(FL_REAL), (panel) + 1, panels, row, R, \
+                rows)
 static FL_NOINLINE void FL_NAME(product_rows)(ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
                                               const FL_REAL *a, ptrdiff_t a_stride,
                                               const FL_REAL *w, const FL_REAL *bias, FL_REAL *z,
-                                              ptrdiff_t z_stride) {
+                                              ptrdiff_t z_stride, int is_far) {
     enum { G = 4 };
     FL_FOR_TILES(rows, panels, 0, FL_TILE);
 }
 static FL_NOINLINE void FL_NAME(product_rows_of_3)(ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
                                                    const FL_REAL *a, ptrdiff_t a_stride,
                                                    const FL_REAL *w, const FL_REAL *bias,
-                                                   FL_REAL *z, ptrdiff_t z_stride) {
+                                                   FL_REAL *z, ptrdiff_t z_stride, int is_far) {
     enum { G = 3 };
     FL_FOR_TILES(rows, panels, 0, FL_TILE);
 }
 #undef FL_TILE
+#undef FL_AHEAD
 #undef FL_PRODUCT_OF_ROW
 
 static void FL_NAME(product)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows,
                              ptrdiff_t K, const void *a, ptrdiff_t a_stride, const void *w_,
-                             const void *bias_, void *z_, ptrdiff_t z_stride) {
+                             const void *bias_, void *z_, ptrdiff_t z_stride,
+                             ptrdiff_t near_bytes) {
     const ptrdiff_t first = first_panel * gates * FL_V;
     const FL_REAL *w = (const FL_REAL *)w_ + first * K, *bias = (const FL_REAL *)bias_ + first;
     FL_REAL *z = (FL_REAL *)z_ + first;
-    if (gates == 3 && rows == 1) FL_NAME(product_row_of_3)(panels, K, a, w, bias, z);
+    const int is_far = panels * K * gates * FL_V * (ptrdiff_t)sizeof(FL_REAL) > near_bytes;
+    if (gates == 3 && rows == 1) FL_NAME(product_row_of_3)(panels, K, a, w, bias, z, is_far);
     else if (gates == 3)
-        FL_NAME(product_rows_of_3)(panels, rows, K, a, a_stride, w, bias, z, z_stride);
-    else if (rows == 1) FL_NAME(product_row)(panels, K, a, w, bias, z);
-    else FL_NAME(product_rows)(panels, rows, K, a, a_stride, w, bias, z, z_stride);
+        FL_NAME(product_rows_of_3)(panels, rows, K, a, a_stride, w, bias, z, z_stride, is_far);
+    else if (rows == 1) FL_NAME(product_row)(panels, K, a, w, bias, z, is_far);
+    else FL_NAME(product_rows)(panels, rows, K, a, a_stride, w, bias, z, z_stride, is_far);
 }
 
 static void FL_NAME(pack_weights)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H,

@@ -42,7 +42,8 @@ typedef struct fl_step {
     void *candidate; /* out (rows, H): c~, with layer normalisation; or NULL */
     void *record;    /* NULL, or out (rows, R): i, f, g, o after activation, c, h~ if P = H */
     ptrdiff_t record_stride;
-    int backward; /* take the panels from last to first */
+    int backward;         /* take the panels from last to first */
+    ptrdiff_t near_bytes; /* as in fl_kernels */
 } fl_step;
 
 /* One step of a variant back through the cell. Arrays as in fl_step. */
@@ -87,7 +88,8 @@ typedef struct fl_kernels {
     const struct fl_kernels *half; /* the table of V/2 lanes; NULL where there is none */
 
     /* These four work on `panels` panels from first_panel on; their arrays are those of the whole
-     * layer. Rows of a, z, h and h_out are that many reals apart. */
+     * layer. Rows of a, z, h and h_out are that many reals apart. near_bytes: what the core's own
+     * caches hold; weights that are larger come from farther, and are fetched early. */
 
     /* weights (blocks of H, K) row-major -> packed (panels, K, G, V). blocks (G): which one each
      * gate has, -1 for zeros. */
@@ -101,7 +103,7 @@ typedef struct fl_kernels {
     /* z (rows, panels, G, V) = bias (panels, G, V) + a (rows, K) @ w (panels, K, G, V). */
     void (*product)(int gates, ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t K,
                     const void *a, ptrdiff_t a_stride, const void *w, const void *bias, void *z,
-                    ptrdiff_t z_stride);
+                    ptrdiff_t z_stride, ptrdiff_t near_bytes);
 
     /* One time step of `rows` sequences: z (rows, panels, 4, V) + h (rows, H) @ u (panels, H, 4,
      * V), then the cell. c (rows, H) contiguous, in and out; h_out (rows, H) may not overlap h.
@@ -110,7 +112,7 @@ typedef struct fl_kernels {
     void (*step)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t rows, ptrdiff_t H,
                  const void *h, ptrdiff_t h_stride, const void *u, const void *z,
                  ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, void *record,
-                 int backward);
+                 int backward, ptrdiff_t near_bytes);
 
     /* The same for variants, see variant_tpl.h. */
     void (*variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step);
@@ -157,7 +159,7 @@ typedef struct fl_kernels {
      * with `accumulate`. */
     void (*multiply)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t N,
                      const void *a, ptrdiff_t a_stride, const void *w, void *out,
-                     ptrdiff_t out_stride, int accumulate);
+                     ptrdiff_t out_stride, int accumulate, ptrdiff_t near_bytes);
 
     /* sums (M, N) += d^T (M, rows) @ a (rows, N), for columns first..end-1 of d. Rows of a and sums
      * are read and written up to the next multiple of V. */

@@ -3,6 +3,24 @@
 #ifndef FL_LOOPS_H
 #define FL_LOOPS_H
 
+/* What a tile fetches into the core's cache while it multiplies: at each k the line at this
+ * address, which moves on by `step` bytes. */
+typedef struct fl_ahead {
+    const char *at;
+    ptrdiff_t step;
+} fl_ahead;
+
+/* Where weights w are far (see kernels.h), the tile of rows row..row+R-1 of `rows` fetches its
+ * share of panel `next`, of (K, columns) reals. Otherwise nothing: a line that is there already. */
+FL_INLINE fl_ahead fl_ahead_of(int is_far, const void *w, ptrdiff_t K, ptrdiff_t column_bytes,
+                               ptrdiff_t next, ptrdiff_t panels, ptrdiff_t row, ptrdiff_t R,
+                               ptrdiff_t rows) {
+    if (!is_far || next < 0 || next >= panels) return (fl_ahead){w, 0};
+    const ptrdiff_t bytes = K * column_bytes, step = column_bytes * R / rows;
+    return (fl_ahead){(const char *)w + next * bytes + bytes * row / rows,
+                      step < FL_LINE ? step : FL_LINE};
+}
+
 #define FL_PANEL (4 * FL_V)
 #define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
 
@@ -15,11 +33,11 @@
     } while (0)
 
 /* Calls TILE(R, N, row, panel) so that the tiles cover a single row's panels: several at a time
- * where the weights, `bytes` of them, are larger than FL_GROUP_BYTES (see the vocabularies). With
- * `backward`, the last panel comes first: what the sweep before read last is still in the cache. */
-#define FL_FOR_PANELS(panels, bytes, backward, TILE)                              \
+ * where the weights are far, or FL_GROUP_ALWAYS (see the vocabularies). With `backward`, the last
+ * panel comes first: what the sweep before read last is still in the cache. */
+#define FL_FOR_PANELS(panels, is_far, backward, TILE)                             \
     do {                                                                          \
-        const int grouped = (bytes) > FL_GROUP_BYTES;                             \
+        const int grouped = FL_GROUP_ALWAYS || (is_far);                          \
         const ptrdiff_t groups = grouped ? (panels) / FL_TILE_PANELS : 0;         \
         const ptrdiff_t stops = (panels) - groups * (FL_TILE_PANELS - 1);         \
         for (ptrdiff_t i = 0; i < stops; i++) {                                   \

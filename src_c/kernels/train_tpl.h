@@ -75,11 +75,16 @@ static void FL_NAME(cell_backward)(ptrdiff_t first_unit, ptrdiff_t end_unit, ptr
 }
 
 /* acc (R, C vectors) += the sum over k of column k of s times row k of v: s (R, K) is read a number
- * at a time, v (K, C vectors) a vector at a time, with any strides. */
+ * at a time, v (K, C vectors) a vector at a time, with any strides. Fetches ahead as
+ * tile_multiply() does. */
 FL_INLINE void FL_NAME(tile_outer)(const int R, const int C, ptrdiff_t K, const FL_REAL *s,
                                    ptrdiff_t s_row, ptrdiff_t s_k, const FL_REAL *v, ptrdiff_t v_k,
-                                   vreal *acc) {
+                                   fl_ahead ahead, vreal *acc) {
     for (ptrdiff_t k = 0; k < K; k++) {
+        if (R > 1) {
+            FL_PREFETCH_FAR(ahead.at);
+            ahead.at += ahead.step;
+        }
         FL_UNROLL
         for (int c = 0; c < C; c++) {
             const vreal vector = v_load(v + k * v_k + c * FL_V);
@@ -128,11 +133,12 @@ static void FL_NAME(pack_columns)(ptrdiff_t first_panel, ptrdiff_t end_panel, pt
 /* One tile of multiply(): R rows of a panel of C vectors, of which `columns` numbers are there. */
 FL_INLINE void FL_NAME(multiply_tile)(const int R, const int C, ptrdiff_t K, const FL_REAL *a,
                                       ptrdiff_t a_stride, const FL_REAL *w, FL_REAL *out,
-                                      ptrdiff_t out_stride, ptrdiff_t columns, int accumulate) {
+                                      ptrdiff_t out_stride, ptrdiff_t columns, int accumulate,
+                                      fl_ahead ahead) {
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int j = 0; j < R * C; j++) acc[j] = v_set1(0);
-    FL_NAME(tile_outer)(R, C, K, a, a_stride, 1, w, C * FL_V, acc);
+    FL_NAME(tile_outer)(R, C, K, a, a_stride, 1, w, C * FL_V, ahead, acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
@@ -147,17 +153,23 @@ FL_INLINE void FL_NAME(multiply_tile)(const int R, const int C, ptrdiff_t K, con
 
 static void FL_NAME(multiply)(ptrdiff_t first_panel, ptrdiff_t end_panel, ptrdiff_t rows,
                               ptrdiff_t K, ptrdiff_t N, const void *a_, ptrdiff_t a_stride,
-                              const void *w_, void *out_, ptrdiff_t out_stride, int accumulate) {
+                              const void *w_, void *out_, ptrdiff_t out_stride, int accumulate,
+                              ptrdiff_t near_bytes) {
     const FL_REAL *a = a_;
+    /* The last panel may be narrower, and is then not fetched ahead. */
+    const ptrdiff_t whole = N / FL_PANEL_COLUMNS < end_panel ? N / FL_PANEL_COLUMNS : end_panel;
+    const ptrdiff_t panel_bytes = FL_PANEL_COLUMNS * (ptrdiff_t)sizeof(FL_REAL); /* of each k */
+    const int is_far = (end_panel - first_panel) * K * panel_bytes > near_bytes;
     for (ptrdiff_t panel = first_panel; panel < end_panel; panel++) {
         const ptrdiff_t column = panel * FL_PANEL_COLUMNS;
         const ptrdiff_t vectors = FL_NAME(vectors_from)(column, N);
         const ptrdiff_t columns = N - column < vectors * FL_V ? N - column : vectors * FL_V;
         const FL_REAL *w = (const FL_REAL *)w_ + column * K;
         FL_REAL *out = (FL_REAL *)out_ + column;
-#define FL_TILE(R, N_, row, C)                                                                   \
-    FL_NAME(multiply_tile)(R, C, K, a + (row) * a_stride, a_stride, w, out + (row) * out_stride, \
-                           out_stride, columns, accumulate)
+#define FL_TILE(R, N_, row, C)                                                                     \
+    FL_NAME(multiply_tile)(                                                                        \
+        R, C, K, a + (row) * a_stride, a_stride, w, out + (row) * out_stride, out_stride, columns, \
+        accumulate, fl_ahead_of(is_far, w_, K, panel_bytes, panel + 1, whole, row, R, rows))
 #define FL_DO(C) FL_FOR_ROWS(rows, C, FL_TILE)
         FL_FOR_VECTOR_COUNT(vectors, FL_DO)
 #undef FL_DO
@@ -172,7 +184,14 @@ FL_INLINE void FL_NAME(add_outer_tile)(const int R, const int C, ptrdiff_t rows,
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int j = 0; j < R * C; j++) acc[j] = v_set1(0);
-    FL_NAME(tile_outer)(R, C, rows, d, 1, d_stride, a, a_stride, acc);
+    /* The sums of a large layer come from afar, and by then they are there. */
+    FL_UNROLL
+    for (int r = 0; r < R; r++) {
+        FL_UNROLL
+        for (int c = 0; c < C; c++) FL_PREFETCH(sums + r * sums_stride + c * FL_V);
+    }
+    FL_NAME(tile_outer)(R, C, rows, d, 1, d_stride, a, a_stride, (fl_ahead){(const char *)a, 0},
+                        acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
@@ -186,20 +205,23 @@ FL_INLINE void FL_NAME(add_outer_tile)(const int R, const int C, ptrdiff_t rows,
 static void FL_NAME(add_outer)(ptrdiff_t first, ptrdiff_t end, ptrdiff_t rows, ptrdiff_t N,
                                const void *d_, ptrdiff_t d_stride, const void *a_,
                                ptrdiff_t a_stride, void *sums_, ptrdiff_t sums_stride) {
-    const FL_REAL *d = (const FL_REAL *)d_ + first;
-    const ptrdiff_t count = end - first;
-    if (count <= 0) return;
-    for (ptrdiff_t column = 0; column < N; column += FL_PANEL_COLUMNS) {
-        const FL_REAL *a = (const FL_REAL *)a_ + column;
-        FL_REAL *sums = (FL_REAL *)sums_ + first * sums_stride + column;
-        const ptrdiff_t vectors = FL_NAME(vectors_from)(column, N);
+    /* So many columns of d at a time, which then stay in the core's cache for all of a. */
+    const ptrdiff_t block = 40 * FL_TILE_ROWS;
+    for (; first < end; first += block) {
+        const ptrdiff_t count = end - first < block ? end - first : block;
+        const FL_REAL *d = (const FL_REAL *)d_ + first;
+        for (ptrdiff_t column = 0; column < N; column += FL_PANEL_COLUMNS) {
+            const FL_REAL *a = (const FL_REAL *)a_ + column;
+            FL_REAL *sums = (FL_REAL *)sums_ + first * sums_stride + column;
+            const ptrdiff_t vectors = FL_NAME(vectors_from)(column, N);
 #define FL_TILE(R, N_, row, C)                                            \
     FL_NAME(add_outer_tile)(R, C, rows, d + (row), d_stride, a, a_stride, \
                             sums + (row) * sums_stride, sums_stride)
 #define FL_DO(C) FL_FOR_ROWS(count, C, FL_TILE)
-        FL_FOR_VECTOR_COUNT(vectors, FL_DO)
+            FL_FOR_VECTOR_COUNT(vectors, FL_DO)
 #undef FL_DO
 #undef FL_TILE
+        }
     }
 }
 

@@ -125,7 +125,7 @@ static FL_NOCLONE void FL_NAME(variant_cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_
 }
 
 FL_INLINE void FL_NAME(variant_tile)(const int R, const int N, const int G, ptrdiff_t row,
-                                     ptrdiff_t panel, const fl_step *step) {
+                                     ptrdiff_t panel, const fl_step *step, fl_ahead ahead) {
     const FL_REAL *z = (const FL_REAL *)step->z + row * step->z_stride + panel * G * FL_V;
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
@@ -136,29 +136,36 @@ FL_INLINE void FL_NAME(variant_tile)(const int R, const int N, const int G, ptrd
     }
     FL_NAME(tile_multiply)(R, N, G, step->P, (const FL_REAL *)step->h + row * step->h_stride,
                            step->h_stride, (const FL_REAL *)step->u + panel * step->P * G * FL_V,
-                           acc);
+                           ahead, acc);
     FL_REAL gates[FL_TILE_MAX * FL_V];
     FL_UNROLL
     for (int j = 0; j < R * N * G; j++) v_store(gates + j * FL_V, acc[j]);
     FL_NAME(variant_cells)(R, N, row, panel * FL_V, gates, step);
 }
 
-#define FL_TILE(R, N, row, panel) FL_NAME(variant_tile)(R, N, G, row, first_panel + (panel), step)
+#define FL_TILE(R, N, row, panel) \
+    FL_NAME(variant_tile)(R, N, G, row, first_panel + (panel), step, FL_AHEAD(R, row, panel))
+#define FL_AHEAD(R, row, panel)                                                               \
+    fl_ahead_of(is_far, (const FL_REAL *)step->u + first_panel * step->P * G * FL_V, step->P, \
+                column_bytes, step->backward ? (panel) - 1 : (panel) + 1, panels, row, R,     \
+                step->rows)
+#define FL_VARIANT_STEP(gates)                                                   \
+    enum { G = gates };                                                          \
+    const ptrdiff_t column_bytes = G * FL_V * (ptrdiff_t)sizeof(FL_REAL);        \
+    const int is_far = panels * step->P * column_bytes > step->near_bytes;       \
+    if (step->rows == 1) FL_FOR_PANELS(panels, is_far, step->backward, FL_TILE); \
+    else FL_FOR_TILES(step->rows, panels, step->backward, FL_TILE)
 static FL_NOCLONE void FL_NAME(variant_step_of_4)(ptrdiff_t first_panel, ptrdiff_t panels,
                                                   const fl_step *step) {
-    enum { G = 4 };
-    const ptrdiff_t bytes = G * step->config->hidden_size * step->P * (ptrdiff_t)sizeof(FL_REAL);
-    if (step->rows == 1) FL_FOR_PANELS(panels, bytes, step->backward, FL_TILE);
-    else FL_FOR_TILES(step->rows, panels, step->backward, FL_TILE);
+    FL_VARIANT_STEP(4);
 }
 static FL_NOCLONE void FL_NAME(variant_step_of_3)(ptrdiff_t first_panel, ptrdiff_t panels,
                                                   const fl_step *step) {
-    enum { G = 3 };
-    const ptrdiff_t bytes = G * step->config->hidden_size * step->P * (ptrdiff_t)sizeof(FL_REAL);
-    if (step->rows == 1) FL_FOR_PANELS(panels, bytes, step->backward, FL_TILE);
-    else FL_FOR_TILES(step->rows, panels, step->backward, FL_TILE);
+    FL_VARIANT_STEP(3);
 }
 #undef FL_TILE
+#undef FL_AHEAD
+#undef FL_VARIANT_STEP
 
 static void FL_NAME(variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step) {
     if (step->config->coupled_gates) FL_NAME(variant_step_of_3)(first_panel, panels, step);

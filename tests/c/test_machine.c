@@ -11,6 +11,7 @@
 
 #include "calls.h"
 #include "check.h"
+#include "cpu/caches.h"
 #include "fastlstm.h"
 #include "probes.h"
 #include "random.h"
@@ -73,6 +74,9 @@ static void test_instruction_sets(void) {
         const size_t size = fl_cache_size(level);
         CHECK(size == 0 || (level >= 1 && level <= 3 && size >= 1024));
     }
+    const size_t near_bytes = (size_t)fl_cache_near(), l2 = fl_cache_size(2);
+    CHECK(near_bytes >= 16 * 1024 && (l2 == 0 || near_bytes <= l2));
+    CHECK((size_t)fl_cache_near() == near_bytes);
     for (int status = FL_OK; status <= FL_ERROR_CANCELLED; status++)
         CHECK(strcmp(fl_status_message((fl_status)status), "unknown status") != 0);
     CHECK(strcmp(fl_status_message((fl_status)99), "unknown status") == 0);

@@ -73,6 +73,24 @@ def test_whole_sequence_equals_any_two_chunks(
         assert_all_same_bits([np.concatenate([first_y, second_y]), *end], [y, *last])
 
 
+@pytest.mark.parametrize("isa", [isa for isa in _core.available_isas() if isa != "scalar"])
+def test_large_layers(isa: str, dtype: type) -> None:
+    """Weights beyond a core's own caches are fetched early, and chunks of time are longer."""
+    rng = np.random.default_rng(3)
+    T, batch, I, H = 50, 9, 391, 389
+    layer = LSTM(I, H, dtype=dtype, isa=isa, seed=rng)
+    x = rng.normal(size=(T, batch, I)).astype(dtype)
+    state = random_state(rng, (1, batch, H), dtype)
+    y, last = layer(x, state)
+    for b in (0, 8):
+        one = slice(b, b + 1)
+        alone = results(layer(x[:, one], (state[0][:, one], state[1][:, one])))
+        assert_all_same_bits(alone, [np.ascontiguousarray(a[:, one]) for a in (y, *last)])
+    first_y, between = layer(x[:21], state)
+    second_y, end = layer(x[21:], between)
+    assert_all_same_bits([np.concatenate([first_y, second_y]), *end], [y, *last])
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_whole_sequence_equals_single_steps(
     shape: tuple[int, int, int], isa: str, dtype: type, batch: int

@@ -15,7 +15,7 @@
 /* 32 registers: 24 accumulators, one panel of weights (4), one broadcast. */
 #define FL_TILE_ROWS 6
 #define FL_TILE_PANELS 4
-#define FL_GROUP_BYTES 0
+#define FL_GROUP_ALWAYS 1
 #endif
 
 #if FL_DOUBLE

@@ -5,13 +5,13 @@
 #undef FL_V
 #undef FL_TILE_ROWS
 #undef FL_TILE_PANELS
-#undef FL_GROUP_BYTES
+#undef FL_GROUP_ALWAYS
 #undef FL_LIBM
 
 #define FL_V 1
 #define FL_TILE_ROWS 2
 #define FL_TILE_PANELS 2
-#define FL_GROUP_BYTES 0
+#define FL_GROUP_ALWAYS 1
 #if FL_DOUBLE
 #define FL_LIBM(name) name
 #else

@@ -36,16 +36,16 @@
 #if FL_WIDTH == 512
 /* 32 registers: 24 accumulators, one panel of weights (4), one broadcast. For one row, the 4 chains
  * of a panel and what the processor begins of the next hide the latency, and sweeping by single
- * panels leaves the most in the L1 cache for the sweep back; beyond the L2, several streams of
- * weights at once are read faster than one. */
+ * panels leaves the most in the L1 cache for the sweep back; from beyond the core's own caches,
+ * several streams of weights at once are read faster than one. */
 #define FL_TILE_ROWS 6
 #define FL_TILE_PANELS 4
-#define FL_GROUP_BYTES (1 << 20)
+#define FL_GROUP_ALWAYS 0
 #else
 /* 16 registers: 12 accumulators, 3 broadcasts, one vector of weights. */
 #define FL_TILE_ROWS 3
 #define FL_TILE_PANELS 2
-#define FL_GROUP_BYTES 0
+#define FL_GROUP_ALWAYS 1
 #endif
 
 #if FL_WIDTH == 512 && FL_DOUBLE
