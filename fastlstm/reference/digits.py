@@ -90,7 +90,8 @@ def quantize_weights(rows: RealArray, bits: int) -> Digits:
     rows = np.asarray(rows, np.float64)
     finite = np.isfinite(rows).all(axis=-1, keepdims=True)
     known = np.where(finite, rows, 0)
-    unit = (np.abs(known).max(axis=-1, initial=0) / LARGEST[bits]).astype(np.float32)
+    with np.errstate(over="ignore"):  # to an infinite unit, of which nothing finite comes
+        unit = (np.abs(known).max(axis=-1, initial=0) / LARGEST[bits]).astype(np.float32)
     unit = np.where(unit < TINY, np.float32(0), unit)
     divisor = np.where(unit > 0, unit, 1).astype(np.float64)[:, np.newaxis]
     q = np.rint(np.where(unit[:, np.newaxis] > 0, known, 0) / divisor)
