@@ -218,8 +218,10 @@ fl_status fl_model_create(const fl_config *given, const char *isa, const void *p
     made->panels = (ptrdiff_t)panels;
     made->narrow = narrow ? kernels->half : NULL;
     made->z_row = (ptrdiff_t)rows;
-    made->near_bytes = fl_cache_near();
     set_variant(made);
+    made->near_bytes = fl_cache_near();
+    made->left_bytes = made->near_bytes - FL_CHUNK_BYTES -
+                       made->z_row * made->output_size * (ptrdiff_t)kernels->real_bytes;
     made->bytes = bytes + reals * kernels->real_bytes;
     const fl_fp_state saved = fl_fp_enter();
     pack_all(made, parameters);

@@ -18,6 +18,10 @@ typedef struct fl_direction {
     const void *projection; /* columns of W_hr^T (H, P), packed as fl_kernels.multiply takes them */
 } fl_direction;
 
+/* z of a chunk of time takes about so many bytes, so that it is still in a core's cache when it is
+ * read. */
+enum { FL_CHUNK_BYTES = 128 * 1024 };
+
 struct fl_model {
     fl_config config; /* activations are named: none is FL_USUAL */
     const fl_kernels *kernels;
@@ -29,6 +33,7 @@ struct fl_model {
     int is_variant;            /* whether its cells are fl_kernels.variant_step's */
     int needs_rows;            /* whether a step goes on after its cells, with whole rows */
     ptrdiff_t near_bytes;      /* as in fl_kernels */
+    ptrdiff_t left_bytes;      /* of these, what U and z of a usual chunk leave to W */
     size_t bytes;              /* of the whole model */
     void *packed;              /* all packed parameters, one block */
     fl_direction directions[]; /* L*D of them, index l*D + d */
@@ -83,10 +88,10 @@ static inline void fl_model_product(const fl_model *model, fl_panels panels, ptr
     const int gates = (int)fl_config_gates(&model->config);
     if (panels.count > 0)
         model->kernels->product(gates, panels.first, panels.count, rows, K, a, a_stride, w, bias, z,
-                                z_stride, model->near_bytes);
+                                z_stride, model->left_bytes);
     if (panels.narrow)
         model->narrow->product(gates, fl_model_narrow_panel(model), 1, rows, K, a, a_stride, w,
-                               bias, z, z_stride, model->near_bytes);
+                               bias, z, z_stride, model->left_bytes);
 }
 
 static inline void fl_model_step(const fl_model *model, const fl_direction *direction,

@@ -20,11 +20,10 @@
 #include "memory.h"
 #include "platform.h"
 
-/* z of a chunk takes about this many bytes, so that it is still in a core's cache when it is read;
- * a chunk has at most so many steps, beyond which a longer one gains nothing. But where W, U
- * and z are too large for a core's own caches, W is read from afar for each chunk: then z may take
- * up to so many. */
-enum { CHUNK_BYTES = 128 * 1024, CHUNK_STEPS = 256, FAR_CHUNK_BYTES = 4 * 1024 * 1024 };
+/* A chunk has at most so many steps, beyond which a longer one gains nothing. But where a core's
+ * own caches have no room for W beside U and z, W is read from afar for each chunk: then z may take
+ * up to so many bytes. */
+enum { CHUNK_STEPS = 256, FAR_CHUNK_BYTES = 4 * 1024 * 1024 };
 
 /* Steps of so many multiply-adds are worth looking at each time whether the call is given up. */
 enum { WATCHED_STEP = 1 << 16 };
@@ -312,15 +311,15 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     if (share->count > 1) fl_barrier_wait(share->units);
 }
 
-/* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where weights come from afar it
- * has about I rows: then z causes no more traffic than W. */
+/* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where W comes from afar it has about
+ * I rows: then z causes no more traffic than W. */
 static ptrdiff_t chunk_of(const fl_model *model, ptrdiff_t T, ptrdiff_t z_step) {
-    ptrdiff_t bytes = CHUNK_BYTES, steps = CHUNK_STEPS, I = model->config.input_size;
+    ptrdiff_t bytes = FL_CHUNK_BYTES, steps = CHUNK_STEPS, I = model->config.input_size;
     if (model->config.num_layers > 1)
         I = fl_size_max(I, model->config.num_directions * model->output_size);
-    const ptrdiff_t column = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
-    if (column * (I + model->output_size) + CHUNK_BYTES > model->near_bytes) {
-        bytes = fl_size_max(bytes, fl_size_min(column * I, FAR_CHUNK_BYTES));
+    const ptrdiff_t w_bytes = model->z_row * (ptrdiff_t)model->kernels->real_bytes * I;
+    if (w_bytes > model->left_bytes) {
+        bytes = fl_size_max(bytes, fl_size_min(w_bytes, FAR_CHUNK_BYTES));
         steps = fl_size_max(steps, I);
     }
     return fl_size_min(T, fl_size_min(fl_size_max(bytes / z_step, 1), steps));

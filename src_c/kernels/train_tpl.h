@@ -76,10 +76,11 @@ static void FL_NAME(cell_backward)(ptrdiff_t first_unit, ptrdiff_t end_unit, ptr
 
 /* acc (R, C vectors) += the sum over k of column k of s times row k of v: s (R, K) is read a number
  * at a time, v (K, C vectors) a vector at a time, with any strides. Fetches ahead as
- * tile_multiply() does. */
+ * tile_multiply() does, and vectors `early` rows before they are due: rows that lie apart the
+ * processor does not see coming. early: 0 for none. */
 FL_INLINE void FL_NAME(tile_outer)(const int R, const int C, ptrdiff_t K, const FL_REAL *s,
                                    ptrdiff_t s_row, ptrdiff_t s_k, const FL_REAL *v, ptrdiff_t v_k,
-                                   fl_ahead ahead, vreal *acc) {
+                                   const int early, fl_ahead ahead, vreal *acc) {
     for (ptrdiff_t k = 0; k < K; k++) {
         if (R > 1) {
             FL_PREFETCH_FAR(ahead.at);
@@ -87,6 +88,7 @@ FL_INLINE void FL_NAME(tile_outer)(const int R, const int C, ptrdiff_t K, const 
         }
         FL_UNROLL
         for (int c = 0; c < C; c++) {
+            if (early > 0) FL_PREFETCH(v + (k + early) * v_k + c * FL_V);
             const vreal vector = v_load(v + k * v_k + c * FL_V);
             FL_UNROLL
             for (int r = 0; r < R; r++) {
@@ -138,7 +140,7 @@ FL_INLINE void FL_NAME(multiply_tile)(const int R, const int C, ptrdiff_t K, con
     vreal acc[FL_TILE_MAX];
     FL_UNROLL
     for (int j = 0; j < R * C; j++) acc[j] = v_set1(0);
-    FL_NAME(tile_outer)(R, C, K, a, a_stride, 1, w, C * FL_V, ahead, acc);
+    FL_NAME(tile_outer)(R, C, K, a, a_stride, 1, w, C * FL_V, 0, ahead, acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
         FL_UNROLL
@@ -190,7 +192,7 @@ FL_INLINE void FL_NAME(add_outer_tile)(const int R, const int C, ptrdiff_t rows,
         FL_UNROLL
         for (int c = 0; c < C; c++) FL_PREFETCH(sums + r * sums_stride + c * FL_V);
     }
-    FL_NAME(tile_outer)(R, C, rows, d, 1, d_stride, a, a_stride, (fl_ahead){(const char *)a, 0},
+    FL_NAME(tile_outer)(R, C, rows, d, 1, d_stride, a, a_stride, 4, (fl_ahead){(const char *)a, 0},
                         acc);
     FL_UNROLL
     for (int r = 0; r < R; r++) {
