@@ -19,7 +19,7 @@ from fastlstm.reference.float32 import add, divide, fma, multiply, subtract
 MAGIC = np.float32(1.5 * 2**23)
 LOG2_E = np.float32(1.44269504)
 
-#: Beyond it, sigmoid stays as it is there: 1, or 1.6e-8.
+#: Beyond it, sigmoid stays as it is there: 1, or 1.5e-8.
 SIGMOID_BOUND = np.float32(18)
 
 #: bits: c_1, c_2, ... of 2^f = 1 + c_1 f + c_2 f^2 + ..., |f| <= 1/2.

@@ -10,7 +10,7 @@
 #if !FL_DOUBLE
 
 /* 1 + exp(-x), the denominator of sigmoid. Within the bound on |x| nothing overflows, nor does a
- * product of two such; beyond, sigmoid is 1, or 1.6e-8 in place of less. */
+ * product of two such; beyond, sigmoid is 1, or 1.5e-8 in place of less. */
 FL_INLINE vreal FL_NAME(sigmoid_denominator)(const int bits, vreal x) {
     const FL_REAL log2_e = 1.44269504f, bound = 18.0f;
     const vreal clamped = v_max(v_set1(-bound), v_min(v_set1(bound), x));
