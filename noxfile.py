@@ -327,7 +327,8 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    names = "capi structs features sizes machine stream backward variants variant_errors linear"
+    names = "capi structs features sizes machine stream side_by_side backward variants"
+    names += " variant_errors linear"
     options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
     for name in names.split():
         run(session, build_c(session, f"test_{name}", "asan"), env=options)

@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--grid",
         default="short",
-        help="short (default; about a minute), full, training or variants",
+        help="short (default; about a minute), full, training, variants or training-variants",
     )
     add(
         "--cell",

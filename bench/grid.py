@@ -36,7 +36,7 @@ class Cell:
     training : bool
         Whether a call is a forward and a backward pass that gives all gradients, or forward only.
     options : tuple of (str, value)
-        The layer's options that are not as usual, by fastlstm's names; none in training.
+        The layer's options that are not as usual, by fastlstm's names.
     ragged : str
         ``"lengths"`` or ``"offsets"`` where sequences have different lengths: how fastlstm is told
         them, as padding and ``lengths`` or end to end with ``offsets``. T is then the longest that
@@ -48,7 +48,7 @@ class Cell:
     ------
     ValueError
         If a size is below 1, D is neither 1 nor 2, dtype is neither of the two, ragged is something
-        else, or a variant is to train.
+        else, or a cell is to train whose y is no (T, B, D*P), which its gradients are.
     """
 
     T: int
@@ -59,7 +59,7 @@ class Cell:
     D: int = 1
     dtype: str = "float32"
     training: bool = False
-    options: tuple[tuple[str, bool | int | str], ...] = ()
+    options: tuple[tuple[str, bool | float | str], ...] = ()
     ragged: str = ""
     note: str = ""
 
@@ -73,8 +73,10 @@ class Cell:
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype!r}")
         if self.ragged not in ("", "lengths", "offsets"):
             raise ValueError(f"ragged must be lengths, offsets or empty, got {self.ragged!r}")
-        if self.training and self.variant:
-            raise ValueError(f"training must be False for a variant, {', '.join(self.variant)}")
+        others = [*self.chosen(["return_sequences", "merge_mode"])]
+        others += ["offsets"] if self.ragged == "offsets" else []
+        if self.training and others:
+            raise ValueError(f"training must be False with another y, by {', '.join(others)}")
 
     @property
     def name(self) -> str:
@@ -88,7 +90,8 @@ class Cell:
             parts.append(f"L{self.L}")
         if self.dtype == "float64":
             parts.append("f64")
-        parts += [key if value is True else f"{key}_{value}" for key, value in self.options]
+        for key, value in self.options:
+            parts.append(key if value is True else f"{key}_{value}".replace(".", "p"))
         if self.ragged:
             parts.append(self.ragged)
         return "-".join(parts)
@@ -243,7 +246,7 @@ def _training() -> list[Cell]:
 def _variants() -> list[Cell]:
     projected = ((1, 256, 64, 128), (8, 512, 128, 128), (32, 512, 256, 256), (1, 128, 32, 64))
     by_batch = ((1, 64), (8, 128), (32, 256))
-    at_8: list[tuple[str, bool | int | str]] = [
+    at_8: list[tuple[str, bool | float | str]] = [
         ("coupled_gates", True),
         ("cell_clip", 1),
         ("output_activation", "identity"),
@@ -264,11 +267,34 @@ def _variants() -> list[Cell]:
     ]
 
 
+def _training_variants() -> list[Cell]:
+    projected = ((100, 1, 256, 64, 128), (100, 8, 512, 128, 128), (50, 32, 512, 256, 256))
+    options: list[tuple[tuple[str, bool | float | str], ...]] = [
+        (("peepholes", True),),
+        (("coupled_gates", True),),
+        (("gate_activation", "hard_sigmoid"),),
+        (("layer_norm", True),),
+        (("zoneout_h", 0.1), ("zoneout_c", 0.1)),
+        (("recurrent_dropout", 0.25),),
+    ]
+    cells = [
+        *(Cell(T, B, I, H, options=(("proj_size", P),)) for T, B, H, P, I in projected),
+        *(
+            Cell(T, B, H, H, options=option)
+            for option in options
+            for T, B, H in ((100, 1, 64), (100, 8, 128), (50, 32, 256))
+        ),
+        *(cell for B in (8, 64) for cell in _square(200, B, (64, 128), ragged="lengths")),
+    ]
+    return [replace(cell, training=True) for cell in cells]
+
+
 GRIDS = {
     "short": tuple(_short()),
     "full": tuple(_full()),
     "training": tuple(_training()),
     "variants": tuple(_variants()),
+    "training-variants": tuple(_training_variants()),
 }
 
 

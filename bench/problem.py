@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm import variants
+from fastlstm._masks import draw, is_random
 from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import Spec
 
@@ -16,6 +17,10 @@ from .grid import Cell
 
 Array = NDArray[np.floating]
 Arrays = tuple[Array, ...]
+
+
+MASK_SEED = 0
+"""From which the masks of every recorded call are drawn anew, the same ones."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,16 @@ def suffixes(cell: Cell) -> list[tuple[int, str]]:
     return [(layer, f"_l{layer}{way}") for layer in range(cell.L) for way in ways]
 
 
+def _spec(cell: Cell) -> Spec:
+    return Spec(
+        *(cell.I, cell.H, cell.L, cell.D),
+        cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
+        rates=variants.Rates(**cell.chosen(variants.Rates._fields)),
+        dtype=np.dtype(cell.dtype),
+        **cell.chosen(Spec._fields),
+    )
+
+
 def make_problem(cell: Cell, seed: int = 0) -> Problem:
     """Random weights and data, fixed by the cell's name and the seed.
 
@@ -56,16 +71,11 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
     all contestants agree does: nothing here is zero or constant.
     """
     rng = np.random.default_rng([seed, zlib.crc32(cell.name.encode())])
-    bound = 1.0 / np.sqrt(cell.H)
+    spec, bound = _spec(cell), 1.0 / np.sqrt(cell.H)
 
     def uniform(*shape: int) -> NDArray[np.floating]:
         return rng.uniform(-bound, bound, shape).astype(cell.dtype)
 
-    spec = Spec(
-        *(cell.I, cell.H, cell.L, cell.D),
-        cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
-        **cell.chosen(Spec._fields),
-    )
     parameters = {name: uniform(*shape) for name, shape in parameter_shapes(spec)}
     states = (cell.L * cell.D, cell.B)
     return Problem(
@@ -80,16 +90,28 @@ def make_problem(cell: Cell, seed: int = 0) -> Problem:
 def result_gradients(cell: Cell, seed: int = 0) -> tuple[Array, tuple[Array, Array]]:
     """Random gradients of a training cell's loss with respect to its results.
 
-    Returns dy (T, B, D*H) and (dh_n, dc_n), each (L*D, B, H): standard normal, in the cell's
+    Returns dy (T, B, D*P), dh_n (L*D, B, P) and dc_n (L*D, B, H): standard normal, in the cell's
     dtype, fixed by the cell's name and the seed.
     """
     rng = np.random.default_rng([seed, zlib.crc32(cell.name.encode()), 1])
-    state = (cell.L * cell.D, cell.B, cell.H)
+    P, state = cell.output_size, (cell.L * cell.D, cell.B)
 
     def normal(*shape: int) -> Array:
         return rng.standard_normal(shape).astype(cell.dtype)
 
-    return normal(cell.T, cell.B, cell.D * cell.H), (normal(*state), normal(*state))
+    return normal(cell.T, cell.B, cell.D * P), (normal(*state, P), normal(*state, cell.H))
+
+
+def drawn_masks(cell: Cell, seed: int = MASK_SEED) -> variants.Masks:
+    """Return what fastlstm draws for a training cell, where it is recorded with this seed."""
+    spec = _spec(cell)
+    if not (cell.training and is_random(spec)):
+        return variants.NO_MASKS
+    rows_of = [np.arange(n) * cell.B + b for b, n in enumerate(cell.lengths)]
+    drawn = draw(spec, np.random.default_rng(seed), rows_of, cell.T * cell.B)
+    masks = drawn.shaped((cell.T, cell.B)).masks
+    assert masks is not None
+    return masks
 
 
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

@@ -4,13 +4,15 @@
 cdef extern from "Python.h":
     # As in cpython.buffer, but without a try statement's cost where failing is no error.
     int _try_get_buffer "PyObject_GetBuffer" (object, Py_buffer *, int) noexcept
+    Py_ssize_t _try_as_size "PyLong_AsSsize_t" (object) noexcept
     void PyErr_Clear() noexcept
 
 
 cdef struct _Held:
-    # Buffers of a plain call: x, two states, y and two states.
+    # Of a plain call: buffers of x, two states, y and two states; and its lengths, or NULL.
     Py_buffer views[6]
     int count
+    ptrdiff_t *lengths
 
 
 cdef Py_buffer *_hold(_Held *held, object array, bint is_double, bint writable) noexcept:
@@ -39,6 +41,7 @@ cdef void _release(_Held *held) noexcept:
     while held.count > 0:
         held.count -= 1
         PyBuffer_Release(&held.views[held.count])
+    free(held.lengths)
 
 
 cdef bint _has_whole_rows(const Py_buffer *view) noexcept nogil:
@@ -131,6 +134,86 @@ cdef class _Buffer:
         return 0
 
 
+cdef class _Integers:
+    """An array (size,) of native intp, contiguous, held for the length of a call."""
+
+    cdef Py_buffer view
+    cdef bint held
+    cdef const ptrdiff_t *data
+
+    def __cinit__(self, object array, Py_ssize_t size):
+        PyObject_GetBuffer(array, &self.view, PyBUF_FORMAT | PyBUF_ND)
+        self.held = True
+        if not _is_intp(&self.view):
+            raise ValueError(f"integers of format {self.view.format.decode()!r}")
+        if self.view.ndim != 1 or self.view.shape[0] != size:
+            raise ValueError(f"integers of another shape than ({size},)")
+        self.data = <const ptrdiff_t *> self.view.buf
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+
+cdef bint _is_intp(const Py_buffer *view) noexcept:
+    """Whether a buffer's items are native integers of the width of a pointer."""
+    cdef const char *format = view.format
+    return (
+        format != NULL
+        and (format[0] == c"l" or format[0] == c"q")
+        and format[1] == 0
+        and view.itemsize == sizeof(ptrdiff_t)
+        and <uintptr_t> view.buf % sizeof(ptrdiff_t) == 0
+    )
+
+
+cdef ptrdiff_t *_lengths_of(object given, ptrdiff_t B, ptrdiff_t T) except? NULL:
+    """Return lengths (B,), to be freed, if they are given as is usual and right; else NULL.
+
+    As is usual: as a list of Python's integers, or an array of intp. B is at least 1.
+    """
+    cdef Py_buffer view
+    cdef ptrdiff_t b
+    cdef ptrdiff_t *lengths
+    cdef tuple numbers = None
+    if type(given) is list:
+        numbers = tuple(<list> given)  # which no other thread changes
+        if len(numbers) != B:
+            return NULL
+    elif type(given) is not ndarray or _try_get_buffer(given, &view, PyBUF_ND | PyBUF_FORMAT) != 0:
+        PyErr_Clear()
+        return NULL
+    elif view.ndim != 1 or view.shape[0] != B or not _is_intp(&view):
+        PyBuffer_Release(&view)
+        return NULL
+    lengths = <ptrdiff_t *> malloc(B * sizeof(ptrdiff_t))
+    if lengths != NULL and numbers is not None:
+        for b in range(B):
+            lengths[b] = _try_as_size(numbers[b]) if PyLong_CheckExact(numbers[b]) else -1
+        PyErr_Clear()  # of one that is too large, which counts as -1
+    elif lengths != NULL:
+        memcpy(lengths, view.buf, B * sizeof(ptrdiff_t))
+    if numbers is None:
+        PyBuffer_Release(&view)
+    if lengths != NULL:
+        for b in range(B):
+            if not 0 <= lengths[b] <= T:
+                free(lengths)
+                return NULL
+    return lengths
+
+
+cdef void _clear_padding(
+    const ptrdiff_t *lengths, ptrdiff_t T, ptrdiff_t B, size_t bytes, const fl_output *y,
+    ptrdiff_t real
+) noexcept nogil:
+    """Write zeros to the rows of y, of so many bytes, beyond the lengths (B,) of sequences."""
+    cdef ptrdiff_t b, t
+    for b in range(B):
+        for t in range(lengths[b], T):
+            memset(<char *> y.data + (t * y.stride_t + b * y.stride_b) * real, 0, bytes)
+
+
 cdef class _Starts:
     """starts (T + 1,) of packed rows, or none. shape: that of x, to be (1, starts[T], I), or None."""
 
@@ -144,8 +227,7 @@ cdef class _Starts:
             return
         PyObject_GetBuffer(starts, &self.view, PyBUF_FORMAT | PyBUF_ND)
         self.data = <const ptrdiff_t *> self.view.buf
-        is_integer = self.view.format[0] in b"lq" and self.view.format[1] == 0
-        if not is_integer or self.view.itemsize != sizeof(ptrdiff_t):
+        if not _is_intp(&self.view):
             raise ValueError(f"starts of format {self.view.format.decode()!r}")
         if self.view.ndim != 1 or self.view.shape[0] < 1:
             raise ValueError("starts has another shape than (T + 1,)")

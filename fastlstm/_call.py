@@ -26,7 +26,7 @@ from fastlstm._arguments import (
 from fastlstm._foreign import lengths_of
 from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
 from fastlstm._merge import Merged, merge, merged_shape
-from fastlstm._ragged import Ragged, as_ragged
+from fastlstm._ragged import Packed, Pieces, as_pieces
 from fastlstm._spec import Spec
 from fastlstm.tape import Inputs, Recording, Tape
 
@@ -50,7 +50,7 @@ class _Call(NamedTuple):
     h_0: RealArray | None  # None for zeros
     c_0: RealArray | None
     target: RealArray | None  # out, as the core takes it
-    layout: Ragged | None  # where there are lengths, offsets or resets
+    pieces: Pieces | None  # where there are lengths, offsets or resets
     both_shape: Shape  # (..., D*P): y before the directions are merged
     h_shape: Shape  # (L*D, B, P), or (L*D, P) without a batch
     c_shape: Shape
@@ -69,11 +69,13 @@ def run(
     """Run a layer; ``LSTM.__call__`` tells what is given, returned and raised."""
     call = _checked(spec, x, state, lengths, offsets, resets, out)
     results = None
-    if call.layout is None:  # as converted, the arrays may be plain
+    if call.pieces is None:  # as converted, the arrays may be plain
         given = None if state is None else (call.h_0, call.c_0)
         target = call.target if spec.gives_all else None
-        results = weights.model.run_unmerged(call.x, given, target)
-    if results is None:
+        results = weights.model.run_unmerged(call.x, given, None, target)
+    if results is None and call.pieces is not None:
+        y, states = _run_pieces(spec, weights.model, call, call.pieces)
+    elif results is None:
         y, states, _ = _run(spec, weights, call, None)
     else:
         both, states = results
@@ -116,14 +118,14 @@ def _checked(
             f"x: got {rows.ndim} dimensions, shape {rows.shape}, "
             f"expected ({outer}, {spec.input_size}) or (T, {spec.input_size})"
         )
-    layout = None
+    pieces = None
     if lengths is None and offsets is None and resets is None:
         rows = with_contiguous_rows(rows)
     else:
-        layout = as_ragged(rows.shape, batch_first, lengths, offsets, resets)
+        pieces = as_pieces(rows.shape, batch_first, lengths, offsets, resets)
     batch: Shape = ()
     if rows.ndim == 3 or offsets is not None:
-        batch = (rows.shape[0 if batch_first else 1] if layout is None else layout.batch_size,)
+        batch = (rows.shape[0 if batch_first else 1] if pieces is None else pieces.batch_size,)
     D, P = spec.num_directions, spec.output_size
     both_shape = (*(rows.shape[:-1] if spec.return_sequences else batch), D * P)
     h_shape = (spec.num_layers * D, *batch, P)
@@ -141,7 +143,7 @@ def _checked(
         inputs = {"x": (x, rows), "h_0": (h_given, h_0), "c_0": (c_given, c_0)}
         check_out(out, merged_shape(both_shape, spec.merge_mode), dtype, inputs)
         target = as_native(out, dtype)
-    return _Call(rows, h_0, c_0, target, layout, both_shape, h_shape, c_shape)
+    return _Call(rows, h_0, c_0, target, pieces, both_shape, h_shape, c_shape)
 
 
 def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
@@ -155,13 +157,43 @@ def _swapped(spec: Spec, rows: RealArray, state: Any) -> str:
     return f"; with batch_first={not spec.batch_first} x {rows.shape} would have {count}"
 
 
+def _run_pieces(
+    spec: Spec, model: _core.Model, call: _Call, pieces: Pieces
+) -> tuple[Merged, State]:
+    """Run a call of sequences of different lengths, or cut, where they lie."""
+    dtype, S, LD = spec.dtype, pieces.lengths.size, call.h_shape[0]
+    h_0, c_0 = call.h_0, call.c_0
+    if h_0 is not None and c_0 is not None:
+        h_0 = pieces.spread(_batched(h_0), model.is_reverse, initial=True)
+        c_0 = pieces.spread(_batched(c_0), model.is_reverse, initial=True)
+    h_n = np.empty((LD, S, call.h_shape[-1]), dtype)
+    c_n = np.empty((LD, S, call.c_shape[-1]), dtype)
+    both = _blank(spec, call) if spec.return_sequences else None
+    model.forward_pieces(
+        with_contiguous_rows(call.x.reshape(-1, spec.input_size)),
+        pieces.lengths,
+        pieces.first_rows,
+        pieces.step,
+        h_0,
+        c_0,
+        None if both is None else both.reshape(-1, both.shape[-1]),
+        h_n,
+        c_n,
+    )
+    h_n = pieces.collect(h_n, model.is_reverse, initial=False).reshape(call.h_shape)
+    c_n = pieces.collect(c_n, model.is_reverse, initial=False).reshape(call.c_shape)
+    both = _last_outputs(spec, call, h_n) if both is None else both
+    return merge(both, spec.merge_mode, call.target), (h_n, c_n)
+
+
 def _run(
     spec: Spec, weights: Weights, call: _Call, source: _Source | None
 ) -> tuple[Merged, State, Tape | None]:
     """Run a call and wrap it up; ``source`` is what a recorded one draws from."""
-    _, _, _, target, layout, both_shape, h_shape, c_shape = call
+    _, _, _, target, pieces, both_shape, h_shape, c_shape = call
     (vector, model), dtype = weights, spec.dtype
-    inputs = _as_of_kernels(spec, call, model, recorded=source is not None)
+    layout = None if pieces is None else Packed(pieces)
+    inputs = _as_of_kernels(spec, call, model, layout, recorded=source is not None)
     T, S = _steps(inputs), inputs.batch_size
     both: RealArray | None = None  # y of both directions in the caller's shape
     y: RealArray | None = None  # the same as the kernels have it
@@ -199,7 +231,8 @@ def _run(
         h_n = layout.collect(h_n, model.is_reverse, initial=False).reshape(call.h_shape)
         c_n = layout.collect(c_n, model.is_reverse, initial=False).reshape(call.c_shape)
         if y is not None:
-            both = _unpacked(spec, call, layout, y[0])
+            both = _blank(spec, call)
+            layout.unpack(y[0], both)
     both = _last_outputs(spec, call, h_n) if both is None else both
     merged = merge(both, spec.merge_mode, target)
     if records is None:
@@ -227,9 +260,11 @@ def _last_outputs(spec: Spec, call: _Call, h_n: RealArray) -> RealArray:
     return np.concatenate(list(h_n[-2:]), axis=-1).reshape(call.both_shape)
 
 
-def _as_of_kernels(spec: Spec, call: _Call, model: _core.Model, recorded: bool) -> Inputs:
+def _as_of_kernels(
+    spec: Spec, call: _Call, model: _core.Model, layout: Packed | None, recorded: bool
+) -> Inputs:
     """Return what a call was given as the kernels take it."""
-    layout, h_0, c_0 = call.layout, call.h_0, call.c_0
+    h_0, c_0 = call.h_0, call.c_0
     if h_0 is not None and c_0 is not None:
         h_0, c_0 = _batched(h_0), _batched(c_0)
         if layout is not None:
@@ -255,15 +290,12 @@ def _steps(inputs: Inputs) -> int:
     return steps if inputs.starts is None else inputs.starts.size - 1
 
 
-def _unpacked(spec: Spec, call: _Call, layout: Ragged, rows: RealArray) -> RealArray:
-    """Return packed rows (N, D*P) in the caller's shape, 0 where there are none."""
-    if call.target is not None and spec.merge_mode == "concat":
-        both = call.target
-        both[...] = 0
-    else:
-        both = np.zeros(call.both_shape, spec.dtype)
-    layout.unpack(rows, both)
-    return both
+def _blank(spec: Spec, call: _Call) -> RealArray:
+    """Return y of both directions, zeros in the caller's shape: out itself where it is that."""
+    if call.target is None or spec.merge_mode != "concat":
+        return np.zeros(call.both_shape, spec.dtype)
+    call.target[...] = 0
+    return call.target
 
 
 def _as_x(x: Any, spec: Spec) -> RealArray:
@@ -335,13 +367,13 @@ def _as_training_generator(spec: Spec, rng: Any) -> np.random.Generator | None:
 
 
 def _draw(
-    spec: Spec, generator: np.random.Generator, layout: Ragged | None, T: int, B: int
+    spec: Spec, generator: np.random.Generator, layout: Packed | None, T: int, B: int
 ) -> Drawn:
     """Draw the masks of a recorded call, as the kernels take them."""
     if layout is None:
         rows_of = [np.arange(T, dtype=np.intp) * B + b for b in range(B)]
         return draw(spec, generator, rows_of, T * B).shaped((T, B))
-    rows_of = layout.rows_of_sequences()
+    rows_of = layout.pieces.rows_of_sequences()
     rows = 1 + max((int(steps[-1]) for steps in rows_of if steps.size), default=-1)
     return draw(spec, generator, rows_of, rows).packed(layout)
 

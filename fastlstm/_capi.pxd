@@ -72,6 +72,8 @@ cdef extern from "fastlstm.h" nogil:
         void *h_n
         void *c_n
         const fl_watch *watch
+        const ptrdiff_t *lengths
+        const ptrdiff_t *first_rows
 
     ctypedef struct fl_record_call:
         size_t size
@@ -165,6 +167,18 @@ cdef extern from "cpu/features.h" nogil:
 
     fl_features fl_features_detect()
     const char *fl_features_name(int)
+
+
+cdef extern from "rows.h" nogil:
+    ctypedef struct fl_sorted:
+        ptrdiff_t T
+        const ptrdiff_t *order
+        const ptrdiff_t *starts
+        const ptrdiff_t *first_rows
+
+    fl_status fl_sorted_create(
+        fl_sorted *, ptrdiff_t, ptrdiff_t, const ptrdiff_t *, const ptrdiff_t *)
+    void fl_sorted_destroy(fl_sorted *)
 
 
 cdef extern from "linear.h" nogil:

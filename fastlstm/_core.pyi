@@ -21,6 +21,10 @@ def activation(
 def limit_fma(is_double: bool, rounds: int, isa: str | None = None) -> float: ...
 def limit_read(x: _Array, repeats: int, isa: str | None = None) -> float: ...
 def linear(x: _Array, weight: _Array, bias: _Array, z: _Array, isa: str | None = None) -> None: ...
+def sort_pieces(
+    lengths: npt.NDArray[np.intp], first_rows: npt.NDArray[np.intp], step: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]: ...
+def unpack_rows(packed: _Array, rows: npt.NDArray[np.intp], out: _Array) -> None: ...
 
 class Model:
     def __init__(self, spec: Spec, parameters: _Array, isa: str | None) -> None: ...
@@ -55,11 +59,23 @@ class Model:
         starts: npt.NDArray[np.intp] | None = None,
         masks: Masks | None = None,
     ) -> None: ...
+    def forward_pieces(
+        self,
+        x: _Array,
+        lengths: npt.NDArray[np.intp],
+        first_rows: npt.NDArray[np.intp],
+        step: int,
+        h_0: _Array | None,
+        c_0: _Array | None,
+        y: _Array | None,
+        h_n: _Array,
+        c_n: _Array,
+    ) -> None: ...
     def run_plain(
-        self, x: object, state: object, out: object
+        self, x: object, state: object, lengths: object, out: object
     ) -> tuple[_Array, tuple[_Array, _Array]] | None: ...
     def run_unmerged(
-        self, x: object, state: object, out: object
+        self, x: object, state: object, lengths: object, out: object
     ) -> tuple[_Array | None, tuple[_Array, _Array]] | None: ...
     @property
     def parameter_count(self) -> int: ...

@@ -18,12 +18,14 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_Occurred
+from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, strcmp
+from libc.string cimport memcpy, memset, strcmp
 
 from fastlstm._capi cimport *
 
+import sys
 import threading
 
 from numpy import empty, ndarray
@@ -37,3 +39,4 @@ include "_buffers.pxi"
 include "_model.pxi"
 include "_stream.pxi"
 include "_linear.pxi"
+include "_rows.pxi"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fastlstm._arguments import RealArray
 from fastlstm._parameters import parameter_count, split
-from fastlstm._ragged import Ragged
+from fastlstm._ragged import Packed
 from fastlstm._spec import Spec
 from fastlstm.variants import Masks
 
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
         shaped = [None if m is None else m.reshape(len(m), *steps, m.shape[-1]) for m in others]
         return self._replace(masks=Masks(recurrent, *shaped))
 
-    def packed(self, layout: Ragged) -> Drawn:
+    def packed(self, layout: Packed) -> Drawn:
         """Return the same for the pieces and rows (1, N) of a layout."""
         if self.masks is None:
             return self

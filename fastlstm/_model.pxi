@@ -188,7 +188,8 @@ cdef class Model:
         cdef fl_forward_call call = fl_forward_call(
             size=sizeof(fl_forward_call), T=T, B=B, starts=starts_data,
             x=fl_input(x_.view.buf, x_t, x_b), h_0=h_0_data, c_0=c_0_data,
-            y=fl_output(y_data, y_t, y_b), h_n=h_n_.view.buf, c_n=c_n_.view.buf, watch=watch)
+            y=fl_output(y_data, y_t, y_b), h_n=h_n_.view.buf, c_n=c_n_.view.buf, watch=watch,
+            lengths=NULL, first_rows=NULL)
         cdef fl_record_call record = fl_record_call(
             size=sizeof(fl_record_call), T=T, B=B, starts=starts_data, x=call.x, h_0=h_0_data,
             c_0=c_0_data, masks=masks_data, y=call.y, h_n=call.h_n, c_n=call.c_n, tape=tape_data,
@@ -200,14 +201,69 @@ cdef class Model:
                 status = fl_forward(self.model, &call)
         _raise_status(status)
 
+    def forward_pieces(self, x, lengths, first_rows, ptrdiff_t step, h_0, c_0, y, h_n, c_n):
+        """Run the stack over S pieces of sequences where they lie.
+
+        Parameters
+        ----------
+        x : ndarray (N, I), the last axis contiguous
+        lengths, first_rows : ndarray (S,) of intp, contiguous
+            The steps of each piece, and the row of x and of y at which it begins.
+        step : int
+            Rows from a step to the next, at least 1.
+        h_0, c_0 : ndarray (L*D, S, P), (L*D, S, H), contiguous, or None for zeros
+        y : ndarray (N, D*P), contiguous; or None
+            Rows of steps are written, unless only the final states are wanted.
+        h_n, c_n : ndarray (L*D, S, P), (L*D, S, H), contiguous
+            Written.
+        """
+        cdef ptrdiff_t N = x.shape[0], S = h_n.shape[1], T = 0, steps = 0, b
+        h_shape = (self.num_layers * self.num_directions, S, self.output_size)
+        c_shape = (self.num_layers * self.num_directions, S, self.hidden_size)
+        cdef _Buffer x_ = _Buffer(x, self.is_double, (N, self.input_size), False)
+        x_.require_contiguous(1)
+        cdef _Buffer y_ = self.contiguous(y, (N, self.num_directions * self.output_size), True)
+        cdef _Buffer h_n_ = self.contiguous(h_n, h_shape, True)
+        cdef _Buffer c_n_ = self.contiguous(c_n, c_shape, True)
+        cdef _Buffer h_0_ = self.contiguous(h_0, h_shape, False)
+        cdef _Buffer c_0_ = self.contiguous(c_0, c_shape, False)
+        cdef _Integers lengths_ = _Integers(lengths, S), first_rows_ = _Integers(first_rows, S)
+        if step < 1 and S > 0:
+            raise ValueError(f"a step of {step} rows")
+        for b in range(S):
+            if lengths_.data[b] == 0:
+                continue
+            if (
+                lengths_.data[b] < 0
+                or not 0 <= first_rows_.data[b] < N
+                or lengths_.data[b] - 1 > (N - 1 - first_rows_.data[b]) // step
+            ):
+                raise ValueError(f"a piece of {lengths_.data[b]} steps from row "
+                                 f"{first_rows_.data[b]} on, but there are {N} rows")
+            T = max(T, lengths_.data[b])
+            steps += lengths_.data[b]
+        cdef ptrdiff_t x_row = x_.stride(0), y_row = 0 if y_ is None else y_.stride(0)
+        cdef fl_status status
+        cdef fl_watch own_watch
+        cdef _Looks looks
+        cdef fl_watch *watch = _watch_for(self.row_flops * steps, &own_watch, &looks)
+        cdef fl_forward_call call = fl_forward_call(
+            size=sizeof(fl_forward_call), T=T, B=S, starts=NULL,
+            x=fl_input(x_.view.buf, step * x_row, x_row), h_0=_data(h_0_), c_0=_data(c_0_),
+            y=fl_output(_data(y_), step * y_row, y_row), h_n=_data(h_n_), c_n=_data(c_n_),
+            watch=watch, lengths=lengths_.data, first_rows=first_rows_.data)
+        with nogil:
+            status = fl_forward(self.model, &call)
+        _raise_status(status)
+
     @cython.binding(False)
-    def run_plain(self, x, state, out):
+    def run_plain(self, x, state, lengths, out):
         """Run a layer's call if all its arrays are such as the kernels read and write in place.
 
         Parameters
         ----------
-        x, state, out
-            Of a call of a layer without ``lengths``, ``offsets`` and ``resets``.
+        x, state, lengths, out
+            Of a call of a layer without ``offsets`` and ``resets``.
 
         Returns
         -------
@@ -215,19 +271,20 @@ cdef class Model:
         """
         if not self.gives_all:
             return None
-        return self.run_unmerged(x, state, out)
+        return self.run_unmerged(x, state, lengths, out)
 
     @cython.binding(False)
-    def run_unmerged(self, x, state, out):
+    def run_unmerged(self, x, state, lengths, out):
         """The same, but for y: of both directions side by side, None for last outputs alone."""
         cdef _Held held
         held.count = 0
+        held.lengths = NULL
         try:
-            return self.plain(&held, x, state, out)
+            return self.plain(&held, x, state, lengths, out)
         finally:
             _release(&held)
 
-    cdef object plain(self, _Held *held, object x, object state, object out):
+    cdef object plain(self, _Held *held, object x, object state, object lengths, object out):
         cdef Py_buffer *x_ = _hold(held, x, self.is_double, False)
         if x_ == NULL or x_.len == 0 or not (x_.ndim == 2 or x_.ndim == 3):
             return None
@@ -240,6 +297,10 @@ cdef class Model:
         cdef ptrdiff_t y_row = self.num_directions * self.output_size
         if <double> T * B * y_row > _LARGEST or <double> LD * B * self.hidden_size > _LARGEST:
             return None  # x may repeat itself, by strides of 0
+        if lengths is not None:
+            held.lengths = _lengths_of(lengths, B, T) if batched else NULL
+            if held.lengths == NULL:
+                return None
         cdef Py_buffer *h_0_ = NULL
         cdef Py_buffer *c_0_ = NULL
         if state is not None:
@@ -282,7 +343,8 @@ cdef class Model:
         cdef fl_forward_call call = fl_forward_call(
             size=sizeof(fl_forward_call), T=T, B=B, starts=NULL,
             x=fl_input(x_.buf, _stride(x_, time_axis), 0), h_0=NULL, c_0=NULL,
-            y=fl_output(NULL, 0, 0), h_n=h_n_.buf, c_n=c_n_.buf, watch=watch)
+            y=fl_output(NULL, 0, 0), h_n=h_n_.buf, c_n=c_n_.buf, watch=watch,
+            lengths=held.lengths, first_rows=NULL)
         if batched:
             call.x.stride_b = _stride(x_, 1 - time_axis)
         if y_ != NULL:
@@ -291,6 +353,8 @@ cdef class Model:
         if h_0_ != NULL:
             call.h_0, call.c_0 = h_0_.buf, c_0_.buf
         with nogil:
+            if held.lengths != NULL and y_ != NULL:
+                _clear_padding(held.lengths, T, B, y_row * y_.itemsize, &call.y, y_.itemsize)
             status = fl_forward(self.model, &call)
         _raise_status(status)
         return y, (h_n, c_n)

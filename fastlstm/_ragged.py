@@ -1,4 +1,4 @@
-"""Sequences of different lengths, and such as are cut in pieces: sorted and packed for the kernels.
+"""Sequences of different lengths, and such as are cut in pieces; sorted and packed for tapes.
 
 A piece is a run of steps of one sequence between two resets of its state; without resets every
 sequence is one piece. To the kernels, pieces are sequences.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm import _core
 from fastlstm._arguments import RealArray, as_array
 
 Rows = npt.NDArray[np.intp]
@@ -26,23 +27,75 @@ class Pieces(NamedTuple):
 
     lengths: Rows  # (S,)
     first_rows: Rows  # (S,): where in the caller's array, seen as rows, a piece begins
+    step: int  # rows from a step to the next of the same sequence
     sequence: Rows  # (S,): whose it is
     first: Rows  # (B,): the first piece of each sequence
     last: Rows  # (B,)
-    from_zero: npt.NDArray[np.bool_]  # (B,): whether even its first step begins with zeros
+    from_zero: npt.NDArray[np.bool_] | None  # (B,): whether even its first step begins with zeros;
+    #: None where all sequences are one piece, each in its place
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.first.size
+
+    def rows_of_sequences(self) -> list[Rows]:
+        """Return the caller's rows of each sequence's steps, for those that are one run."""
+        totals = np.bincount(self.sequence, self.lengths, self.batch_size).astype(np.intp)
+        begin = self.first_rows[self.first]
+        return [a + np.arange(n) * self.step for a, n in zip(begin, totals, strict=True)]
+
+    def spread(
+        self, state: RealArray | None, is_reverse: tuple[bool, ...], *, initial: bool
+    ) -> RealArray | None:
+        """Return the states (L*D, B, n) that sequences begin or end with as those of pieces.
+
+        A piece that begins, or ends, inside its sequence gets zeros. Of the D directions, those
+        that are reverse begin in the last piece.
+        """
+        if state is None or self.from_zero is None:
+            return state
+        spread = np.zeros((state.shape[0], self.lengths.size, state.shape[2]), state.dtype)
+        D = len(is_reverse)
+        for d, reverse in enumerate(is_reverse):
+            pieces, used = self._ends(self.from_zero, reverse, initial)
+            spread[d::D, pieces[used]] = state[d::D, used]
+        return spread
+
+    def collect(
+        self, state: RealArray, is_reverse: tuple[bool, ...], *, initial: bool
+    ) -> RealArray:
+        """Return states (L*D, S, n) of pieces as those that sequences begin or end with.
+
+        What a sequence begins with but does not use has zeros.
+        """
+        if self.from_zero is None:
+            return state
+        collected = np.zeros((state.shape[0], self.batch_size, state.shape[2]), state.dtype)
+        D = len(is_reverse)
+        for d, reverse in enumerate(is_reverse):
+            pieces, used = self._ends(self.from_zero, reverse, initial)
+            collected[d::D, used] = state[d::D, pieces[used]]
+        return collected
+
+    def _ends(
+        self, from_zero: npt.NDArray[np.bool_], reverse: bool, initial: bool
+    ) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """Piece in which each sequence begins or ends, and whether that counts."""
+        at_first = initial != reverse
+        used = ~from_zero if initial and not reverse else np.ones(self.batch_size, np.bool_)
+        return self.first if at_first else self.last, used
 
 
-class Ragged:
-    """Where the steps of a batch are found in the caller's array, and where the kernels have them.
+class Packed:
+    """Pieces as tapes have them: sorted, the rows of their steps without padding.
 
-    The kernels take rows without padding: those of step 0 of all pieces, the longest piece first,
-    then those of step 1 of all that have one, and so on.
+    Those are the rows of step 0 of all pieces, the longest piece first, then those of step 1 of all
+    that have one, and so on.
 
     Parameters
     ----------
     pieces : Pieces
-    step : int
-        Rows from a step to the next of the same sequence.
 
     Attributes
     ----------
@@ -54,32 +107,15 @@ class Ragged:
         The caller's number of each row.
     """
 
-    def __init__(self, pieces: Pieces, step: int) -> None:
+    def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
-        self.step = step
-        self.order: Rows = np.argsort(-pieces.lengths, kind="stable")
-        ordered = pieces.lengths[self.order]
-        T = int(ordered[0]) if ordered.size else 0
-        # Pieces with a step t are those longer than t.
-        counts = ordered.size - np.searchsorted(ordered[::-1], np.arange(T), side="right")
-        self.starts: Rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        time = np.repeat(np.arange(T), counts)
-        piece = np.arange(time.size) - self.starts[time]
-        self.rows: Rows = pieces.first_rows[self.order][piece] + time * step
+        self.order: Rows
+        self.starts: Rows
+        self.rows: Rows
+        sorted_ = _core.sort_pieces(pieces.lengths, pieces.first_rows, pieces.step)
+        self.order, self.starts, self.rows = sorted_
         self._place: Rows = np.empty_like(self.order)  # of each piece in the kernels' order
         self._place[self.order] = np.arange(self.order.size)
-
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return self.pieces.first.size
-
-    def rows_of_sequences(self) -> list[Rows]:
-        """Return the caller's rows of each sequence's steps, for those that are one run."""
-        pieces = self.pieces
-        totals = np.bincount(pieces.sequence, pieces.lengths, self.batch_size).astype(np.intp)
-        begin = pieces.first_rows[pieces.first]
-        return [a + np.arange(n) * self.step for a, n in zip(begin, totals, strict=True)]
 
     def pack(self, array: RealArray, width: int) -> RealArray:
         """Return the rows (1, N, width) of the caller's array, in any shape that ends in width."""
@@ -87,7 +123,7 @@ class Ragged:
 
     def unpack(self, packed: RealArray, out: RealArray) -> None:
         """Write packed rows (N, width) to their places in a C-contiguous array."""
-        out.reshape(-1, packed.shape[-1])[self.rows] = packed
+        _core.unpack_rows(packed, self.rows, out.reshape(-1, packed.shape[-1]))
 
     def of_pieces(self, values: RealArray) -> RealArray:
         """Return (n, B, width) of sequences as (n, S, width) of their pieces, as the kernels go."""
@@ -96,46 +132,22 @@ class Ragged:
     def spread(
         self, state: RealArray | None, is_reverse: tuple[bool, ...], *, initial: bool
     ) -> RealArray | None:
-        """Return the states (L*D, B, n) that sequences begin or end with as those of pieces.
-
-        A piece that begins, or ends, inside its sequence gets zeros. Of the D directions, those
-        that are reverse begin in the last piece.
-        """
-        if state is None:
-            return None
-        spread = np.zeros((state.shape[0], self.order.size, state.shape[2]), state.dtype)
-        D = len(is_reverse)
-        for d, reverse in enumerate(is_reverse):
-            places, used = self._ends(reverse, initial)
-            spread[d::D, places[used]] = state[d::D, used]
-        return spread
+        """As `Pieces.spread`, the pieces sorted, and always a copy."""
+        spread = self.pieces.spread(state, is_reverse, initial=initial)
+        return None if spread is None else np.take(spread, self.order, axis=1)
 
     def collect(
         self, state: RealArray, is_reverse: tuple[bool, ...], *, initial: bool
     ) -> RealArray:
-        """Return states (L*D, S, n) of pieces as those that sequences begin or end with.
-
-        What a sequence begins with but does not use has zeros.
-        """
-        collected = np.zeros((state.shape[0], self.batch_size, state.shape[2]), state.dtype)
-        D = len(is_reverse)
-        for d, reverse in enumerate(is_reverse):
-            places, used = self._ends(reverse, initial)
-            collected[d::D, used] = state[d::D, places[used]]
-        return collected
-
-    def _ends(self, reverse: bool, initial: bool) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """Place of the piece in which each sequence begins or ends, and whether that counts."""
-        pieces = self.pieces
-        at_first = initial != reverse
-        used = ~pieces.from_zero if initial and not reverse else np.ones(self.batch_size, np.bool_)
-        return self._place[pieces.first if at_first else pieces.last], used
+        """As `Pieces.collect`, of pieces that are sorted."""
+        in_order = np.take(state, self._place, axis=1)
+        return self.pieces.collect(in_order, is_reverse, initial=initial)
 
 
-def as_ragged(
+def as_pieces(
     shape: tuple[int, ...], batch_first: bool, lengths: Any, offsets: Any, resets: Any
-) -> Ragged:
-    """Return the layout of the sequences of x, of that shape, cut at resets.
+) -> Pieces:
+    """Return where the sequences of x, of that shape, lie, cut at resets.
 
     Parameters
     ----------
@@ -168,7 +180,7 @@ def as_ragged(
             raise ValueError(f"lengths: got x of shape {shape}, expected a batch")
         counts, first_rows = np.array([shape[0]], np.intp), np.zeros(1, np.intp)
     cuts = None if resets is None else _as_resets(resets, shape[:-1]).reshape(-1)
-    return Ragged(_cut(counts, first_rows, step, cuts), step)
+    return _cut(counts, first_rows, step, cuts)
 
 
 def _cut(counts: Rows, first_rows: Rows, step: int, resets: npt.NDArray[np.bool_] | None) -> Pieces:
@@ -176,7 +188,7 @@ def _cut(counts: Rows, first_rows: Rows, step: int, resets: npt.NDArray[np.bool_
     B = counts.size
     each = np.arange(B, dtype=np.intp)
     if resets is None:
-        return Pieces(counts, first_rows, each, each, each, np.zeros(B, np.bool_))
+        return Pieces(counts, first_rows, step, each, each, each, None)
     # All steps of all sequences in order, a sequence without any having none.
     sequence = np.repeat(each, counts)
     ends = np.cumsum(counts)
@@ -194,7 +206,8 @@ def _cut(counts: Rows, first_rows: Rows, step: int, resets: npt.NDArray[np.bool_
     last = np.searchsorted(owner, each, side="right").astype(np.intp) - 1
     end = np.append(begin[1:], 0)
     end[last] = counts
-    return Pieces(end - begin, first_rows[owner] + begin * step, owner, first, last, from_zero)
+    first_rows = first_rows[owner] + begin * step
+    return Pieces(end - begin, first_rows, step, owner, first, last, from_zero)
 
 
 def as_lengths(lengths: Any, T: int, B: int) -> Rows:

@@ -157,8 +157,8 @@ class LSTMBase(Layer):
         A long call of the main thread gives way to signals: Ctrl-C ends it within a tenth of a
         second (a step of some sequences, if that takes longer). ``out`` then holds anything.
         """
-        if lengths is None and offsets is None and resets is None:
-            results = self._weights.model.run_plain(x, state, out)
+        if offsets is None and resets is None:
+            results = self._weights.model.run_plain(x, state, lengths, out)
             if results is not None:
                 return results
         return _call.run(self._spec, self._weights, x, state, lengths, offsets, resets, out)

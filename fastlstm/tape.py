@@ -22,7 +22,7 @@ from fastlstm._arguments import (
 )
 from fastlstm._masks import Drawn
 from fastlstm._merge import Merged, as_gradient, gradient_of_both
-from fastlstm._ragged import Ragged
+from fastlstm._ragged import Packed
 
 
 class Gradients(NamedTuple):
@@ -66,7 +66,7 @@ class Recording(NamedTuple):
     return_sequences: bool
     merge_mode: str | None
     both: RealArray | None  # what was merged, where gradients need it
-    layout: Ragged | None  # of packed pieces
+    layout: Packed | None  # where sequences have different lengths, or are cut
 
 
 class Tape:
@@ -253,7 +253,7 @@ def _as_of_kernels(
 ) -> tuple[RealArray | None, RealArray | None, RealArray | None]:
     """Return dy, dh_n and dc_n as the kernels take them."""
     layout, D = call.layout, call.model.num_directions
-    B = call.inputs.batch_size if layout is None else layout.batch_size
+    B = call.inputs.batch_size if layout is None else layout.pieces.batch_size
     P, H = call.model.output_size, call.model.hidden_size
     dh_n = None if dh_n is None else dh_n.reshape(len(dh_n), B, P)
     dc_n = None if dc_n is None else dc_n.reshape(len(dc_n), B, H)

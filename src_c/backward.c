@@ -58,8 +58,10 @@ static fl_pass pass_of(const fl_back *call, ptrdiff_t l, ptrdiff_t d) {
     const ptrdiff_t H = config->hidden_size, D = config->num_directions, L = config->num_layers;
     const ptrdiff_t P = call->model->output_size, row = D * P, step = call->B * row;
     const ptrdiff_t gates = fl_config_gate_columns(config);
-    const fl_rows below = {l > 0 ? call->between[(l - 1) % 2] : NULL, step, row, call->starts, 0};
-    const fl_rows above = {l < L - 1 ? call->between[l % 2] : NULL, step, row, call->starts, 0};
+    const fl_rows below = {
+        l > 0 ? call->between[(l - 1) % 2] : NULL, step, row, call->starts, NULL, 0};
+    const fl_rows above = {
+        l < L - 1 ? call->between[l % 2] : NULL, step, row, call->starts, NULL, 0};
     fl_pass pass = {.l = l, .d = d, .index = l * D + d, .I = l == 0 ? config->input_size : D * P};
 
     pass.reverse = fl_config_is_reverse(config, d);

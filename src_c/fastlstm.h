@@ -231,6 +231,11 @@ typedef struct fl_forward_call {
 
     /* in: NULL for a call that is never given up. One that was leaves anything in its results. */
     const fl_watch *watch;
+
+    /* NULL, or in (B), in place of starts: the steps of each sequence, from 0 to T, in any order.
+     * Rows of x and y beyond them are neither read nor written. first_rows, NULL or in (B), is for
+     * sequences that lie elsewhere: row (t, b) begins at t*stride_t + first_rows[b]*stride_b. */
+    const ptrdiff_t *lengths, *first_rows;
 } fl_forward_call;
 
 /* Runs a model over B sequences of T steps.
@@ -238,7 +243,8 @@ typedef struct fl_forward_call {
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: some
  * 8 MiB, or what two steps need where that is more, whatever T is; with D = 2 and L > 1 two arrays
- * as large as y besides. On any error but FL_ERROR_CANCELLED nothing is written.
+ * as large as y besides, and with lengths T + 2B integers and states as large as h_n and c_n. On
+ * any error but FL_ERROR_CANCELLED nothing is written.
  */
 FL_API fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 

@@ -95,8 +95,10 @@ static void copy_state(void *to, const void *from, size_t bytes) {
     else if (from != to) memcpy(to, from, bytes);
 }
 
-/* fl_record, or without a tape fl_forward; a valid call but for T, B, starts, x, h_n and c_n. */
-static fl_status forward(const fl_model *model, const fl_record_call *given) {
+/* fl_record, or without a tape fl_forward; a valid call but for T, B, starts, x, h_n and c_n.
+ * first_rows (B): those of x and y, in the order of starts; or NULL for packed rows. */
+static fl_status forward(const fl_model *model, const fl_record_call *given,
+                         const ptrdiff_t *first_rows) {
     const ptrdiff_t T = given->T, B = given->B, *starts = given->starts;
     if (model == NULL || T < 0 || B < 0 || !fl_starts_check(starts, T, B)) return FL_ERROR_ARGUMENT;
     shared_call call = {.model = model, .span = {.T = T, .B = B, .ragged = {starts, 0}}};
@@ -121,6 +123,11 @@ static fl_status forward(const fl_model *model, const fl_record_call *given) {
     fl_span *span = &call.span;
     span->x = fl_rows_of_input(given->x, starts);
     span->y = fl_rows_of_output(given->y, starts);
+    if (first_rows) {
+        span->x.starts = span->y.starts = NULL;
+        span->x.first_rows = first_rows;
+        if (given->y.data) span->y.first_rows = first_rows;
+    }
     span->h = given->h_n;
     span->c = given->c_n;
     span->h_stride = B * model->output_size;
@@ -153,6 +160,56 @@ static fl_status forward(const fl_model *model, const fl_record_call *given) {
     return status;
 }
 
+/* Copies rows of `bytes`, (LD, B) of them: to[i, b] = from[i, order[b]], or with `back`
+ * to[i, order[b]] = from[i, b]. from NULL: zeros. */
+static void reorder(char *to, const char *from, size_t LD, ptrdiff_t B, size_t bytes,
+                    const ptrdiff_t *order, int back) {
+    if (from == NULL) memset(to, 0, LD * (size_t)B * bytes);
+    else
+        for (size_t i = 0; i < LD; i++, to += (size_t)B * bytes, from += (size_t)B * bytes)
+            for (ptrdiff_t b = 0; b < B; b++)
+                memcpy(to + (size_t)(back ? order[b] : b) * bytes,
+                       from + (size_t)(back ? b : order[b]) * bytes, bytes);
+}
+
+/* forward() of sequences in any order: sorted, with states of its own. A valid call but for T, B,
+ * lengths, x, h_n and c_n. */
+static fl_status forward_sorted(const fl_model *model, fl_record_call call,
+                                const ptrdiff_t *lengths, const ptrdiff_t *first_rows) {
+    const ptrdiff_t B = call.B;
+    if (model == NULL || call.T < 0 || B < 0 || call.starts) return FL_ERROR_ARGUMENT;
+    if (B > 0 && (call.h_n == NULL || call.c_n == NULL)) return FL_ERROR_ARGUMENT;
+    const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
+    const size_t real = model->kernels->real_bytes;
+    const size_t h_row = (size_t)model->output_size * real;
+    const size_t c_row = (size_t)model->config.hidden_size * real;
+    size_t states;
+    if (!fl_size_multiply(LD, (size_t)B, &states)) return FL_ERROR_OVERFLOW;
+    fl_sorted sorted;
+    fl_status status = fl_sorted_create(&sorted, call.T, B, lengths, first_rows);
+    if (status != FL_OK) return status;
+    const fl_record_call given = call;
+    char *h, *c, *memory;
+    const fl_part parts[] = {{&h, states, h_row}, {&c, states, c_row}};
+    status = fl_memory_alloc_parts(parts, 2, &memory);
+    if (status == FL_OK) {
+        reorder(h, given.h_0, LD, B, h_row, sorted.order, 0);
+        reorder(c, given.c_0, LD, B, c_row, sorted.order, 0);
+        call.T = sorted.T;
+        call.starts = sorted.starts;
+        call.h_0 = call.h_n = h;
+        call.c_0 = call.c_n = c;
+        status = forward(model, &call, sorted.first_rows);
+        if (status == FL_OK) {
+            reorder(given.h_n, h, LD, B, h_row, sorted.order, 1);
+            reorder(given.c_n, c, LD, B, c_row, sorted.order, 1);
+        }
+        fl_memory_free(memory);
+    }
+    fl_sorted_destroy(&sorted);
+    return status;
+}
+
 fl_status fl_forward(const fl_model *model, const fl_forward_call *given) {
     fl_forward_call own;
     const fl_forward_call *call = fl_struct_read(given, &own, sizeof own, FORWARD_SIZE);
@@ -167,7 +224,8 @@ fl_status fl_forward(const fl_model *model, const fl_forward_call *given) {
                                    .h_n = call->h_n,
                                    .c_n = call->c_n,
                                    .watch = call->watch};
-    return forward(model, &record);
+    if (call->lengths) return forward_sorted(model, record, call->lengths, call->first_rows);
+    return call->first_rows ? FL_ERROR_ARGUMENT : forward(model, &record, NULL);
 }
 
 fl_status fl_record(const fl_model *model, const fl_record_call *given) {
@@ -178,7 +236,7 @@ fl_status fl_record(const fl_model *model, const fl_record_call *given) {
     const fl_status status = fl_tape_bytes(model, call->T, call->B, call->starts, &bytes);
     if (status != FL_OK) return status;
     if (call->tape == NULL && bytes > 0) return FL_ERROR_ARGUMENT;
-    return forward(model, call);
+    return forward(model, call, NULL);
 }
 
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,

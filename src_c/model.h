@@ -109,6 +109,13 @@ static inline void fl_model_step(const fl_model *model, const fl_direction *dire
                             model->near_bytes);
 }
 
+/* kernels.h, step_pair, over all panels. */
+static inline void fl_model_step_pair(const fl_model *model, const fl_side *sides) {
+    const ptrdiff_t H = model->config.hidden_size;
+    if (model->panels > 0) model->kernels->step_pair(0, model->panels, H, sides);
+    if (model->narrow) model->narrow->step_pair(fl_model_narrow_panel(model), 1, H, sides);
+}
+
 /* The same for variants. */
 static inline void fl_model_variant_step(const fl_model *model, fl_panels panels,
                                          const fl_step *step) {

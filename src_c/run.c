@@ -12,6 +12,8 @@
  * the first so many. Forward in time some stop, backward in time some begin. With one direction
  * every layer handles a chunk before the next chunk comes, the last one first if it is a reverse
  * one, so memory does not grow with T; with two, a layer needs all of the layer below.
+ *
+ * Directions, or layers, so small that they are all latency run two at a time: side_by_side.h.
  */
 #include <string.h>
 
@@ -19,6 +21,7 @@
 #include "kernels/kernels.h"
 #include "memory.h"
 #include "platform.h"
+#include "side_by_side.h"
 
 /* A chunk has at most so many steps, beyond which a longer one gains nothing. But where a core's
  * own caches have no room for W beside U and z, W is read from afar for each chunk: then z may take
@@ -46,6 +49,7 @@ typedef struct walk {
     int reverse;
     fl_ragged ragged;
     fl_rows x, y;                            /* in (T, B, I_l), out (T, B, P) */
+    fl_rows placed;                          /* where y goes from there, or data NULL */
     fl_rows tape;                            /* out (T, B, R); data NULL for none */
     char *h, *c;                             /* (B, P), (B, H) contiguous, the state, in and out */
     fl_rows recurrent, zoneout_h, zoneout_c; /* masks; data NULL for none */
@@ -59,6 +63,14 @@ static ptrdiff_t time_of(const walk *walk, ptrdiff_t s) {
 /* Sequences that take step s; none beyond the last. */
 static ptrdiff_t count_of(const walk *walk, ptrdiff_t s) {
     return s < walk->T ? fl_ragged_count(walk->ragged, time_of(walk, s), walk->B) : 0;
+}
+
+/* Rows of the n times from t on. */
+static ptrdiff_t rows_of(const walk *walk, ptrdiff_t t, ptrdiff_t n) {
+    if (walk->ragged.starts == NULL) return n * walk->B;
+    ptrdiff_t rows = 0;
+    for (ptrdiff_t i = 0; i < n; i++) rows += fl_ragged_count(walk->ragged, t + i, walk->B);
+    return rows;
 }
 
 /* What the layer normalisation of some rows works on: `part` 0 for W x, 1 for U h, 2 for c~, of the
@@ -119,12 +131,56 @@ static void product(const fl_model *model, const fl_direction *direction, fl_pan
 /* z of a chunk after its product, normalised, scaled and shifted by the bias. */
 static void norm_inputs(const fl_model *model, const fl_direction *direction, const walk *walk,
                         ptrdiff_t t, ptrdiff_t n, char *z) {
-    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)model->kernels->real_bytes;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const ptrdiff_t rows = fl_ragged_count(walk->ragged, t + i, walk->B);
+    const ptrdiff_t z_row = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
+    const int at_once = walk->tape.data == NULL; /* else steps are as far apart as on the tape */
+    for (ptrdiff_t i = 0, steps = at_once ? n : 1; i < n; i += steps) {
+        const ptrdiff_t rows = rows_of(walk, t + i, steps);
         const fl_norm norm = norm_of(model, direction, walk, 0, t + i, 0, rows);
-        model->kernels->norm_gates(&norm, model->panels, z + i * z_step, z + i * z_step);
+        model->kernels->norm_gates(&norm, model->panels, z, z);
+        z += rows * z_row;
     }
+}
+
+/* inputs (rows, I) = the rows of x at a time. */
+static void copy_inputs(const fl_model *model, const walk *walk, ptrdiff_t t, ptrdiff_t rows,
+                        ptrdiff_t I, char *inputs) {
+    const size_t real = model->kernels->real_bytes;
+    if (walk->x.first_rows) fl_rows_read_placed(walk->x, t, rows, (size_t)I * real, real, inputs);
+    else
+        model->kernels->put_rows(rows, I, fl_rows_at(walk->x, t, 0, real), walk->x.stride_b, inputs,
+                                 I, 0);
+}
+
+/* input_product() of sequences of different lengths. Unless they lie so, the rows of some whole
+ * steps are copied side by side, for a product of them all. Returns whether the call is given up.
+ */
+static int ragged_product(const fl_model *model, const fl_direction *direction, const walk *walk,
+                          ptrdiff_t t, ptrdiff_t n, char *z, fl_panels panels, const pace *pace,
+                          const fl_share *share) {
+    const size_t real = model->kernels->real_bytes;
+    const ptrdiff_t I = direction->input_size, B = walk->B, *starts = walk->x.starts;
+    if (starts && starts[t + 1] - starts[t] == fl_ragged_count(walk->ragged, t, B)) {
+        product(model, direction, panels, pace, starts[t + n] - starts[t],
+                fl_rows_at(walk->x, t, 0, real), walk->x.stride_b, z, model->z_row);
+        return 0;
+    }
+    char *const inputs = walk->scratch->inputs;
+    for (ptrdiff_t i = 0; i < n;) {
+        ptrdiff_t rows = 0;
+        /* One thread copies, when none reads any longer what is there. */
+        if (i > 0 && share->count > 1 && fl_barrier_wait(share->units)) return 1;
+        for (; i < n; i++) {
+            const ptrdiff_t count = fl_ragged_count(walk->ragged, t + i, B);
+            if (rows + count > walk->scratch->input_rows) break;
+            if (share->index == 0)
+                copy_inputs(model, walk, t + i, count, I, inputs + rows * I * (ptrdiff_t)real);
+            rows += count;
+        }
+        if (share->count > 1 && fl_barrier_wait(share->units)) return 1;
+        product(model, direction, panels, pace, rows, inputs, I, z, model->z_row);
+        z += rows * model->z_row * (ptrdiff_t)real;
+    }
+    return 0;
 }
 
 /* z (n, B, panels, G, V) = bias + x (n, B, I_l) @ W of the n times from t on, in as few and as tall
@@ -137,15 +193,6 @@ static void input_product(const fl_model *model, const fl_direction *direction, 
     ptrdiff_t calls = n, rows = B, call_stride = x.stride_t, row_stride = x.stride_b;
     ptrdiff_t z_call_stride = B * z_row, z_row_stride = z_row;
 
-    if (walk->ragged.starts) {
-        for (ptrdiff_t i = 0; i < n; i++) {
-            rows = fl_ragged_count(walk->ragged, t + i, B);
-            if (rows == 0) break; /* and none later */
-            product(model, direction, panels, pace, rows, fl_rows_at(x, t + i, 0, (size_t)real),
-                    row_stride, z + i * z_call_stride * real, z_row);
-        }
-        return;
-    }
     if (B == 1 || x.stride_t == B * x.stride_b) { /* the rows of all steps lie evenly spaced */
         calls = 1;
         rows = n * B;
@@ -273,7 +320,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t P = model->output_size, T = walk->T;
     const ptrdiff_t row = P * (ptrdiff_t)real;
-    const ptrdiff_t z_step = walk->B * model->z_row * (ptrdiff_t)real;
+    const ptrdiff_t z_row = model->z_row * (ptrdiff_t)real;
     const fl_panels panels = panels_of(model, share);
     const pace of_inputs = pace_of(model, share, direction->input_size);
     const pace of_steps = pace_of(model, share, P);
@@ -285,11 +332,15 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         const ptrdiff_t n = fl_size_min(chunk, T - first);
         const ptrdiff_t t = walk->reverse ? T - first - n : first;
         if (of_each_step.stop == NULL && gives_up(&of_steps, n * walk->B)) return;
-        input_product(model, direction, walk, t, n, z, panels, &of_inputs);
+        if (walk->ragged.starts == NULL)
+            input_product(model, direction, walk, t, n, z, panels, &of_inputs);
+        else if (ragged_product(model, direction, walk, t, n, z, panels, &of_inputs, share)) return;
         if (model->config.layer_norm) norm_inputs(model, direction, walk, t, n, z);
+        char *z_s = z; /* of step s; behind all of the chunk before a reverse walk takes it */
+        if (walk->reverse) z_s += rows_of(walk, t, n) * z_row;
         for (ptrdiff_t s = first; s < first + n; s++) {
             const ptrdiff_t count = count_of(walk, s), next = count_of(walk, s + 1);
-            char *z_s = z + (time_of(walk, s) - t) * z_step;
+            if (walk->reverse) z_s -= count * z_row;
             going = fl_size_min(going, count);
             if (going > 0 && take_rows(model, direction, walk, s, 0, going,
                                        fl_rows_at(walk->y, time_of(walk, s - 1), 0, real),
@@ -300,10 +351,16 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
                 return;
             /* All of h_t must be there before anyone reads it. */
             if (share->count > 1 && fl_barrier_wait(share->units)) return;
-            if (share->index == 0)
+            if (share->index == 0) {
                 for (ptrdiff_t b = next; b < count; b++)
                     memcpy(walk->h + b * row, fl_rows_at(walk->y, time_of(walk, s), b, real),
                            (size_t)row);
+                if (walk->placed.data)
+                    fl_rows_write_placed(walk->placed, time_of(walk, s), count, (size_t)row, real,
+                                         fl_rows_at(walk->y, time_of(walk, s), 0, real),
+                                         walk->y.stride_b);
+            }
+            if (!walk->reverse) z_s += count * z_row;
             going = count;
         }
     }
@@ -332,9 +389,16 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     const size_t P = (size_t)model->output_size, y_row = D * P * real; /* fits, as z_row: model.c */
     const ptrdiff_t buffers = model->config.num_layers - 1;
     const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm;
+    const size_t I = (size_t)fl_size_max(model->config.input_size, (ptrdiff_t)(D * P));
     size_t z_step, buffer_bytes;
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;
     made->chunk = chunk_of(model, T, (ptrdiff_t)z_step);
+    const ptrdiff_t lanes = fl_lanes_pay(model, B, starts) ? 2 * FL_LANE_STEPS : 0;
+    ptrdiff_t inputs = 0; /* rows; no more than z takes, but for one step */
+    if (starts) {
+        const size_t fit = (size_t)made->chunk * z_step / (I * real);
+        inputs = fl_size_max(B, fl_size_min(made->chunk * B, (ptrdiff_t)fit));
+    }
     /* With two directions a layer needs all of the layer below. */
     const size_t between_rows = (size_t)(starts && D == 2 ? starts[T] : B);
     const ptrdiff_t between_steps = D == 1 ? made->chunk : starts ? 1 : T;
@@ -342,18 +406,20 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
         !fl_size_multiply(buffer_bytes, (size_t)between_steps, &buffer_bytes))
         return FL_ERROR_OVERFLOW;
 
-    fl_part parts[3 + 2 * 6] = {{&made->last, 2 * rows, y_row},
+    fl_part parts[3 + 2 * 7] = {{&made->last, 2 * rows, y_row},
                                 {&made->between[0], buffers > 0, buffer_bytes},
                                 {&made->between[1], buffers > 1, buffer_bytes}};
     int count = 3;
     for (int d = 0; d < directions_at_once; d++) {
         fl_direction_scratch *direction = &made->directions[d];
-        parts[count++] = (fl_part){&direction->z, (size_t)made->chunk, z_step};
+        direction->input_rows = inputs;
+        parts[count++] = (fl_part){&direction->z, (size_t)fl_size_max(made->chunk, lanes), z_step};
+        parts[count++] = (fl_part){&direction->inputs, (size_t)inputs, I * real};
         parts[count++] = (fl_part){&direction->masked, rows, P * real};
         parts[count++] = (fl_part){&direction->cells, cells, H * real};
         parts[count++] = (fl_part){&direction->candidates, norm * rows, H * real};
         parts[count++] = (fl_part){&direction->recurrent, norm, z_step};
-        parts[count++] = (fl_part){&direction->normal, norm * 4, H * real};
+        parts[count++] = (fl_part){&direction->normal, norm * 4 * FL_NORM_ROWS, H * real};
     }
     const fl_status status = fl_memory_alloc_parts(parts, count, &made->memory);
     if (status == FL_OK && directions_at_once == 1) made->directions[1] = made->directions[0];
@@ -379,12 +445,23 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t L = model->config.num_layers, D = model->config.num_directions;
     const ptrdiff_t P = model->output_size, T = span->T, B = span->B;
-    const fl_rows last = {scratch->last, B * D * P, D * P, NULL, 1};
+    const fl_rows last = {scratch->last, B * D * P, D * P, NULL, NULL, 1};
+    const int in_lanes = fl_lanes_pay(model, B, span->ragged.starts) && share->count == 1 &&
+                         share->direction == FL_ALL_DIRECTIONS &&
+                         span->recurrent.rows.data == NULL && span->between.rows.data == NULL &&
+                         (D == 2 || T > FL_LANE_STEPS);
+    fl_lane lanes[2]; /* a direction and the next, or a layer and the next */
+    int waiting = 0;  /* whether the first of them is there */
     fl_rows x = span->x;
     for (ptrdiff_t l = 0; l < L; l++) {
-        const fl_rows between = {scratch->between[l % 2], B * D * P, D * P,
-                                 D == 2 ? span->ragged.starts : NULL, 0};
-        const fl_rows out = l < L - 1 ? between : span->y.data ? span->y : last;
+        const fl_rows between = {scratch->between[l % 2],
+                                 B * D * P,
+                                 D * P,
+                                 D == 2 ? span->ragged.starts : NULL,
+                                 NULL,
+                                 0};
+        const int is_placed = l == L - 1 && span->y.first_rows != NULL;
+        const fl_rows out = l < L - 1 ? between : span->y.data && !is_placed ? span->y : last;
         for (ptrdiff_t d = 0; d < D; d++) {
             if (share->direction != FL_ALL_DIRECTIONS && share->direction != d) continue;
             const ptrdiff_t index = l * D + d, column = d * P * (ptrdiff_t)real;
@@ -393,6 +470,7 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
             walk.x = x;
             walk.y = out;
             walk.y.data += column;
+            if (is_placed) walk.placed = fl_rows_column(span->y, column);
             walk.tape = fl_stack_at(span->tape, index, real);
             walk.h = span->h + index * span->h_stride * (ptrdiff_t)real;
             walk.c = span->c + index * span->c_stride * (ptrdiff_t)real;
@@ -400,6 +478,20 @@ static void run_stack(const fl_model *model, const fl_span *span, const fl_scrat
             walk.zoneout_h = fl_stack_at(span->zoneout_h, index, real);
             walk.zoneout_c = fl_stack_at(span->zoneout_c, index, real);
             walk.scratch = &scratch->directions[d];
+            if (in_lanes && (waiting || index + 1 < L * D)) {
+                char *z = walk.scratch->z + (size_t)(waiting * FL_LANE_STEPS * model->z_row) * real;
+                lanes[waiting] = (fl_lane){.direction = &model->directions[index],
+                                           .reverse = walk.reverse,
+                                           .x = walk.x,
+                                           .y = walk.y,
+                                           .tape = walk.tape,
+                                           .h = walk.h,
+                                           .c = walk.c,
+                                           .z = z};
+                if (waiting) fl_lanes_run(model, lanes, T, D == 1, share->stop, share->thread);
+                waiting = !waiting;
+                continue;
+            }
             run_direction(model, &model->directions[index], &walk, scratch->chunk, share);
             fl_rows mask = fl_stack_at(span->between, l, real);
             if (l == L - 1 || mask.data == NULL) continue;

@@ -12,9 +12,10 @@
 #include "threads.h"
 
 /* What a run covers: T >= 0 steps of B >= 1 sequences. x in (T, B, I); y out (T, B, D*P), data NULL
- * where it is not wanted; h, c the state, in and out: rows (B, P) and (B, H) of index l*D + d begin
- * at index times their stride, in reals. tape: out, for each index the records (T, B, R) of its
- * steps. The masks are fl_masks'; recurrent (B, P) is one row of time. */
+ * where it is not wanted, either placed (rows.h) if sequences have different lengths; h, c the
+ * state, in and out: rows (B, P) and (B, H) of index l*D + d begin at index times their stride, in
+ * reals. tape: out, for each index the records (T, B, R) of its steps. The masks are fl_masks';
+ * recurrent (B, P) is one row of time. */
 typedef struct fl_span {
     ptrdiff_t T, B;
     fl_ragged ragged;
@@ -31,11 +32,14 @@ fl_status fl_span_set_masks(fl_span *span, const fl_model *model, const fl_masks
 /* Moves the start of all that a span covers by t steps and b sequences; its states stay. */
 void fl_span_move(fl_span *span, ptrdiff_t t, ptrdiff_t b, size_t real);
 
-/* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V); and what a variant needs
- * between its cells and the next step: h~ (B, H), masked h (B, P); with layer normalisation c~ (B,
- * H), U h (B, panels, G, V) and what is normalised of a row (4*H). */
+/* Scratch of one direction: z of a chunk of time (chunk, B, panels, G, V), or of those of two lanes
+ * (side_by_side.h); without gaps where sequences have different lengths, whose inputs (input_rows,
+ * I_l) it then has, too; and what a variant needs between its cells and the next step: h~ (B, H),
+ * masked h (B, P); with layer normalisation c~ (B, H), U h (B, panels, G, V) and what is normalised
+ * of some rows (FL_NORM_ROWS, 4*H). */
 typedef struct fl_direction_scratch {
-    char *z, *cells, *masked, *candidates, *recurrent, *normal;
+    char *z, *inputs, *cells, *masked, *candidates, *recurrent, *normal;
+    ptrdiff_t input_rows;
 } fl_direction_scratch;
 
 /* Scratch of a run. */

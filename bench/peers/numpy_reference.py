@@ -10,7 +10,7 @@ import numpy as np
 
 from fastlstm import reference, variants
 
-from ..problem import Arrays, Problem, result_gradients
+from ..problem import Arrays, Problem, drawn_masks, result_gradients
 from . import UnsupportedError
 
 LONGEST_CALL = 2.0
@@ -21,21 +21,23 @@ class _Runner:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._given = result_gradients(problem.cell) if problem.cell.training else None
+        self._masks = drawn_masks(problem.cell)
 
     def steps(self, count: int) -> Arrays:
         """One call over the first ``count`` time steps."""
         p, cell = self._problem, self._problem.cell
         x, state = p.x[:count], (p.h_0, p.c_0)
-        sizes: dict[str, Any] = {"num_layers": cell.L, "num_directions": cell.D}
-        y, (h_n, c_n) = reference.forward(
-            x,
-            state,
-            p.parameters,
-            **sizes,
-            dtype=cell.dtype,
-            cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
-            lengths=np.minimum(cell.lengths, count) if cell.ragged else None,
-        )
+        recurrent, *of_steps = self._masks
+        masks = variants.Masks(recurrent, *(None if m is None else m[:, :count] for m in of_steps))
+        options: dict[str, Any] = {
+            "num_layers": cell.L,
+            "num_directions": cell.D,
+            "dtype": cell.dtype,
+            "cell": variants.Cell(**cell.chosen(variants.Cell._fields)),
+            "lengths": np.minimum(cell.lengths, count) if cell.ragged else None,
+            "masks": masks,
+        }
+        y, (h_n, c_n) = reference.forward(x, state, p.parameters, **options)
         if ("merge_mode", "sum") in cell.options:
             y = y[..., : cell.output_size] + y[..., cell.output_size :]
         if ("return_sequences", False) in cell.options:
@@ -44,7 +46,7 @@ class _Runner:
             return y, h_n, c_n
         dy, dstate = self._given
         dx, (dh_0, dc_0), dparameters = reference.backward(
-            x, state, p.parameters, dy[:count], dstate, **sizes, dtype=cell.dtype
+            x, state, p.parameters, dy[:count], dstate, **options
         )
         return y, h_n, c_n, dx, dh_0, dc_0, *dparameters.values()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastlstm import LSTM, BiLSTM, Gradients
 
-from ..problem import Arrays, Problem, result_gradients
+from ..problem import MASK_SEED, Arrays, Problem, result_gradients
 
 #: Results from this size on go to an array that is there already, as a user would have it who
 #: calls often: the system hands out new memory of that size page by page.
@@ -75,12 +75,17 @@ class _Training:
         self._state = (problem.h_0, problem.c_0)
         self._dy, self._dstate = result_gradients(problem.cell)
         self._parameters = lstm.parameters.copy()
+        self._more: dict[str, Any] = {
+            "rng": MASK_SEED
+        }  # of which a layer that drops nothing takes none
+        if problem.cell.ragged:
+            self._more["lengths"] = np.array(problem.cell.lengths)
 
     def __call__(self) -> object:
         return self._run()
 
     def _run(self) -> tuple[Arrays, Gradients]:
-        y, state, tape = self._lstm.record(self._x, self._state)
+        y, state, tape = self._lstm.record(self._x, self._state, **self._more)
         return (y, *state), tape.backward(self._dy, self._dstate)
 
     def repack(self) -> object:

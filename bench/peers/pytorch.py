@@ -62,12 +62,13 @@ class _Training:
 
     def __init__(self, problem: Problem, torch: Any) -> None:
         self._backward = torch.autograd.backward
-        self._lstm = _make_lstm(torch, problem)
+        lstm, cell = _make_lstm(torch, problem), problem.cell
+        self._lstm = _ragged(torch, lstm, cell) if cell.ragged else lstm
         self._x, self._h_0, self._c_0 = (
             torch.from_numpy(array).requires_grad_()
             for array in (problem.x, problem.h_0, problem.c_0)
         )
-        by_name = dict(self._lstm.named_parameters())
+        by_name = dict(lstm.named_parameters())
         parameters = [by_name[name] for name in problem.parameters]
         self._leaves = [self._x, self._h_0, self._c_0, *parameters]
         dy, dstate = result_gradients(problem.cell)

@@ -8,6 +8,7 @@
 #include "kernels/precision.h"
 #include FL_VOCABULARY
 #include "kernels/math_tpl.h"
+#include "kernels/apply_tpl.h"
 #include "kernels/gemm_tpl.h"
 #include "kernels/cell_tpl.h"
 #include "kernels/activations_tpl.h"
@@ -16,5 +17,6 @@
 #include "kernels/norm_tpl.h"
 #include "kernels/limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
+#include "kernels/pair_tpl.h"
 
 #undef FL_DOUBLE

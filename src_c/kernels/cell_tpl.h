@@ -16,14 +16,13 @@ FL_INLINE void FL_NAME(store)(FL_REAL *p, vreal a, ptrdiff_t n) {
  */
 FL_INLINE void FL_NAME(cell)(const vreal *acc, FL_REAL *c, FL_REAL *h, FL_REAL *record, ptrdiff_t H,
                              ptrdiff_t n) {
-    const vreal f = FL_NAME(v_sigmoid)(acc[1]);
-    const vreal input = FL_NAME(v_sigmoid_tanh)(acc[0], acc[2]); /* i * g */
-    const vreal next = v_fma(f, FL_NAME(load)(c, n), input);
+    vreal next = FL_NAME(load)(c, n);
+    const vreal out = FL_NAME(v_cell)(acc, &next);
     FL_NAME(store)(c, next, n);
-    FL_NAME(store)(h, FL_NAME(v_sigmoid_tanh)(acc[3], next), n);
+    FL_NAME(store)(h, out, n);
     if (record) {
         FL_NAME(store)(record, FL_NAME(v_sigmoid)(acc[0]), n);
-        FL_NAME(store)(record + H, f, n);
+        FL_NAME(store)(record + H, FL_NAME(v_sigmoid)(acc[1]), n);
         FL_NAME(store)(record + 2 * H, FL_NAME(v_tanh)(acc[2]), n);
         FL_NAME(store)(record + 3 * H, FL_NAME(v_sigmoid)(acc[3]), n);
         FL_NAME(store)(record + 4 * H, next, n);

@@ -24,6 +24,13 @@
 
 #include "fastlstm.h"
 
+/* One of two steps that are taken side by side. Arrays as in fl_kernels.step, of one row. */
+typedef struct fl_side {
+    const void *h, *u, *z; /* in */
+    void *c;               /* in and out */
+    void *h_out, *record;  /* out; record NULL in both, or in none */
+} fl_side;
+
 /* What one time step of a variant works on. Rows of arrays with a stride are that many reals apart,
  * the others are contiguous. */
 typedef struct fl_step {
@@ -71,13 +78,17 @@ typedef struct fl_norm {
     const fl_config *config;
     ptrdiff_t rows;
     const void *scale, *shift; /* in (n), as parameters; shift NULL: add to what is there */
-    void *normal;              /* (rows, n): normalised, before scale and shift */
+    void *normal;              /* (rows, n): normalised, before scale and shift; or scratch of
+                                  FL_NORM_ROWS rows without gaps, where there are no factors */
     void *factors;             /* (rows, 1): 1 / standard deviation; NULL: not wanted */
     ptrdiff_t normal_stride;   /* of both */
     ptrdiff_t z_stride;        /* of pre-activations; backward, of d */
 } fl_norm;
 
-enum { FL_NORM_LANES = 16 };
+enum {
+    FL_NORM_LANES = 16, /* sums that a sum is made of, see norm_tpl.h */
+    FL_NORM_ROWS = 4    /* rows that are normalised side by side */
+};
 #define FL_NORM_EPSILON 1e-5
 
 typedef struct fl_kernels {
@@ -113,6 +124,10 @@ typedef struct fl_kernels {
                  const void *h, ptrdiff_t h_stride, const void *u, const void *z,
                  ptrdiff_t z_stride, void *c, void *h_out, ptrdiff_t h_out_stride, void *record,
                  int backward, ptrdiff_t near_bytes);
+
+    /* One time step of two sequences, each with weights of its own. What one writes, the other may
+     * not read. */
+    void (*step_pair)(ptrdiff_t first_panel, ptrdiff_t panels, ptrdiff_t H, const fl_side *sides);
 
     /* The same for variants, see variant_tpl.h. */
     void (*variant_step)(ptrdiff_t first_panel, ptrdiff_t panels, const fl_step *step);

@@ -34,6 +34,7 @@ extern const fl_kernels FL_CAT(fl_kernels_, FL_HALF)[2];
         .pack_bias = FL_CAT(pack_bias, suffix),                     \
         .product = FL_CAT(product, suffix),                         \
         .step = FL_CAT(step, suffix),                               \
+        .step_pair = FL_CAT(FL_CAT(step, suffix), _pair),           \
         .variant_step = FL_CAT(variant_step, suffix),               \
         .cell_backward = FL_CAT(cell_backward, suffix),             \
         .variant_backward = FL_CAT(variant_backward, suffix),       \

@@ -94,15 +94,10 @@ FL_INLINE vreal FL_NAME(v_sigmoid_tanh)(vreal x, vreal y) {
     return v_copysign(v_div(q, denominator), y);
 }
 
-/* y (n) = activation of x (n). */
-#define FL_ELEMENTWISE(name, function)                                                     \
-    static void FL_NAME(name)(ptrdiff_t n, const void *x_, void *y_) {                     \
-        const FL_REAL *x = x_;                                                             \
-        FL_REAL *y = y_;                                                                   \
-        ptrdiff_t j = 0;                                                                   \
-        for (; j + FL_V <= n; j += FL_V) v_store(y + j, FL_NAME(function)(v_load(x + j))); \
-        if (j < n) v_store_n(y + j, FL_NAME(function)(v_load_n(x + j, n - j)), n - j);     \
-    }
-FL_ELEMENTWISE(apply_sigmoid, v_sigmoid)
-FL_ELEMENTWISE(apply_tanh, v_tanh)
-#undef FL_ELEMENTWISE
+/* The cell, gates before activation in z (4): c = f * c + i * g, and returns h = o * tanh(c). */
+FL_INLINE vreal FL_NAME(v_cell)(const vreal *z, vreal *c) {
+    const vreal f = FL_NAME(v_sigmoid)(z[1]);
+    const vreal input = FL_NAME(v_sigmoid_tanh)(z[0], z[2]); /* i * g */
+    *c = v_fma(f, *c, input);
+    return FL_NAME(v_sigmoid_tanh)(z[3], *c);
+}

@@ -7,102 +7,193 @@
  * remainder of the index, added up in order: the same on every instruction set, whatever V is.
  */
 
-static FL_REAL FL_NAME(sum_lanes)(const FL_REAL *sums) {
-    FL_REAL total = 0;
-    for (int lane = 0; lane < FL_NORM_LANES; lane++) total += sums[lane];
-    return total;
-}
+_Static_assert(FL_NORM_LANES % FL_V == 0, "a sum's lanes are whole vectors");
 
-/* The sum of x (n), or of its squared distances from `centre`. */
-static FL_REAL FL_NAME(sum_of)(ptrdiff_t n, const FL_REAL *x, FL_REAL centre, int squared) {
-    FL_REAL sums[FL_NORM_LANES] = {0};
-    ptrdiff_t j = 0;
-    for (; j + FL_NORM_LANES <= n; j += FL_NORM_LANES)
-        for (int lane = 0; lane < FL_NORM_LANES; lane++) {
-            const FL_REAL d = x[j + lane] - centre;
-            sums[lane] += squared ? d * d : d;
-        }
-    for (int lane = 0; j < n; j++, lane++) {
-        const FL_REAL d = x[j] - centre;
+/* The last numbers of a row, fewer than there are lanes, added to sums (FL_NORM_LANES). */
+static FL_NOINLINE void FL_NAME(add_lanes)(ptrdiff_t n, const FL_REAL *x, const int squared,
+                                           FL_REAL centre, FL_REAL *sums) {
+    for (ptrdiff_t lane = 0; lane < n; lane++) {
+        const FL_REAL d = x[lane] - centre;
         sums[lane] += squared ? d * d : d;
     }
-    return FL_NAME(sum_lanes)(sums);
 }
 
-/* normal (n) of x (n), which may be the same; returns 1 / sqrt(variance + epsilon). */
-static FL_REAL FL_NAME(normalise)(ptrdiff_t n, const FL_REAL *x, FL_REAL *normal) {
-    const FL_REAL mean = FL_NAME(sum_of)(n, x, 0, 0) / (FL_REAL)n;
-    const FL_REAL variance = FL_NAME(sum_of)(n, x, mean, 1) / (FL_REAL)n;
-    const FL_REAL factor = 1 / (FL_REAL)sqrt((double)(variance + (FL_REAL)FL_NORM_EPSILON));
-    for (ptrdiff_t j = 0; j < n; j++) normal[j] = (x[j] - mean) * factor;
-    return factor;
+/* sums (FL_NORM_LANES) of x (n), or of its squared distances from `centre`. */
+FL_INLINE void FL_NAME(sum_lanes)(ptrdiff_t n, const FL_REAL *x, const int squared, FL_REAL centre,
+                                  FL_REAL *sums) {
+    vreal acc[FL_NORM_LANES / FL_V];
+    FL_UNROLL
+    for (int v = 0; v < FL_NORM_LANES / FL_V; v++) acc[v] = v_set1(0);
+    ptrdiff_t j = 0;
+    for (; j + FL_NORM_LANES <= n; j += FL_NORM_LANES) {
+        FL_UNROLL
+        for (int v = 0; v < FL_NORM_LANES / FL_V; v++) {
+            const vreal d = v_sub(v_load(x + j + v * FL_V), v_set1(centre));
+            acc[v] = v_add(acc[v], squared ? v_mul(d, d) : d);
+        }
+    }
+    FL_UNROLL
+    for (int v = 0; v < FL_NORM_LANES / FL_V; v++) v_store(sums + v * FL_V, acc[v]);
+    if (j < n) FL_NAME(add_lanes)(n - j, x + j, squared, centre, sums);
 }
+
+/* The mean of each of R rows of x (R, n), or of its squared distances from `centres` (R). The sums
+ * of a row's lanes are one chain of additions, so those of several rows go side by side. */
+FL_INLINE void FL_NAME(means)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                              const int squared, const FL_REAL *centres, FL_REAL *means) {
+    FL_REAL sums[FL_NORM_ROWS][FL_NORM_LANES];
+    FL_UNROLL
+    for (int r = 0; r < R; r++)
+        FL_NAME(sum_lanes)(n, x + r * stride, squared, squared ? centres[r] : 0, sums[r]);
+    FL_UNROLL
+    for (int r = 0; r < R; r++) means[r] = 0;
+    FL_UNROLL
+    for (int lane = 0; lane < FL_NORM_LANES; lane++) {
+        FL_UNROLL
+        for (int r = 0; r < R; r++) means[r] += sums[r][lane];
+    }
+    FL_UNROLL
+    for (int r = 0; r < R; r++) means[r] /= (FL_REAL)n;
+}
+
+/* Means of R rows of x (R, n), and factors: 1 / sqrt(variance + epsilon). */
+FL_INLINE void FL_NAME(measure)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                                FL_REAL *centres, FL_REAL *factors) {
+    FL_REAL variances[FL_NORM_ROWS];
+    FL_NAME(means)(R, n, x, stride, 0, NULL, centres);
+    FL_NAME(means)(R, n, x, stride, 1, centres, variances);
+    FL_UNROLL
+    for (int r = 0; r < R; r++) factors[r] = 1 / FL_SQRT(variances[r] + (FL_REAL)FL_NORM_EPSILON);
+}
+
+/* Calls DO(R, row) for `rows` rows, FL_NORM_ROWS at a time as long as there are so many. */
+#define FL_FOR_NORM_ROWS(rows, DO)                                                       \
+    do {                                                                                 \
+        ptrdiff_t row = 0;                                                               \
+        for (; row + FL_NORM_ROWS <= (rows); row += FL_NORM_ROWS) DO(FL_NORM_ROWS, row); \
+        for (; row < (rows); row++) DO(1, row);                                          \
+    } while (0)
 
 /* dx (n), given the gradient of `normal` in it: factor * (dx - mean(dx) - normal *
  * mean(dx*normal)). products (n) is scratch. */
 static void FL_NAME(normalise_backward)(ptrdiff_t n, const FL_REAL *normal, FL_REAL factor,
                                         FL_REAL *dx, FL_REAL *products) {
+    FL_REAL mean, slope;
     for (ptrdiff_t j = 0; j < n; j++) products[j] = dx[j] * normal[j];
-    const FL_REAL mean = FL_NAME(sum_of)(n, dx, 0, 0) / (FL_REAL)n;
-    const FL_REAL slope = FL_NAME(sum_of)(n, products, 0, 0) / (FL_REAL)n;
+    FL_NAME(means)(1, n, dx, 0, 0, NULL, &mean);
+    FL_NAME(means)(1, n, products, 0, 0, NULL, &slope);
     for (ptrdiff_t j = 0; j < n; j++) dx[j] = ((dx[j] - mean) - normal[j] * slope) * factor;
 }
 
 /* Calls DO(at, gate, unit, n) for the runs of n units that lie together in a row of pre-activations
- * with `panels` full panels: at `at` there, those from `unit` on of a gate. */
-#define FL_FOR_GATE_RUNS(H, G, panels, DO)                               \
-    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) { \
-        lanes_ = first_ < (panels) * FL_V ? FL_V : FL_V / 2;             \
-        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                  \
-            DO(first_ * (G) + gate_ * lanes_, gate_, first_,             \
-               (H) - first_ < lanes_ ? (H) - first_ : lanes_);           \
+ * with `panels` full panels: at `at` there, those from `unit` on of a gate. whole: there are no
+ * others. */
+#define FL_FOR_GATE_RUNS(H, G, panels, whole, DO)                          \
+    for (ptrdiff_t first_ = 0, lanes_; first_ < (H); first_ += lanes_) {   \
+        lanes_ = (whole) || first_ < (panels) * FL_V ? FL_V : FL_V / 2;    \
+        for (ptrdiff_t gate_ = 0; gate_ < (G); gate_++)                    \
+            DO(first_ * (G) + gate_ * lanes_, gate_, first_,               \
+               (whole) || (H) - first_ >= lanes_ ? lanes_ : (H) - first_); \
     }
 
-static void FL_NAME(norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product_,
-                                void *z_) {
+/* Where rows from `row` on go that are normalised, and how far they are apart: on the tape, or in
+ * scratch of FL_NORM_ROWS rows. */
+FL_INLINE FL_REAL *FL_NAME(normal_of)(const fl_norm *norm, ptrdiff_t row, ptrdiff_t n,
+                                      ptrdiff_t *stride) {
+    *stride = norm->factors ? norm->normal_stride : n;
+    return (FL_REAL *)norm->normal + (norm->factors ? row * norm->normal_stride : 0);
+}
+
+FL_INLINE void FL_NAME(put_factors)(const int R, const fl_norm *norm, ptrdiff_t row,
+                                    const FL_REAL *factors) {
+    if (norm->factors == NULL) return;
+    FL_UNROLL
+    for (int r = 0; r < R; r++)
+        ((FL_REAL *)norm->factors)[(row + r) * norm->normal_stride] = factors[r];
+}
+
+FL_INLINE void FL_NAME(norm_gates_of)(const int R, const int whole, const fl_norm *norm,
+                                      ptrdiff_t row, ptrdiff_t panels, const FL_REAL *product,
+                                      FL_REAL *z) {
     const ptrdiff_t H = norm->config->hidden_size, G = norm->config->coupled_gates ? 3 : 4;
     const FL_REAL *scale = norm->scale, *shift = norm->shift;
-    for (ptrdiff_t row = 0; row < norm->rows; row++) {
-        const FL_REAL *product = (const FL_REAL *)product_ + row * norm->z_stride;
-        FL_REAL *z = (FL_REAL *)z_ + row * norm->z_stride;
-        FL_REAL *normal = (FL_REAL *)norm->normal + row * norm->normal_stride;
+    const int keeps = norm->factors != NULL;
+    FL_REAL centres[FL_NORM_ROWS], factors[FL_NORM_ROWS];
+    ptrdiff_t stride;
+    FL_REAL *normals = FL_NAME(normal_of)(norm, row, G * H, &stride);
+    for (int r = 0; r < R; r++) {
+        const FL_REAL *from = product + (row + r) * norm->z_stride;
+        FL_REAL *normal = normals + r * stride;
 #define FL_TAKE(at, gate, unit, n) \
-    for (ptrdiff_t j = 0; j < (n); j++) normal[(gate) * H + (unit) + j] = product[(at) + j]
-#define FL_PUT(at, gate, unit, n)                                              \
-    for (ptrdiff_t j = 0; j < (n); j++) {                                      \
-        const ptrdiff_t k = (gate) * H + (unit) + j;                           \
-        z[(at) + j] = normal[k] * scale[k] + (shift ? shift[k] : z[(at) + j]); \
-    }
-        FL_FOR_GATE_RUNS(H, G, panels, FL_TAKE)
-        const FL_REAL factor = FL_NAME(normalise)(G * H, normal, normal);
-        if (norm->factors) ((FL_REAL *)norm->factors)[row * norm->normal_stride] = factor;
-        FL_FOR_GATE_RUNS(H, G, panels, FL_PUT)
+    FL_NAME(store)(normal + (gate) * H + (unit), FL_NAME(load)(from + (at), n), n)
+        FL_FOR_GATE_RUNS(H, G, panels, whole, FL_TAKE)
 #undef FL_TAKE
+    }
+    FL_NAME(measure)(R, G * H, normals, stride, centres, factors);
+    FL_NAME(put_factors)(R, norm, row, factors);
+    for (int r = 0; r < R; r++) {
+        const vreal centre = v_set1(centres[r]), factor = v_set1(factors[r]);
+        FL_REAL *to = z + (row + r) * norm->z_stride, *normal = normals + r * stride;
+#define FL_PUT(at, gate, unit, n)                                                         \
+    do {                                                                                  \
+        const ptrdiff_t k = (gate) * H + (unit);                                          \
+        const vreal v = v_mul(v_sub(FL_NAME(load)(normal + k, n), centre), factor);       \
+        const vreal more = FL_NAME(load)(shift ? shift + k : to + (at), n);               \
+        if (keeps) FL_NAME(store)(normal + k, v, n);                                      \
+        FL_NAME(store)(to + (at), v_add(v_mul(v, FL_NAME(load)(scale + k, n)), more), n); \
+    } while (0)
+        FL_FOR_GATE_RUNS(H, G, panels, whole, FL_PUT)
 #undef FL_PUT
     }
 }
 
-static void FL_NAME(norm_cell)(const fl_norm *norm, const void *o_, const void *c_, void *h_,
-                               ptrdiff_t h_stride) {
-    const fl_config *config = norm->config;
-    const ptrdiff_t H = config->hidden_size;
+static void FL_NAME(norm_gates)(const fl_norm *norm, ptrdiff_t panels, const void *product,
+                                void *z) {
+#define FL_DO(R, row) FL_NAME(norm_gates_of)(R, whole, norm, row, panels, product, z)
+    if (norm->config->hidden_size == panels * FL_V) {
+        enum { whole = 1 };
+        FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+    } else {
+        enum { whole = 0 };
+        FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+    }
+#undef FL_DO
+}
+
+FL_INLINE void FL_NAME(norm_cell_of)(const int R, const fl_norm *norm, ptrdiff_t row,
+                                     const FL_REAL *o_rows, const FL_REAL *c_rows, FL_REAL *h_rows,
+                                     ptrdiff_t h_stride) {
+    const fl_activation output = norm->config->output_activation;
+    const ptrdiff_t H = norm->config->hidden_size;
     const FL_REAL *scale = norm->scale, *shift = norm->shift;
-    for (ptrdiff_t row = 0; row < norm->rows; row++) {
-        const FL_REAL *o = (const FL_REAL *)o_ + row * H;
-        FL_REAL *h = (FL_REAL *)h_ + row * h_stride;
-        FL_REAL *normal = (FL_REAL *)norm->normal + row * norm->normal_stride;
-        const FL_REAL factor = FL_NAME(normalise)(H, (const FL_REAL *)c_ + row * H, normal);
-        if (norm->factors) ((FL_REAL *)norm->factors)[row * norm->normal_stride] = factor;
+    FL_REAL centres[FL_NORM_ROWS], factors[FL_NORM_ROWS];
+    FL_NAME(measure)(R, H, c_rows + row * H, H, centres, factors);
+    FL_NAME(put_factors)(R, norm, row, factors);
+    for (int r = 0; r < R; r++) {
+        const vreal centre = v_set1(centres[r]), factor = v_set1(factors[r]);
+        const FL_REAL *c = c_rows + (row + r) * H, *o = o_rows + (row + r) * H;
+        FL_REAL *h = h_rows + (row + r) * h_stride;
+        FL_REAL *normal =
+            norm->factors ? (FL_REAL *)norm->normal + (row + r) * norm->normal_stride : NULL;
 #define FL_DO(j, n)                                                                                \
     do {                                                                                           \
-        const vreal scaled = v_mul(FL_NAME(load)(normal + (j), n), FL_NAME(load)(scale + (j), n)); \
+        const vreal v = v_mul(v_sub(FL_NAME(load)(c + (j), n), centre), factor);                   \
+        const vreal scaled = v_mul(v, FL_NAME(load)(scale + (j), n));                              \
         const vreal seen = v_add(scaled, FL_NAME(load)(shift + (j), n));                           \
-        const vreal t = FL_NAME(activate)(config->output_activation, seen);                        \
-        FL_NAME(store)(h + (j), v_mul(FL_NAME(load)(o + (j), n), t), n);                           \
+        if (normal) FL_NAME(store)(normal + (j), v, n);                                            \
+        FL_NAME(store)(h + (j), v_mul(FL_NAME(load)(o + (j), n), FL_NAME(activate)(output, seen)), \
+                       n);                                                                         \
     } while (0)
         FL_FOR_VECTORS(0, H, FL_DO);
 #undef FL_DO
     }
+}
+
+static void FL_NAME(norm_cell)(const fl_norm *norm, const void *o, const void *c, void *h,
+                               ptrdiff_t h_stride) {
+#define FL_DO(R, row) FL_NAME(norm_cell_of)(R, norm, row, o, c, h, h_stride)
+    FL_FOR_NORM_ROWS(norm->rows, FL_DO);
+#undef FL_DO
 }
 
 static void FL_NAME(norm_gates_backward)(const fl_norm *norm, const void *dz_, void *terms_,
@@ -152,3 +243,4 @@ static void FL_NAME(norm_cell_backward)(const fl_norm *norm, const void *o_, ptr
 }
 
 #undef FL_FOR_GATE_RUNS
+#undef FL_FOR_NORM_ROWS

@@ -4,6 +4,7 @@
 #undef FL_SUFFIX
 #undef FL_MANTISSA_BITS
 #undef FL_EXPONENT_BIAS
+#undef FL_SQRT
 
 #if FL_DOUBLE
 #define FL_REAL double
@@ -11,12 +12,14 @@
 #define FL_SUFFIX _f64
 #define FL_MANTISSA_BITS 52
 #define FL_EXPONENT_BIAS 1023
+#define FL_SQRT sqrt
 #else
 #define FL_REAL float
 #define FL_BITS uint32_t
 #define FL_SUFFIX _f32
 #define FL_MANTISSA_BITS 23
 #define FL_EXPONENT_BIAS 127
+#define FL_SQRT sqrtf
 #endif
 
 /* What follows expands by the precision in force where it is used. */

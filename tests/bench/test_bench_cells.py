@@ -98,6 +98,8 @@ def test_name_says_everything_that_differs() -> None:
     assert replace(TRAINING, D=2).name == "train-bilstm-T3-B2-I5-H4"
     assert PEEPHOLES.name == "lstm-T3-B2-I5-H4-peepholes"
     assert replace(PROJECTED, dtype="float64").name == "lstm-T3-B2-I5-H4-f64-proj_size_2"
+    dropped = replace(TRAINING, options=(("zoneout_h", 0.1),))
+    assert dropped.name == "train-lstm-T3-B2-I5-H4-zoneout_h_0p1"
     last = replace(RAGGED, options=(("return_sequences", False),))
     assert last.name == "lstm-T50-B3-I5-H4-return_sequences_False-lengths"
 
@@ -120,14 +122,23 @@ def test_cell_names_the_bad_argument(field: str, value: object) -> None:
         replace(TINY, **{field: value})
 
 
-def test_variants_do_not_train_here() -> None:
-    with pytest.raises(ValueError, match=r"^training must be False for a variant, peepholes"):
-        replace(PEEPHOLES, training=True)
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        (replace(TINY, options=(("return_sequences", False),)), "return_sequences"),
+        (replace(TINY, D=2, options=(("merge_mode", "sum"),)), "merge_mode"),
+        (replace(RAGGED, ragged="offsets"), "offsets"),
+    ],
+)
+def test_cells_with_another_y_do_not_train_here(cell: Cell, why: str) -> None:
+    with pytest.raises(ValueError, match=rf"^training must be False with another y, by {why}$"):
+        replace(cell, training=True)
 
 
-def test_variants_have_a_grid_of_their_own() -> None:
+def test_variants_have_grids_of_their_own() -> None:
     for name, cells in grid.GRIDS.items():
-        assert any(cell.variant for cell in cells) == (name == "variants")
+        assert any(cell.variant for cell in cells) == name.endswith("variants")
+    assert all(cell.variant for cell in grid.GRIDS["training-variants"])
     assert len(grid.select("variants", ["*-lengths", "*-offsets"])) == 12
 
 
@@ -139,9 +150,9 @@ def test_select_by_name_and_pattern_keeps_the_order_of_the_grid() -> None:
     assert grid.select("short") == list(grid.GRIDS["short"])
 
 
-def test_training_has_a_grid_of_its_own() -> None:
+def test_training_has_grids_of_its_own() -> None:
     for name, cells in grid.GRIDS.items():
-        assert all(cell.training == (name == "training") for cell in cells)
+        assert all(cell.training == name.startswith("training") for cell in cells)
         assert all(cell.name.startswith("train-") == cell.training for cell in cells)
     assert len(grid.select("training", ["*-f64"])) == 3
 
@@ -240,6 +251,20 @@ ODD += [
     RAGGED,
     replace(RAGGED, D=2),
     replace(RAGGED, ragged="offsets"),
+    *(
+        replace(cell, training=True)
+        for cell in (
+            replace(PROJECTED, L=2, D=2, dtype="float64"),
+            replace(PEEPHOLES, L=2),
+            COUPLED,
+            replace(TINY, options=(("layer_norm", True),)),
+            replace(TINY, options=(("gate_activation", "hard_sigmoid"),)),
+            replace(TINY, L=2, D=2, options=(("zoneout_h", 0.1), ("zoneout_c", 0.3))),
+            replace(TINY, L=2, options=(("recurrent_dropout", 0.25), ("dropout", 0.5))),
+            RAGGED,
+            replace(RAGGED, options=(("zoneout_h", 0.25),)),
+        )
+    ),
 ]
 
 

@@ -144,6 +144,10 @@ def test_c_streams(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_stream", objects, tmp_path)))
 
 
+def test_c_side_by_side(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_side_by_side", objects, tmp_path)))
+
+
 @pytest.fixture(scope="module")
 def activations(objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("test_activations", objects, tmp_path_factory.mktemp("c"))

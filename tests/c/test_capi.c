@@ -453,6 +453,95 @@ static void test_bad_starts(void) {
     fl_model_destroy(model);
 }
 
+/* Lengths in any order, of sequences that lie padded or elsewhere: each as it is alone, in one call
+ * that writes nothing beyond its steps. */
+static void test_lengths(void) {
+    enum { T = 9, B = 6, I = 5, H = 19, ROWS = 40 };
+    static const ptrdiff_t lengths[B] = {4, 0, 9, 4, 1, 6};
+    static const ptrdiff_t first_rows[B] = {3, 0, 30, 17, 39, 8};
+    for (int layers = 1; layers <= 2; layers++)
+        for (int directions = 1; directions <= 2; directions++) {
+            const fl_config config = CONFIG(I, H, layers, directions, 1, FL_FLOAT32);
+            problem p = problem_make(config, T, B);
+            float *parameters = in_dtype(p.parameters, p.parameter_count, FL_FLOAT32);
+            float *x = in_dtype(p.x, p.x_count, FL_FLOAT32);
+            float *h_0 = in_dtype(p.h_0, p.state_count, FL_FLOAT32);
+            float *c_0 = in_dtype(p.c_0, p.state_count, FL_FLOAT32);
+            fl_model *model;
+            CHECK(fl_model_create(&config, NULL, parameters, &model) == FL_OK);
+            for (int elsewhere = 0; elsewhere <= 1; elsewhere++) {
+                enum { PADDED = T * B };
+                const ptrdiff_t P = directions * H, step = elsewhere ? 1 : B;
+                float rows[PADDED * I] = {0}, y[PADDED * 2 * H], h_n[4 * B * H], c_n[4 * B * H];
+                for (int i = 0; i < PADDED * 2 * H; i++) y[i] = 7;
+                for (ptrdiff_t b = 0; b < B; b++)
+                    for (ptrdiff_t t = 0; t < lengths[b]; t++)
+                        memcpy(rows + ((elsewhere ? first_rows[b] : b) + t * step) * I,
+                               x + (t * B + b) * I, sizeof(float) * I);
+                CHECK(FORWARD(model, .T = T, .B = B, .lengths = lengths,
+                              .first_rows = elsewhere ? first_rows : NULL, .x = {rows, step * I, I},
+                              .h_0 = h_0, .c_0 = c_0, .y = {y, step * P, P}, .h_n = h_n,
+                              .c_n = c_n) == FL_OK);
+                ptrdiff_t written = 0;
+                for (ptrdiff_t i = 0; i < PADDED * P; i++) written += y[i] != 7;
+                CHECK(written == 24 * P);
+                for (ptrdiff_t b = 0; b < B; b++) {
+                    float one[T * 2 * H], h[4 * H], c[4 * H];
+                    for (ptrdiff_t i = 0; i < layers * directions; i++) {
+                        memcpy(h + i * H, h_0 + (i * B + b) * H, sizeof(float) * H);
+                        memcpy(c + i * H, c_0 + (i * B + b) * H, sizeof(float) * H);
+                    }
+                    CHECK(FORWARD(model, .T = lengths[b], .B = 1, .x = {x + b * I, B * I, I},
+                                  .h_0 = h, .c_0 = c, .y = {one, P, P}, .h_n = h,
+                                  .c_n = c) == FL_OK);
+                    for (ptrdiff_t t = 0; t < lengths[b]; t++) {
+                        const ptrdiff_t row = (elsewhere ? first_rows[b] : b) + t * step;
+                        CHECK(memcmp(y + row * P, one + t * P, sizeof(float) * (size_t)P) == 0);
+                    }
+                    for (ptrdiff_t i = 0; i < layers * directions; i++) {
+                        const ptrdiff_t at = (i * B + b) * H;
+                        CHECK(memcmp(h_n + at, h + i * H, sizeof(float) * H) == 0);
+                        CHECK(memcmp(c_n + at, c + i * H, sizeof(float) * H) == 0);
+                    }
+                }
+            }
+            fl_model_destroy(model);
+            free(parameters);
+            free(x);
+            free(h_0);
+            free(c_0);
+            problem_free(&p);
+        }
+}
+
+/* Lengths are 0 to T, in place of starts; there are no first_rows without them. */
+static void test_bad_lengths(void) {
+    enum { T = 3, B = 2, H = 3 };
+    const fl_config config = CONFIG(1, H, 1, 1, 0, FL_FLOAT32);
+    static const float numbers[4 * H * (1 + H)] = {0};
+    static const ptrdiff_t lengths[][B] = {{3, 0}, {0, 4}, {-1, 1}, {1, PTRDIFF_MAX}};
+    static const ptrdiff_t starts[T + 1] = {0, 1, 2, 3}, first_rows[B] = {0, 1};
+    fl_model *model;
+    CHECK(fl_model_create(&config, NULL, numbers, &model) == FL_OK);
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        float h[B * H] = {7}, c[B * H];
+        CHECK(FORWARD(model, .T = T, .B = B, .lengths = lengths[i], .x = {numbers, 0, 1}, .h_n = h,
+                      .c_n = c) == (i == 0 ? FL_OK : FL_ERROR_ARGUMENT));
+        CHECK((h[0] == 7) == (i > 0));
+    }
+    float h[B * H], c[B * H];
+    CHECK(FORWARD(model, .T = T, .B = B, .lengths = lengths[0], .starts = starts,
+                  .x = {numbers, 0, 1}, .h_n = h, .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = T, .B = B, .first_rows = first_rows, .x = {numbers, 0, 1}, .h_n = h,
+                  .c_n = c) == FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = T, .B = B, .lengths = lengths[0], .x = {numbers, 0, 1}, .h_n = h) ==
+          FL_ERROR_ARGUMENT);
+    CHECK(FORWARD(model, .T = T, .lengths = lengths[0]) == FL_OK);
+    CHECK(FORWARD(model, .T = PTRDIFF_MAX, .B = B, .lengths = lengths[3], .x = {numbers, 0, 0},
+                  .h_n = h, .c_n = c) == FL_ERROR_OVERFLOW);
+    fl_model_destroy(model);
+}
+
 static void test_isas(void) {
     const int count = fl_isa_count();
     CHECK(count >= 1);
@@ -494,9 +583,11 @@ int main(int count, char **arguments) {
     test_isas();
     test_errors();
     test_bad_starts();
+    test_bad_lengths();
     test_results();
     test_strides();
     test_reverse();
+    test_lengths();
     test_floating_point_environment((FL_X86 || FL_ARM64) && count == 1);
     printf("hash of all results: %016llx\n", (unsigned long long)results_hash);
     return checks_report();

@@ -143,6 +143,17 @@ static fl_status forward(problem *p) {
                    .c_n = p->arrays[C_N]);
 }
 
+/* The same of sequences of different lengths, where there is room for the longest. */
+static fl_status forward_lengths(problem *p) {
+    const ptrdiff_t I = p->config.input_size, row = row_of(p);
+    ptrdiff_t lengths[16];
+    for (ptrdiff_t b = 0; b < p->B; b++) lengths[b] = (5 * b + 3) % (p->T + 1);
+    return FORWARD(p->model, .T = p->T, .B = p->B, .lengths = lengths,
+                   .x = {p->arrays[X], p->B * I, I}, .h_0 = p->states, .c_0 = p->states,
+                   .y = {p->arrays[Y], p->B * row, row}, .h_n = p->arrays[H_N],
+                   .c_n = p->arrays[C_N]);
+}
+
 static fl_status record(problem *p) {
     const ptrdiff_t I = p->config.input_size, row = row_of(p);
     return RECORD(p->model, .T = p->T, .B = p->B, .starts = p->starts,
@@ -236,6 +247,7 @@ static void test_memory(const char *isa, fl_dtype dtype) {
         problem p = make_problem(cases[i].config, cases[i].T, cases[i].B, cases[i].starts, isa);
         fail_each(&p, create);
         fail_each(&p, forward);
+        if (p.starts == NULL) fail_each(&p, forward_lengths);
         fail_each(&p, record);
         CHECK(record(&p) == FL_OK);
         fail_each(&p, backward);

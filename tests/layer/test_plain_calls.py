@@ -35,6 +35,7 @@ class _Slow:
 
     def __init__(self, model: _core.Model) -> None:
         self.forward = model.forward
+        self.forward_pieces = model.forward_pieces
         self.is_reverse = model.is_reverse
 
     def run_plain(self, *_: Any) -> None:
@@ -43,11 +44,13 @@ class _Slow:
     run_unmerged = run_plain
 
 
-def general(layer: LSTMBase, x: Any, state: Any = None, out: Any = None) -> Any:
+def general(
+    layer: LSTMBase, x: Any, state: Any = None, lengths: Any = None, out: Any = None
+) -> Any:
     """What the layer returns by the general way."""
     slow: Any = _Slow(layer._weights.model)
     weights = _call.Weights(layer._weights.vector, slow)
-    return _call.run(layer._spec, weights, x, state, None, None, None, out)
+    return _call.run(layer._spec, weights, x, state, lengths, None, None, out)
 
 
 def tell(call: Any, *arguments: Any, **options: Any) -> Any:
@@ -85,6 +88,21 @@ def odd(draw: Draw, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return draw(wrong_shape(shape) if kind == 6 else not_real(shape))
 
 
+def some_lengths(draw: Draw, B: int, T: int) -> Any:
+    """Lengths of B sequences, or what some take for such."""
+    lengths: list[Any] = draw(st.lists(st.integers(0, T), min_size=B, max_size=B))
+    kind = draw(st.integers(0, 9))
+    if kind < 3:
+        return lengths
+    if kind < 5:
+        return np.array(lengths, pick(draw, [np.intp, np.int32, np.uint8, ">i8"]))
+    if kind < 7 and B > 0:
+        lengths[draw(st.integers(0, B - 1))] = pick(draw, [-1, T + 1, 2**70, True, 1.0, None, "1"])
+        return lengths
+    others = [tuple(lengths), np.repeat(lengths, 2)[::2], np.array(lengths)[:, None], [*lengths, 0]]
+    return pick(draw, [*others, 1, None, "1"])
+
+
 @trials(400)
 @given(layers(), st.data())
 def test_both_ways_do_the_same(layer: LSTMBase, data: st.DataObject) -> None:
@@ -98,7 +116,12 @@ def test_both_ways_do_the_same(layer: LSTMBase, data: st.DataObject) -> None:
         widths = (layer.output_size, layer.hidden_size)
         pair = [draw(odd((LD, *batch, width), layer.dtype)) for width in widths]
         state = tuple(pair) if draw(st.integers(0, 3)) else pick(draw, [pair, pair[:1], pair[0]])
-    got, expected = tell(layer, x, state), tell(general, layer, x, state)
+    lengths = None
+    if draw(st.booleans()):
+        T = outer[1 if len(outer) == 2 and layer.batch_first else 0]
+        lengths = some_lengths(draw, batch[0] if batch else 1, T)
+    got = tell(layer, x, state, lengths=lengths)
+    expected = tell(general, layer, x, state, lengths)
     if isinstance(expected[0], type):
         assert got == expected
         return
@@ -111,12 +134,13 @@ def test_both_ways_do_the_same(layer: LSTMBase, data: st.DataObject) -> None:
     y = results(expected)[0]
     target = pick(draw, TARGETS)
     mine, other = target(np.zeros_like(y)), target(np.zeros_like(y))
-    assert layer(x, state, out=mine)[0] is mine
-    assert general(layer, x, state, out=other)[0] is other
+    assert layer(x, state, lengths=lengths, out=mine)[0] is mine
+    assert general(layer, x, state, lengths, out=other)[0] is other
     assert_same_bits(np.asarray(mine), np.asarray(other))
     assert_same_bits(np.asarray(mine).astype(y.dtype), y)
     out = pick(draw, bad_targets(y.copy()))
-    assert tell(layer, x, state, out=out) == tell(general, layer, x, state, out)
+    errors = tell(layer, x, state, lengths=lengths, out=out)
+    assert errors == tell(general, layer, x, state, lengths, out)
 
 
 @pytest.mark.parametrize("shift", [-8, -7, -1, 0, 1, 7, 8])
@@ -168,5 +192,8 @@ def test_plain_calls_take_the_short_way(
         layer(given_)
         layer(given_, states)
         layer(given_, states, out=np.empty_like(result[: len(given_)]))
+        if given_.ndim == 3:
+            layer(given_, states, lengths=[1, len(given_)])
+            layer(given_, states, lengths=np.array([1, len(given_)]))
     with pytest.raises(AssertionError):
         layer(x.astype(np.float64))

@@ -11,6 +11,8 @@ import pytest
 import fastlstm
 from fastlstm import LSTM, BiLSTM, Gradients, reference
 from fastlstm._arguments import RealArray
+from support.arrays import assert_same_bits
+from support.layers import results
 from support.optional import require
 
 pytestmark = pytest.mark.default_isa
@@ -100,6 +102,51 @@ def test_each_sequence_is_as_if_alone(
         scale = np.abs(total).max()
         tolerance = 1e-5 if dtype == "float32" else 1e-13
         np.testing.assert_allclose(grads.params / scale, total / scale, atol=tolerance)
+
+
+# (B, I, H, T): a few steps; wide inputs, copied in several parts of a chunk; units and sequences
+# shared out over threads.
+CALLS = [(1, 2, 3, 4), (6, 600, 8, 60), (3, 70, 66, 100), (24, 40, 33, 40)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2, "dtype": "float64"},
+        {"num_layers": 2, "proj_size": 2},
+        {"layer_norm": True},
+        {"return_sequences": False, "reverse": True},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_calls_are_recorded_ones(isa: str, threads: int, options: dict[str, Any]) -> None:
+    """Sequences where they lie, and packed ones: the same bits."""
+    for number, (B, I, H, T) in enumerate(CALLS):
+        kind = LSTM if number % 2 or "reverse" in options else BiLSTM
+        layer = kind(I, H, isa=isa, seed=3, batch_first=number % 3 == 0, **options)
+        case = Case(layer, lengths_of(B, T, number + 1), T)
+        state = tuple(
+            s[:, :, : layer.output_size] if n == 0 else s for n, s in enumerate(case.state)
+        )
+        x, cut = case.laid_out(case.x), np.random.default_rng(number).random((T, B)) < 0.1
+        joined = np.concatenate([case.x[:n, b] for b, n in enumerate(case.lengths)])
+        resets = cut.T if layer.batch_first else cut
+        given: list[tuple[RealArray, dict[str, Any]]] = [
+            (x, {"lengths": case.lengths}),
+            (x.swapaxes(0, 1).copy().swapaxes(0, 1), {"lengths": np.array(case.lengths)}),
+            (x, {"lengths": np.array(case.lengths, np.int32)}),
+            (x, {"lengths": case.lengths, "resets": resets}),
+            (joined, {"offsets": np.cumsum([0, *case.lengths])}),
+        ]
+        with fastlstm.num_threads(threads):
+            for rows, lengths in given:
+                expected = layer.record(rows, state, **lengths)
+                for got, want in zip(
+                    results(layer(rows, state, **lengths)), results(expected[:2]), strict=True
+                ):
+                    assert_same_bits(got, want)
 
 
 @pytest.mark.parametrize("rate", [0, 0.4], ids=["whole", "resets"])

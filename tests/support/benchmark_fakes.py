@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -41,16 +42,15 @@ class FakeClock:
 def in_float64(p: problem.Problem) -> problem.Arrays:
     """y, h_n, c_n of the reference in float64; in training, the gradients too."""
     cell, state = p.cell, (p.h_0, p.c_0)
-    sizes = {"num_layers": cell.L, "num_directions": cell.D}
-    y, (h_n, c_n) = reference.forward(
-        p.x,
-        state,
-        p.parameters,
-        **sizes,
-        dtype=np.float64,
-        cell=variants.Cell(**cell.chosen(variants.Cell._fields)),
-        lengths=cell.lengths,
-    )
+    options: dict[str, Any] = {
+        "num_layers": cell.L,
+        "num_directions": cell.D,
+        "dtype": np.float64,
+        "cell": variants.Cell(**cell.chosen(variants.Cell._fields)),
+        "lengths": cell.lengths,
+        "masks": problem.drawn_masks(cell),
+    }
+    y, (h_n, c_n) = reference.forward(p.x, state, p.parameters, **options)
     if cell.chosen(["merge_mode"]):
         y = y[..., : cell.H] + y[..., cell.H :]
     if cell.chosen(["return_sequences"]):
@@ -59,6 +59,6 @@ def in_float64(p: problem.Problem) -> problem.Arrays:
         return y, h_n, c_n
     dy, dstate = problem.result_gradients(cell)
     dx, (dh_0, dc_0), dparameters = reference.backward(
-        p.x, state, p.parameters, dy, dstate, **sizes, dtype=np.float64
+        p.x, state, p.parameters, dy, dstate, **options
     )
     return y, h_n, c_n, dx, dh_0, dc_0, *(dparameters[name] for name in p.parameters)
