@@ -5,8 +5,9 @@ How that is done, and what the figures do not say, is told in ``docs/benchmarks.
 
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
-(one cell), ``limits`` (what the hardware allows), ``machine`` (what it ran on), ``report`` (table
-and JSON), ``picture``, ``markdown`` (the tables of the docs, from JSON).
+(one cell), ``load`` (several processes at once), ``limits`` (what the hardware allows), ``machine``
+(what it ran on), ``report`` (table and JSON), ``picture``, ``markdown`` (the tables of the docs,
+from JSON).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 from fastlstm.cli._options import Parser, add_force, add_json
 
 if TYPE_CHECKING:
+    from . import load
     from .grid import Cell
     from .peers import Contestant
 
@@ -45,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--grid",
         default="short",
-        help="short (default; about a minute), full, training, variants or training-variants",
+        help="short (default; about a minute), full, training, variants, training-variants or load",
     )
     add(
         "--cell",
@@ -57,16 +59,35 @@ def make_parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="print the names of the cells and stop")
     add(
         "--threads",
-        default="1",
         metavar="N",
-        help="threads of every contestant, or 'all' (default: 1)",
+        help="threads of every contestant, or 'all' (default: 1; of the grid load: all)",
     )
     add(
         "--rounds",
         type=int,
-        default=15,
         metavar="N",
-        help="rounds per cell (default: 15; slow contestants take part in fewer)",
+        help="rounds per cell (default: 15; slow contestants take part in fewer; of load: 5)",
+    )
+    add(
+        "--processes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="load: processes that call at the same time (default: 2)",
+    )
+    add(
+        "--busy",
+        type=int,
+        default=1,
+        metavar="N",
+        help="load: processes that compute beside them, in half of the turns (default: 1)",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="load: length of a turn (default: 1)",
     )
     add("--peers", metavar="A,B", help="only these peers (default: all that are installed)")
     add_json(parser)
@@ -82,6 +103,9 @@ def _command(args: argparse.Namespace) -> str:
     for pattern in args.cell:
         words += ["--cell", pattern]
     words += ["--threads", args.threads, "--rounds", str(args.rounds)]
+    if args.grid == "load":
+        words += ["--processes", str(args.processes), "--busy", str(args.busy)]
+        words += ["--seconds", f"{args.seconds:g}"]
     if args.peers is not None:
         words += ["--peers", args.peers]
     return shlex.join(words)
@@ -132,6 +156,42 @@ def _run(
     return 0 if found.agreed else 1
 
 
+def _run_load(
+    args: argparse.Namespace,
+    cells: Sequence[Cell],
+    installed: Sequence[Contestant],
+    missing: Sequence[Contestant],
+    settings: load.Settings,
+    processors: tuple[int, ...] | None,
+) -> int:
+    """Measure several processes at once, print, write."""
+    from . import load, machine, report
+
+    results: list[load.Result] = []
+    left_out: list[str] = []
+    for number, cell in enumerate(cells, 1):
+        print(f"[{number}/{len(cells)}] {cell.name}", file=sys.stderr, flush=True)
+        measured, reasons = load.measure_cell(cell, installed, settings)
+        results += measured
+        left_out += reasons
+    found = load.Report(
+        command=_command(args),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine.describe(),
+        settings=settings,
+        pinned_to=processors,
+        missing=missing,
+        results=results,
+        left_out=left_out,
+    )
+    written = load.as_dict(found)
+    text = report.as_json(written)
+    print(text if args.json else load.table(found))
+    if args.output:
+        report.write_file(args.output, text.encode(), args.force)
+    return 0 if written["agreed"] else 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark's command line.
 
@@ -152,10 +212,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         With code 2, after a message, for arguments that make no sense.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    from . import grid, peers, picture, report, threads
+    from . import grid, load, peers, picture, report, threads
 
     parser = make_parser()
     args = parser.parse_args(argv)
+    under_load = args.grid == "load"
+    args.threads = args.threads or ("all" if under_load else "1")
+    args.rounds = (5 if under_load else 15) if args.rounds is None else args.rounds
     try:
         cells = grid.select(args.grid, args.cell)
         installed, missing = peers.select(args.peers)
@@ -164,7 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"rounds must be at least 1, got {args.rounds}")
         for path in filter(None, (args.output, args.plot)):
             report.check_target(path, args.force)
+        if under_load:
+            settings = load.Settings(count, args.processes, args.busy, args.seconds, args.rounds)
         if args.plot:
+            if under_load:
+                raise ValueError("--plot draws ratios of times, and the grid load has none")
             picture.check_format(args.plot)
             if not installed:
                 raise ValueError("--plot draws the ratio to the peers, but there is none")
@@ -173,6 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{cell.name}  {cell.note}".rstrip() for cell in cells))
         return 0
+    if under_load:
+        with threads.pinned(count) as processors:
+            return _run_load(args, cells, installed, missing, settings, processors)
     if not threads.environment_is_set(count):
         return threads.run_in_child(argv, count)
     with threads.pinned(count) as processors:

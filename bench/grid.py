@@ -295,6 +295,7 @@ GRIDS = {
     "training": tuple(_training()),
     "variants": tuple(_variants()),
     "training-variants": tuple(_training_variants()),
+    "load": (Cell(100, 1, 256, 256),),
 }
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from fastlstm.cli._options import Parser
 
+from . import load
 from .peers import OURS, PEERS, REFERENCE
-from .report import SCHEMA
+from .report import SCHEMA, aligned
 
 
 def _microseconds(contestant: Any) -> str:
@@ -71,6 +72,9 @@ def _summary(report: Any) -> str:
 
 def section(report: Any) -> str:
     """Command, summary and table of a report as ``as_dict`` makes it."""
+    if report["grid"] == "load":
+        header, *body = load.rows(report)
+        return "\n".join([f"`{report['command']}`", "", *aligned(header, body)])
     cells = report["cells"]
     training = any(cell.get("training", False) for cell in cells)
     # The reference last; who has no figure in any cell is left out.

@@ -138,7 +138,7 @@ def _row(result: CellResult, names: Sequence[str], report: Report, variants: boo
     ]
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned Markdown table; the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
@@ -188,20 +188,33 @@ def _limits_in_words(limits: Limits) -> str:
     return f"limits of one thread: {peaks}; reading {reads or 'unknown'}"
 
 
-def _heading(report: Report) -> list[str]:
-    machine, count = report.machine, report.settings.threads
+def machine_in_words(machine: Machine) -> list[str]:
+    """Processor, system and versions, a line each."""
     caches = ", ".join(f"{level} {_bytes(size)}" for level, size in machine.caches.items())
-    versions = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
+    family = f" ({machine.family})" if machine.family else ""
+    return [
+        f"{machine.cpu}{family}, {machine.processors} processors, {caches or 'caches unknown'}",
+        f"{machine.system}, {machine.python}, fastlstm's C core: {machine.isa}, {machine.compiler}",
+        ", ".join(f"{name} {number}" for name, number in machine.packages.items()),
+    ]
+
+
+def not_installed(missing: Sequence[Contestant]) -> list[str]:
+    """Return a line for each peer that is missing."""
+    return [
+        f"{peer.name} not installed (needs {', '.join(peer.missing)}): {_EXTRA}" for peer in missing
+    ]
+
+
+def _heading(report: Report) -> list[str]:
+    count = report.settings.threads
     threads = f"{count} thread{'s' if count > 1 else ''} each, "
     if report.pinned_to is None:
         threads += "not pinned (this system can't)"
     else:
         threads += "pinned to processor " + ", ".join(map(str, report.pinned_to))
-    family = f" ({machine.family})" if machine.family else ""
     lines = [
-        f"{machine.cpu}{family}, {machine.processors} processors, {caches or 'caches unknown'}",
-        f"{machine.system}, {machine.python}, fastlstm's C core: {machine.isa}, {machine.compiler}",
-        versions,
+        *machine_in_words(report.machine),
         threads,
         _limits_in_words(report.limits),
     ]
@@ -211,11 +224,7 @@ def _heading(report: Report) -> list[str]:
             for peer in report.peers
             if not peer.switch
         ]
-    lines += [
-        f"{peer.name} not installed (needs {', '.join(peer.missing)}): {_EXTRA}"
-        for peer in report.missing
-    ]
-    return lines
+    return lines + not_installed(report.missing)
 
 
 def table(report: Report) -> str:
@@ -227,7 +236,7 @@ def table(report: Report) -> str:
     variants = any(result.over_vanilla for result in report.results)
     header += ["vanilla", "over vanilla"] if variants else []
     lines = [*_heading(report), ""]
-    lines += _markdown(header, [_row(result, names, report, variants) for result in report.results])
+    lines += aligned(header, [_row(result, names, report, variants) for result in report.results])
     lines += [
         "",
         "Times are microseconds per call: median of rounds, ±half the quartile distance.",

@@ -5,6 +5,11 @@ directions of a :class:`~fastlstm.BiLSTM`, or the units of a large layer. Result
 the bit. At first the limit is what the environment variable ``FASTLSTM_NUM_THREADS`` says, else the
 processors that the process may use. The pool's threads sleep between calls. One call at a time has
 the pool; calls that other Python threads make meanwhile run on their own thread.
+
+Threads of a call go in step, so one that loses its processor to another process holds up the
+others. A call that finds its processors taken goes on with half of its threads, and the calls after
+it begin with as many; after a pause, of 2 ms to a second as the load lasts, twice as many are tried
+again.
 """
 
 from __future__ import annotations

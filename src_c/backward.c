@@ -36,9 +36,16 @@ enum {
     NORM_ALIGN = 16           /* reals: any V, so that dW and dU do not share a vector */
 };
 
-/* Returns whether the call is given up instead. */
-static int wait_for_all(fl_back *call) {
-    return call->plan.threads > 1 && fl_barrier_wait(&call->barrier);
+/* Whether thread `index` is to do no more: the call is given up, or it has left it. */
+static int is_over(const fl_back *call, int index, double work) {
+    return fl_stop_check(call->stop, index, work) || fl_back_has_left(call, index);
+}
+
+/* Returns whether thread `index` is to do no more. */
+static int wait_for_all(fl_back *call, int index) {
+    if (call->plan.threads == 1) return 0;
+    return fl_back_has_left(call, index) || fl_barrier_wait(&call->barrier) ||
+           fl_back_has_left(call, index);
 }
 
 /* Where the parameters of layer l and direction d begin, in reals. */
@@ -275,20 +282,18 @@ static fl_range chunk_of(const fl_back *call, const fl_pass *pass, ptrdiff_t lef
 
 /* All steps of one direction of one layer, thread `index`'s part. */
 static void run_pass(fl_back *call, const fl_pass *pass, int index) {
-    const ptrdiff_t P = call->model->output_size, columns = 4 * call->model->kernels->lanes;
-    fl_range rows = {0, call->B}, panels = {0, (P + columns - 1) / columns};
+    fl_range rows = {0, call->B};
     const fl_ragged ragged = {call->starts, 0};
     const fl_sharing sharing = call->plan.sharing;
     if (sharing == FL_BY_ROWS)
         rows = fl_ragged_part(ragged, call->T, call->B, index, call->plan.threads);
-    if (sharing == FL_BY_UNITS) panels = fl_back_part(panels.end, call, index);
-    const double step_work = (double)(rows.end - rows.first) *
-                             (double)((panels.end - panels.first) * columns) *
-                             (double)fl_config_gate_columns(&call->model->config);
+    double step_work = (double)(rows.end - rows.first) * (double)call->model->output_size *
+                       (double)fl_config_gate_columns(&call->model->config);
+    if (sharing == FL_BY_UNITS) step_work /= call->plan.threads;
 
-    if (fl_stop_check(call->stop, index, 0)) return;
+    if (is_over(call, index, 0)) return;
     begin(call, pass, index);
-    if (wait_for_all(call)) return;
+    if (wait_for_all(call, index)) return;
     for (ptrdiff_t left = call->T; left > 0;) {
         const fl_range times = chunk_of(call, pass, left);
         const ptrdiff_t count =
@@ -300,18 +305,18 @@ static void run_pass(fl_back *call, const fl_pass *pass, int index) {
         for (ptrdiff_t i = 0; i < times.end - times.first; i++) {
             const ptrdiff_t t = pass->reverse ? times.first + i : times.end - 1 - i;
             if (sharing == FL_BY_ONE && index > 0) break;
-            if (fl_stop_check(call->stop, index, step_work)) return;
+            if (is_over(call, index, step_work)) return;
             if (fl_back_is_variant(call)) fl_back_step_variant(call, pass, times, t, rows);
-            else fl_back_step_usual(call, pass, times, t, rows, panels, sharing == FL_BY_UNITS);
+            else fl_back_step_usual(call, pass, times, t, rows, index);
         }
-        if (wait_for_all(call)) return;
+        if (wait_for_all(call, index)) return;
         if (pass->dw) add_to_sums(call, pass, count, index);
         if (pass->dx.data) input_gradient(call, pass, times, index);
-        if (wait_for_all(call)) return;
+        if (wait_for_all(call, index)) return;
     }
-    if (fl_stop_check(call->stop, index, 0)) return;
+    if (is_over(call, index, 0)) return;
     finish(call, pass, index);
-    wait_for_all(call);
+    wait_for_all(call, index);
 }
 
 static void run(void *context, int index) {
@@ -441,6 +446,7 @@ fl_status fl_backward(const fl_model *model, const fl_backward_call *caller) {
     fl_stop stop = fl_stop_begin(given->watch);
     if (given->watch) call.stop = call.barrier.stop = &stop;
     call.barrier.size = call.plan.threads;
+    if (call.plan.sharing == FL_BY_UNITS) call.barrier.late = FL_LATE_PARTS;
     fl_pool_run(call.plan.threads, run, &call, call.stop);
     fl_plan_end(&call.plan);
     fl_memory_free(call.memory);

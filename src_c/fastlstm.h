@@ -134,8 +134,8 @@ FL_API size_t fl_cache_size(int level);
 
 /* How many threads a call may use at most, the calling one included. At first what the environment
  * variable FASTLSTM_NUM_THREADS says, else the processors that the process may use (affinity, and
- * a container's share). Calls use fewer where more would not pay; results are the same to the bit.
- * Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
+ * a container's share). Calls use fewer where more would not pay, or others use the processors;
+ * results are the same to the bit. Set: FL_ERROR_ARGUMENT when count is not in 1..64. */
 FL_API int fl_get_num_threads(void);
 FL_API fl_status fl_set_num_threads(int count);
 
@@ -243,8 +243,9 @@ typedef struct fl_forward_call {
  * Flushes denormals to zero inside the call; the floating-point environment is as before after
  * it. Scratch memory is allocated and freed inside, for each thread that takes sequences: some
  * 8 MiB, or what two steps need where that is more, whatever T is; with D = 2 and L > 1 two arrays
- * as large as y besides, and with lengths T + 2B integers and states as large as h_n and c_n. On
- * any error but FL_ERROR_CANCELLED nothing is written.
+ * as large as y besides; and where sequences have different lengths up to twice as much, T + 2B
+ * integers, and states as large as h_n and c_n. On any error but FL_ERROR_CANCELLED nothing is
+ * written.
  */
 FL_API fl_status fl_forward(const fl_model *model, const fl_forward_call *call);
 

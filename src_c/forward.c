@@ -89,6 +89,27 @@ static fl_status create_scratch(shared_call *call) {
     return FL_OK;
 }
 
+/* Runs a call, a long one section by section. */
+static void run_call(shared_call *call) {
+    const fl_span whole = call->span;
+    const int reverse = call->model->config.reverse;
+    ptrdiff_t n;
+    for (ptrdiff_t done = 0; done < whole.T; done += n) {
+        fl_plan *plan = &call->plan;
+        if (done > 0) fl_plan_renew(plan);
+        n = fl_size_min(plan->section, whole.T - done);
+        call->span = whole;
+        call->span.T = n;
+        const ptrdiff_t first = reverse ? whole.T - done - n : done;
+        if (first > 0) fl_span_move(&call->span, first, 0, call->model->kernels->real_bytes);
+        call->units[0].size = call->units[1].size = plan->threads / plan->directions;
+        call->everyone.size = plan->threads;
+        fl_pool_run(plan->threads, plan->sharing == FL_BY_UNITS ? run_units : run_rows, call,
+                    call->stop);
+        if (call->stop && call->stop->cancelled) return;
+    }
+}
+
 /* to (bytes) = from, or zeros. */
 static void copy_state(void *to, const void *from, size_t bytes) {
     if (from == NULL) memset(to, 0, bytes);
@@ -139,8 +160,8 @@ static fl_status forward(const fl_model *model, const fl_record_call *given,
         .rows = starts ? (double)starts[T] : (double)T * (double)B,
         .whole_rows = model->needs_rows || span->recurrent.rows.data || span->between.rows.data};
     call.plan = fl_plan_begin(&work);
-    call.units[0].size = call.units[1].size = call.plan.threads / call.plan.directions;
-    call.everyone.size = call.plan.threads;
+    call.units[0].late = call.units[1].late = FL_LATE_PARTS;
+    call.everyone.late = FL_LATE_IS_TOLD;
     fl_stop stop = fl_stop_begin(given->watch);
     if (given->watch)
         call.stop = call.units[0].stop = call.units[1].stop = call.everyone.stop = &stop;
@@ -151,8 +172,7 @@ static fl_status forward(const fl_model *model, const fl_record_call *given,
     if (status == FL_OK) {
         copy_state(given->h_n, given->h_0, h_bytes); /* the final states are the running ones */
         copy_state(given->c_n, given->c_0, c_bytes);
-        fl_pool_run(call.plan.threads, call.plan.sharing == FL_BY_UNITS ? run_units : run_rows,
-                    &call, call.stop);
+        run_call(&call);
         if (stop.cancelled) status = FL_ERROR_CANCELLED;
         destroy_scratch(&call, count_scratches(&call));
     }

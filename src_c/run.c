@@ -151,16 +151,28 @@ static void copy_inputs(const fl_model *model, const walk *walk, ptrdiff_t t, pt
                                  I, 0);
 }
 
+/* Waits for the threads that share the units, and takes over the part of those that have left.
+ * Returns whether this thread is to do no more. */
+static int meet(const fl_model *model, fl_share *own, fl_panels *panels) {
+    if (own->count == 1) return 0;
+    if (fl_barrier_wait(own->units)) return 1;
+    const ptrdiff_t left = fl_atomic_load(&own->units->size);
+    if (own->count == left) return 0;
+    own->count = left;
+    if (own->index < left) *panels = panels_of(model, own);
+    return own->index >= left;
+}
+
 /* input_product() of sequences of different lengths. Unless they lie so, the rows of some whole
- * steps are copied side by side, for a product of them all. Returns whether the call is given up.
- */
+ * steps are copied side by side, for a product of them all. Returns whether this thread is to do no
+ * more. */
 static int ragged_product(const fl_model *model, const fl_direction *direction, const walk *walk,
-                          ptrdiff_t t, ptrdiff_t n, char *z, fl_panels panels, const pace *pace,
-                          const fl_share *share) {
+                          ptrdiff_t t, ptrdiff_t n, char *z, fl_panels *panels, const pace *pace,
+                          fl_share *own) {
     const size_t real = model->kernels->real_bytes;
     const ptrdiff_t I = direction->input_size, B = walk->B, *starts = walk->x.starts;
     if (starts && starts[t + 1] - starts[t] == fl_ragged_count(walk->ragged, t, B)) {
-        product(model, direction, panels, pace, starts[t + n] - starts[t],
+        product(model, direction, *panels, pace, starts[t + n] - starts[t],
                 fl_rows_at(walk->x, t, 0, real), walk->x.stride_b, z, model->z_row);
         return 0;
     }
@@ -168,16 +180,16 @@ static int ragged_product(const fl_model *model, const fl_direction *direction, 
     for (ptrdiff_t i = 0; i < n;) {
         ptrdiff_t rows = 0;
         /* One thread copies, when none reads any longer what is there. */
-        if (i > 0 && share->count > 1 && fl_barrier_wait(share->units)) return 1;
+        if (i > 0 && meet(model, own, panels)) return 1;
         for (; i < n; i++) {
             const ptrdiff_t count = fl_ragged_count(walk->ragged, t + i, B);
             if (rows + count > walk->scratch->input_rows) break;
-            if (share->index == 0)
+            if (own->index == 0)
                 copy_inputs(model, walk, t + i, count, I, inputs + rows * I * (ptrdiff_t)real);
             rows += count;
         }
-        if (share->count > 1 && fl_barrier_wait(share->units)) return 1;
-        product(model, direction, panels, pace, rows, inputs, I, z, model->z_row);
+        if (meet(model, own, panels)) return 1;
+        product(model, direction, *panels, pace, rows, inputs, I, z, model->z_row);
         z += rows * model->z_row * (ptrdiff_t)real;
     }
     return 0;
@@ -321,9 +333,12 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     const ptrdiff_t P = model->output_size, T = walk->T;
     const ptrdiff_t row = P * (ptrdiff_t)real;
     const ptrdiff_t z_row = model->z_row * (ptrdiff_t)real;
-    const fl_panels panels = panels_of(model, share);
-    const pace of_inputs = pace_of(model, share, direction->input_size);
-    const pace of_steps = pace_of(model, share, P);
+    fl_share own = *share; /* other threads may have left the call */
+    if (own.count > 1) own.count = fl_atomic_load(&own.units->size);
+    if (own.index >= own.count) return;
+    fl_panels panels = panels_of(model, &own);
+    const pace of_inputs = pace_of(model, &own, direction->input_size);
+    const pace of_steps = pace_of(model, &own, P);
     pace of_each_step = of_steps; /* what is short is looked at once a chunk */
     if (of_steps.work * (double)walk->B < WATCHED_STEP) of_each_step.stop = NULL;
     ptrdiff_t going = 0; /* sequences that have taken the step before: their h is in y */
@@ -334,7 +349,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         if (of_each_step.stop == NULL && gives_up(&of_steps, n * walk->B)) return;
         if (walk->ragged.starts == NULL)
             input_product(model, direction, walk, t, n, z, panels, &of_inputs);
-        else if (ragged_product(model, direction, walk, t, n, z, panels, &of_inputs, share)) return;
+        else if (ragged_product(model, direction, walk, t, n, z, &panels, &of_inputs, &own)) return;
         if (model->config.layer_norm) norm_inputs(model, direction, walk, t, n, z);
         char *z_s = z; /* of step s; behind all of the chunk before a reverse walk takes it */
         if (walk->reverse) z_s += rows_of(walk, t, n) * z_row;
@@ -350,8 +365,8 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
                                            walk->h + going * row, P, z_s, panels, &of_each_step))
                 return;
             /* All of h_t must be there before anyone reads it. */
-            if (share->count > 1 && fl_barrier_wait(share->units)) return;
-            if (share->index == 0) {
+            if (meet(model, &own, &panels)) return;
+            if (own.index == 0) {
                 for (ptrdiff_t b = next; b < count; b++)
                     memcpy(walk->h + b * row, fl_rows_at(walk->y, time_of(walk, s), b, real),
                            (size_t)row);
@@ -365,7 +380,7 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
         }
     }
     /* The next run reads h, and may write where this one's last y is. */
-    if (share->count > 1) fl_barrier_wait(share->units);
+    meet(model, &own, &panels);
 }
 
 /* Steps of a chunk of T or fewer, of `z_step` bytes of z each. Where W comes from afar it has about

@@ -30,13 +30,19 @@ typedef struct fl_work {
 /* How it is shared. */
 typedef struct fl_plan {
     fl_sharing sharing;
-    int threads;    /* the calling one included */
-    int directions; /* that run at once: 2 where a thread takes one of two, else 1 */
-    int taken;      /* threads of the pool */
+    int threads;       /* the calling one included */
+    int directions;    /* that run at once: 2 where a thread takes one of two, else 1 */
+    int taken;         /* threads of the pool */
+    ptrdiff_t section; /* steps, of a forward pass, after which comes fl_plan_renew */
+    int wanted;        /* threads that it then asks for */
 } fl_plan;
 
 /* Plans a call and takes the pool's threads for it, if there are any. fl_plan_end must follow. */
 fl_plan fl_plan_begin(const fl_work *work);
 void fl_plan_end(const fl_plan *plan);
+
+/* Gives the threads back in the middle of a long call by units of one direction, and takes those
+ * that there are now: then it has as many as suit, however the load on the processors changes. */
+void fl_plan_renew(fl_plan *plan);
 
 #endif

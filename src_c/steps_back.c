@@ -205,9 +205,18 @@ void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range tim
     else if (zones_out) kernels->put_rows(count, P, kept, P, dh, P, 1);
 }
 
-/* One time of a chunk, for some sequences and some panels of units. */
+/* Panels of U's columns, which give dh, that are thread `index`'s, and the cells of the same units.
+ */
+static fl_range panels_of(const fl_back *call, int index) {
+    const ptrdiff_t columns = 4 * call->model->kernels->lanes;
+    const ptrdiff_t all = (call->model->output_size + columns - 1) / columns;
+    return call->plan.sharing == FL_BY_UNITS ? fl_back_part(all, call, index) : (fl_range){0, all};
+}
+
+/* One time of a chunk, for some sequences. */
 void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
-                        fl_range rows, fl_range panels, int barrier) {
+                        fl_range rows, int index) {
+    fl_range panels = panels_of(call, index);
     const fl_kernels *kernels = call->model->kernels;
     const size_t real = kernels->real_bytes;
     const ptrdiff_t H = call->model->config.hidden_size, columns = 4 * kernels->lanes;
@@ -254,7 +263,10 @@ void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrd
         fill_first_hidden(call, pass, rows.first + with_before, count - with_before,
                           to + with_before * a_row);
     }
-    if (barrier && fl_barrier_wait(&call->barrier)) return; /* a product needs all of dG */
+    if (call->plan.sharing == FL_BY_UNITS) { /* a product needs all of dG */
+        if (fl_barrier_wait(&call->barrier) || fl_back_has_left(call, index)) return;
+        panels = panels_of(call, index);
+    }
     if (count > 0)
         kernels->multiply(panels.first, panels.end, count, 4 * H, H, dG, call->d_stride, call->u,
                           dh, H, 0, call->model->near_bytes);

@@ -56,9 +56,15 @@ typedef struct fl_pass {
     int dx_accumulate, reverse;
 } fl_pass;
 
+/* Whether thread `index` has left the call, see fl_late. */
+static inline int fl_back_has_left(const fl_back *call, int index) {
+    return index >= fl_atomic_load(&call->barrier.size);
+}
+
 /* Thread `index`'s part of 0..n-1. */
 static inline fl_range fl_back_part(ptrdiff_t n, const fl_back *call, int index) {
-    return (fl_range){n * index / call->plan.threads, n * (index + 1) / call->plan.threads};
+    const ptrdiff_t threads = fl_atomic_load(&call->barrier.size);
+    return (fl_range){n * index / threads, n * (index + 1) / threads};
 }
 
 /* Rows of the times before t. */
@@ -113,10 +119,10 @@ void fl_back_fill_inputs(const fl_back *call, const fl_pass *pass, fl_range time
 void fl_back_fill_hidden(const fl_back *call, const fl_pass *pass, fl_range times, fl_range rows);
 
 /* One time t of a chunk, whose times are taken from the end back, or of a reverse pass from the
- * first on; for some sequences. Of the usual cell, for some panels of units, filling the hidden
- * states before; of a variant, or with a mask on h, for all units. */
+ * first on; for some sequences. Of the usual cell, for thread `index`'s units if these are shared,
+ * filling the hidden states before; of a variant, or with a mask on h, for all units. */
 void fl_back_step_usual(fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
-                        fl_range rows, fl_range panels, int barrier);
+                        fl_range rows, int index);
 void fl_back_step_variant(const fl_back *call, const fl_pass *pass, fl_range times, ptrdiff_t t,
                           fl_range rows);
 

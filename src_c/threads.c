@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "fastlstm.h"
 #include "platform.h"
@@ -23,6 +24,12 @@ static void unlock(mutex *m) { ReleaseSRWLockExclusive(m); }
 static void wait_for(condition *c, mutex *m) { SleepConditionVariableSRW(c, m, INFINITE, 0); }
 static void wake_all(condition *c) { WakeAllConditionVariable(c); }
 static void yield(void) { SwitchToThread(); }
+static int64_t microseconds(void) {
+    LARGE_INTEGER now, second;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&second);
+    return (int64_t)((double)now.QuadPart * 1e6 / (double)second.QuadPart);
+}
 #else
 #include <pthread.h>
 #include <sched.h>
@@ -38,6 +45,11 @@ static void unlock(mutex *m) { pthread_mutex_unlock(m); }
 static void wait_for(condition *c, mutex *m) { pthread_cond_wait(c, m); }
 static void wake_all(condition *c) { pthread_cond_broadcast(c); }
 static void yield(void) { sched_yield(); }
+static int64_t microseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
 #endif
 
 static void pause_briefly(void) {
@@ -87,19 +99,6 @@ ptrdiff_t fl_stop_slice(double work, ptrdiff_t lanes) {
     return items > (double)most ? most : items > (double)least ? (ptrdiff_t)items : least;
 }
 
-int fl_barrier_wait(fl_barrier *barrier) {
-    const fl_atomic *cancelled = barrier->stop ? &barrier->stop->cancelled : NULL;
-    const long generation = fl_atomic_load(&barrier->generation);
-    if (fl_atomic_add(&barrier->arrived, 1) + 1 == barrier->size) {
-        fl_atomic_store(&barrier->arrived, 0);
-        fl_atomic_store(&barrier->generation, generation + 1);
-        return 0;
-    }
-    for (int i = 0; fl_atomic_load(&barrier->generation) == generation; spin(&i))
-        if (cancelled && fl_atomic_load(cancelled)) return 1;
-    return 0;
-}
-
 static struct {
     mutex owner; /* held by the call that has the pool */
     mutex state; /* guards what follows */
@@ -117,7 +116,58 @@ static struct {
     void (*work)(void *context, int index);
     void *context;
     fl_atomic unfinished;
-} pool = {.owner = MUTEX_NEW, .state = MUTEX_NEW, .job_ready = CONDITION_NEW};
+
+    int64_t begun;          /* when the call that has the pool took it, by microseconds() */
+    fl_atomic waited;       /* microseconds for which threads of the call waited for a late one */
+    fl_atomic is_crowded;   /* whether that was too long */
+    int most;               /* threads that a call may have, see fl_pool_release */
+    int64_t changed, pause; /* when `most` last changed, and for how long at least */
+    int is_settled;         /* whether a call has had so many threads since */
+    int64_t well;           /* time of the calls since that had several threads */
+} pool = {
+    .owner = MUTEX_NEW, .state = MUTEX_NEW, .job_ready = CONDITION_NEW, .most = FL_MAX_THREADS};
+
+/* Microseconds since a call took the pool, more than 0. */
+static long elapsed(void) { return (long)(microseconds() - pool.begun) + 1; }
+
+/* By the last to arrive, when others have waited for it so long that they yielded. Where others use
+ * the processors, threads that go in step lose most of their time: whoever is taken off its
+ * processor comes back milliseconds later. One thread has no one to wait for. So once a call has
+ * waited for a quarter of its time, half of its threads leave it, if they can; and
+ * fl_pool_release() sees to the calls after it. */
+static void judge(fl_barrier *barrier) {
+    enum { LEAST_WAIT = 1000 /* microseconds: less is a slow wake, and no turn of another's */ };
+    const long now = elapsed(), since = fl_atomic_swap(&barrier->since, 0);
+    const long waited = fl_atomic_add(&pool.waited, now - since) + now - since;
+    if (waited < LEAST_WAIT || waited < now / 4) return;
+    fl_atomic_store(&pool.waited, 0);
+    fl_atomic_store(&pool.is_crowded, 1);
+    if (barrier->late == FL_LATE_PARTS) fl_atomic_store(&barrier->size, barrier->size / 2);
+}
+
+int fl_barrier_wait(fl_barrier *barrier) {
+    const fl_atomic *cancelled = barrier->stop ? &barrier->stop->cancelled : NULL;
+    const long generation = fl_atomic_load(&barrier->generation);
+    const long size = fl_atomic_load(&barrier->size); /* the last to come may halve it */
+    if (fl_atomic_add(&barrier->arrived, 1) + 1 == size) {
+        fl_atomic_store(&barrier->arrived, 0);
+        if (size > 1 && barrier->late != FL_LATE_IS_USUAL && fl_atomic_load(&barrier->since) != 0)
+            judge(barrier);
+        fl_atomic_store(&barrier->generation, generation + 1);
+        return 0;
+    }
+    int has_yielded = 0;
+    for (int i = 0; fl_atomic_load(&barrier->generation) == generation;) {
+        if (!spin(&i) && !has_yielded) {
+            has_yielded = 1;
+            fl_atomic_store(&barrier->since, elapsed());
+        }
+        if (cancelled && fl_atomic_load(cancelled)) return 1;
+    }
+    /* The last to arrive may have gone on before it was stored. */
+    if (has_yielded) fl_atomic_store(&barrier->since, 0);
+    return 0;
+}
 
 /* The life of pool thread `index` (from 1): sleep, work, sleep. */
 static void serve(int index) {
@@ -217,6 +267,41 @@ static void place_threads(void) {
 static void place_threads(void) {}
 #endif
 
+/* A call that found its processors taken halves the number of threads that the calls after it may
+ * have; after a pause that number doubles again. The pause grows, too, unless calls with so many
+ * threads went well for longer than they do under load: then it was a moment's. The first call with
+ * more threads does not count: they have slept, and their caches are cold. Microseconds. */
+enum { LEAST_PAUSE = 2000, MOST_PAUSE = 1000000, GROWTH = 4, WELL = 200000 };
+
+/* How many of `wanted` threads a call may have. By the owner. */
+static int affordable(int wanted) {
+    if (wanted <= pool.most) return wanted;
+    const int64_t now = microseconds();
+    if (now - pool.changed >= pool.pause) {
+        pool.most *= 2;
+        pool.changed = now;
+        pool.is_settled = 0;
+    }
+    return wanted < pool.most ? wanted : pool.most;
+}
+
+/* After a call with several threads. By the owner. */
+static void look_back(int taken) {
+    const int64_t now = microseconds();
+    const int counts = pool.is_settled;
+    pool.is_settled = 1;
+    if (!fl_atomic_swap(&pool.is_crowded, 0) || !counts) {
+        pool.well += now - pool.begun;
+        return;
+    }
+    pool.pause = pool.well > WELL ? 0 : GROWTH * pool.pause;
+    if (pool.pause < LEAST_PAUSE) pool.pause = LEAST_PAUSE;
+    if (pool.pause > MOST_PAUSE) pool.pause = MOST_PAUSE;
+    pool.well = 0;
+    pool.most = taken / 2;
+    pool.changed = now;
+}
+
 int fl_pool_take(int wanted) {
     if (wanted > FL_MAX_THREADS) wanted = FL_MAX_THREADS;
 #if defined(__linux__)
@@ -225,21 +310,26 @@ int fl_pool_take(int wanted) {
     if (wanted > 1 && wanted > allowed_processors(&allowed)) wanted = allowed_processors(&allowed);
 #endif
     if (wanted <= 1 || !try_lock(&pool.owner)) return 1;
+    wanted = affordable(wanted);
     while (pool.threads < wanted - 1) {
         pool.born[pool.threads + 1] = pool.job;
         if (!start_thread(pool.threads + 1)) break;
         pool.threads++;
     }
-    if (pool.threads == 0) {
+    if (pool.threads + 1 < wanted) wanted = pool.threads + 1;
+    if (wanted <= 1) {
         unlock(&pool.owner);
         return 1;
     }
     has_pool = 1;
-    return pool.threads + 1 < wanted ? pool.threads + 1 : wanted;
+    pool.begun = microseconds();
+    fl_atomic_store(&pool.waited, 0);
+    return wanted;
 }
 
 void fl_pool_release(int taken) {
     if (taken <= 1) return;
+    look_back(taken);
     has_pool = has_lost_pool = 0;
     unlock(&pool.owner);
 }

@@ -82,13 +82,23 @@ static inline int fl_stop_check(fl_stop *stop, int index, double work) {
  * lanes. Those of a product share its reading of the weights: there are some at least. */
 ptrdiff_t fl_stop_slice(double work, ptrdiff_t lanes);
 
+/* What it means that a thread comes to a barrier so late that the others have let others run. */
+typedef enum fl_late {
+    FL_LATE_IS_USUAL, /* Nothing: their shares are not alike. */
+    FL_LATE_IS_TOLD,  /* It lost its processor: the calls to come have fewer threads. */
+    FL_LATE_PARTS /* And so has this one: `size` is halved, and threads of an index from there on
+                     must leave. */
+} fl_late;
+
 /* Where `size` threads of one call wait for each other. They spin: a step takes microseconds. All
- * zeros but the size and stop when new; may be used again and again. fl_barrier_wait returns
+ * zeros but size, late and stop when new; may be used again and again. fl_barrier_wait returns
  * whether the call is given up instead: then not all may have come, and none can count on the
  * others' work. */
 typedef struct fl_barrier {
     fl_atomic arrived, generation;
-    long size;
+    fl_atomic size;
+    fl_atomic since; /* when one began to let others run, for the last to arrive */
+    fl_late late;
     fl_stop *stop;    /* or NULL */
     char padding[64]; /* away from what others write */
 } fl_barrier;

@@ -14,22 +14,9 @@ from fastlstm.bench import markdown, peers, picture, report
 from fastlstm.bench.compare import CellResult, Settings
 from fastlstm.bench.grid import Cell
 from fastlstm.bench.limits import Limits, measure_limits
-from fastlstm.bench.machine import Machine
 from fastlstm.bench.measure import Spread
-from support.benchmark_fakes import PEEPHOLES, TINY, TRAINING, result_of, row
+from support.benchmark_fakes import MACHINE, PEEPHOLES, TINY, TRAINING, result_of, row
 from support.optional import require
-
-MACHINE = Machine(
-    cpu="Imaginary CPU",
-    family="family 1",
-    processors=4,
-    caches={"L1d": 32768, "L2": 2097152},
-    system="System 1",
-    compiler="cc 1.0",
-    isa="scalar",
-    python="CPython 3.11",
-    packages={"fastlstm": "0.1.0", "numpy": "2.0.0", "torch": "2.13.0"},
-)
 
 LIMITS = Limits({"float32": 1e10, "float64": 5e9}, (("L1d", 32768, 1e9), ("memory", 0, 1e8)))
 

@@ -1,8 +1,10 @@
-/* Tests of threads: bits equal those of one thread, many callers at once, a forked child.
+/* Tests of threads: bits equal those of one thread, many callers at once, a forked child, threads
+ * that lose their processors.
  *
  *     test_threads [quick]
  *
- * quick: calls are given up on two threads alone. So with -fsanitize=thread: nox -s sanitizers.
+ * quick: calls are given up on two threads alone, and none is long. So with -fsanitize=thread:
+ * nox -s sanitizers.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -17,6 +19,7 @@
 #include "check.h"
 #include "fastlstm.h"
 #include "processors.h"
+#include "threads.h"
 
 static int quick;
 
@@ -180,14 +183,16 @@ static void test_fork(void) {
     free_problem(&p);
 }
 
-/* A watch that cancels when it is asked for the n-th time. */
+/* A watch that cancels when it is asked for the n-th time; and one that takes its time. */
 typedef struct patience {
     int asked, n, forks;
+    useconds_t delay; /* microseconds */
     pid_t child;
 } patience;
 
 static int is_over(void *context) {
     patience *p = context;
+    if (p->delay) usleep(p->delay);
     if (++p->asked == p->n && p->forks) {
         p->child = fork();
         if (p->child == 0) alarm(60); /* a child that hangs is a failure */
@@ -315,19 +320,30 @@ static void test_cancelled_push(void) {
     free_problem(&p);
 }
 
+/* Waits until a call may have so many threads again; the calls in between are all well. */
+static void wait_for_threads(int wanted) {
+    alarm(60); /* never is a failure */
+    for (int taken = 0; taken < wanted; usleep(500)) {
+        taken = fl_pool_take(wanted);
+        fl_pool_release(taken);
+    }
+    alarm(0);
+}
+
 /* A watch that forks: the parent's call goes on, the child's can't, and its next call can. */
 static void test_fork_inside(void) {
     problem p = make_problem(200, 1, 70, 129, 2, 1);
     CHECK(fl_set_num_threads(2) == FL_OK);
     result expected = run(&p), got = run(&p);
-    patience patience = {.n = 3, .forks = 1};
+    patience patience = {.n = 1, .forks = 1};
     const pid_t parent = getpid();
+    processors = 2;
+    wait_for_threads(2); /* which the call must have, to lose them */
     const fl_status status = run_watched(&p, &got, &patience);
     if (getpid() != parent) {
         patience.forks = 0;
-        const int is_alone = status == FL_OK; /* one processor, so no pool */
-        _exit((is_alone || status == FL_ERROR_CANCELLED) &&
-                      run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got)
+        _exit(status == FL_ERROR_CANCELLED && run_watched(&p, &got, &patience) == FL_OK &&
+                      same(&p, &expected, &got)
                   ? 0
                   : 1);
     }
@@ -335,8 +351,120 @@ static void test_fork_inside(void) {
     CHECK(status == FL_OK && same(&p, &expected, &got));
     CHECK(patience.child > 0 && waitpid(patience.child, &code, 0) == patience.child);
     CHECK(WIFEXITED(code) && WEXITSTATUS(code) == 0);
+    processors = 0;
     free_result(&expected);
     free_result(&got);
+    free_problem(&p);
+}
+
+/* A job whose thread 1 comes late to one of its barriers. */
+enum { MEETINGS = 40, LATE_AT = 7 };
+typedef struct meetings {
+    fl_barrier barrier;
+    int attended[4]; /* by thread */
+} meetings;
+
+static void meet(void *context, int index) {
+    meetings *m = context;
+    for (int i = 0; i < MEETINGS && index < fl_atomic_load(&m->barrier.size); i++) {
+        if (index == 1 && i == LATE_AT) usleep(20000);
+        CHECK(fl_barrier_wait(&m->barrier) == 0);
+        m->attended[index]++;
+    }
+}
+
+/* A late thread halves the call's threads, and those of the calls after it, for a time. */
+static void test_late(void) {
+    processors = 4;
+    int least = 4;
+    for (int round = 0; round < 20 && least > 1; round++) {
+        const int taken = fl_pool_take(4);
+        if (taken < least) least = taken;
+        if (taken < 2) continue;
+        meetings m = {.barrier = {.size = taken, .late = FL_LATE_PARTS}};
+        fl_pool_run(taken, meet, &m, NULL);
+        fl_pool_release(taken);
+        CHECK(m.barrier.size <= taken / 2);
+        CHECK(m.attended[0] == MEETINGS);
+        for (int i = 1; i < taken; i++) CHECK(m.attended[i] <= m.attended[i - 1]);
+        CHECK(m.attended[taken - 1] <= LATE_AT + 1);
+    }
+    CHECK(least == 1);
+    wait_for_threads(4);
+    /* Where lateness is usual, or is told alone, none leaves; told, later calls have fewer. */
+    for (fl_late late = FL_LATE_IS_USUAL; late < FL_LATE_PARTS; late++) {
+        meetings m = {.barrier = {.size = 4, .late = late}};
+        CHECK(fl_pool_take(4) == 4);
+        fl_pool_run(4, meet, &m, NULL);
+        fl_pool_release(4);
+        for (int i = 0; i < 4; i++) CHECK(m.attended[i] == MEETINGS);
+        CHECK(m.barrier.size == 4);
+    }
+    wait_for_threads(4);
+    processors = 0;
+}
+
+/* Calls that threads leave, as thread 0 is late each time that it asks its watch. */
+static void test_late_bits(void) {
+    static const ptrdiff_t shapes[][6] = {
+        {100, 1, 256, 256, 1, 1},
+        {200, 1, 70, 129, 3, 1},
+        {150, 3, 70, 131, 2, 2},
+        {2100, 1, 512, 512, 1, 1}, /* of several sections */
+    };
+    processors = 4;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] - (size_t)quick; i++) {
+        const ptrdiff_t *s = shapes[i];
+        problem p = make_problem(s[0], s[1], s[2], s[3], s[4], s[5]);
+        CHECK(fl_set_num_threads(1) == FL_OK);
+        result expected = run(&p), got = run(&p);
+        CHECK(fl_set_num_threads(4) == FL_OK);
+        wait_for_threads(4);
+        patience patience = {.delay = 5000};
+        CHECK(run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got));
+        CHECK(patience.asked > 0);
+        free_result(&expected);
+        free_result(&got);
+        free_problem(&p);
+    }
+    processors = 0;
+}
+
+/* Backpropagation of the same kind, by units. */
+static void test_late_backward(void) {
+    const ptrdiff_t T = 60, B = 1, I = 70, H = 257;
+    const fl_config config = CONFIG(I, H, 1, 1, 1, FL_FLOAT32);
+    problem p = make_problem(T, B, I, H, 1, 1);
+    size_t count = 0, bytes = 0;
+    CHECK(fl_parameter_count(&config, &count) == FL_OK);
+    CHECK(fl_tape_bytes(p.model, T, B, NULL, &bytes) == FL_OK);
+    float *parameters = numbers(count, 1), *tape = malloc(bytes);
+    float *gradients[2] = {malloc(count * sizeof(float)), malloc(count * sizeof(float))};
+    float *dx[2] = {numbers((size_t)(T * B * I), 0), numbers((size_t)(T * B * I), 0)};
+    result r = run(&p);
+    CHECK(RECORD(p.model, .T = T, .B = B, .x = {p.x, B * I, I}, .y = {r.y, B * H, H}, .h_n = r.h_n,
+                 .c_n = r.c_n, .tape = tape) == FL_OK);
+    processors = 4;
+    for (int late = 0; late < 2; late++) {
+        CHECK(fl_set_num_threads(late ? 4 : 1) == FL_OK);
+        if (late) wait_for_threads(4);
+        patience patience = {.delay = late ? 5000 : 0};
+        const fl_watch watch = {is_over, &patience};
+        CHECK(BACKWARD(p.model, .parameters = parameters, .T = T, .B = B, .x = {p.x, B * I, I},
+                       .tape = tape, .dy = {r.y, B * H, H}, .dx = {dx[late], B * I, I},
+                       .dparameters = gradients[late], .watch = &watch) == FL_OK);
+        CHECK(patience.asked > 0);
+    }
+    CHECK(memcmp(gradients[0], gradients[1], count * sizeof(float)) == 0);
+    CHECK(memcmp(dx[0], dx[1], (size_t)(T * B * I) * sizeof(float)) == 0);
+    processors = 0;
+    free(parameters);
+    free(tape);
+    for (int i = 0; i < 2; i++) {
+        free(gradients[i]);
+        free(dx[i]);
+    }
+    free_result(&r);
     free_problem(&p);
 }
 
@@ -355,5 +483,8 @@ int main(int count, char **arguments) {
     test_cancelled_backward(100, 5, 900, 40, 1);
     test_cancelled_push();
     test_fork_inside();
+    test_late();
+    test_late_bits();
+    test_late_backward();
     return checks_report();
 }

@@ -56,6 +56,23 @@ def test_bits_do_not_depend_on_threads(
             assert_same_bits(got, wanted)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_long_calls_have_the_same_bits_though_their_threads_may_change(reverse: bool) -> None:
+    """Several sections, each of which takes its threads anew."""
+    lengths = (1500, 700)
+    layer = fastlstm.LSTM(512, 512, reverse=reverse, seed=1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(max(lengths), 2, 512)).astype(np.float32)
+    state = random_state(rng, (1, 2, 512), np.float32)
+    found = []
+    for count in (1, 2):
+        with fastlstm.num_threads(count):
+            y, (h_n, c_n), tape = layer.record(x, state, lengths=lengths)
+            found.append((y, h_n, c_n, *results(layer(x, state)), tape.backward(y).x))
+    for got, wanted in zip(*found, strict=True):
+        assert_same_bits(got, wanted)
+
+
 def fail_with_one_thread() -> None:
     with fastlstm.num_threads(1):
         assert fastlstm.get_num_threads() == 1

@@ -180,8 +180,11 @@ def test_a_handler_that_forks(threads: int) -> None:
             got, reason = results(layer(x)), str(error)
         has_pool = threads > 1 and PROCESSORS > 1
         is_child = bool(children) and children[0] == 0
+        # Where others used the processors, the call may have had no threads to lose.
+        # tests/c/test_threads.c sees to it that it has.
+        may_fail = has_pool and is_child
         if all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True)):
-            code = 0 if ("forked" in (reason or "")) == (has_pool and is_child) else 2
+            code = 0 if reason is None or (may_fail and "forked" in reason) else 2
         if is_child and seen != [True]:
             code = 3
     finally:

@@ -1,4 +1,4 @@
-"""What tests of the benchmark share: results, a clock set by hand, and the right answer."""
+"""What tests of the benchmark share: a machine, results, a clock set by hand, the right answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,23 @@ from fastlstm import reference, variants
 from fastlstm.bench import problem
 from fastlstm.bench.compare import CellResult, Entry
 from fastlstm.bench.grid import Cell
+from fastlstm.bench.machine import Machine
 
 TINY = Cell(T=3, B=2, I=5, H=4)
 TRAINING = replace(TINY, training=True)
 PEEPHOLES = replace(TINY, options=(("peepholes", True),))
+
+MACHINE = Machine(
+    cpu="Imaginary CPU",
+    family="family 1",
+    processors=4,
+    caches={"L1d": 32768, "L2": 2097152},
+    system="System 1",
+    compiler="cc 1.0",
+    isa="scalar",
+    python="CPython 3.11",
+    packages={"fastlstm": "0.1.0", "numpy": "2.0.0", "torch": "2.13.0"},
+)
 
 
 def result_of(cell: Cell, samples: dict[str, list[float]], difference: float = 1e-7) -> CellResult:
