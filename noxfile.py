@@ -249,14 +249,24 @@ def readme(session: nox.Session) -> None:
 
 @nox.session
 def coefficients(session: nox.Session) -> None:
-    """The coefficients of the activations are those that minimax.py computes."""
+    """The coefficients of the activations are those that minimax*.py compute."""
     session.install("mpmath")
-    printed = session.run("python", "src_c/kernels/minimax.py", silent=True)
-    numbers = re.findall(r"^ *(\d.*),  ", str(printed), re.MULTILINE)
-    expect(session, len(numbers) == 15, f"15 coefficients expected, got {len(numbers)}")
-    template = (ROOT / "src_c" / "kernels" / "math_tpl.h").read_text()
-    for number in numbers:
-        expect(session, number in template, f"math_tpl.h lacks {number}")
+    kernels = ROOT / "src_c" / "kernels"
+    places = {
+        "minimax.py": (15, [kernels / "math_tpl.h"]),
+        "minimax_quantized.py": (
+            21,
+            [kernels / "activations_tpl.h", ROOT / "fastlstm" / "reference" / "activations.py"],
+        ),
+    }
+    for script, (count, files) in places.items():
+        printed = session.run("python", f"src_c/kernels/{script}", silent=True)
+        numbers = re.findall(r"^ *(\d.*),  ", str(printed), re.MULTILINE)
+        expect(session, len(numbers) == count, f"{count} coefficients expected, got {len(numbers)}")
+        for file in files:
+            text = file.read_text()
+            for number in numbers:
+                expect(session, number in text, f"{file.name} lacks {number}")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -381,6 +391,10 @@ def emulated(session: nox.Session) -> None:
     run(session, *nehalem, build_c(session, "test_golden", "gcc"), *files)
     run(session, "qemu-aarch64", build_c(session, "test_golden", "arm64"), *files)
     run(session, "qemu-aarch64", build_c(session, "test_activations", "arm64"), "neon", "65537")
+    name, emulator = "test_low_activations", "qemu-aarch64"
+    expected = run(session, build_c(session, name, "gcc"), "scalar", "65537", silent=True)
+    got = run(session, emulator, build_c(session, name, "arm64"), "neon", "65537", silent=True)
+    expect(session, result_hash(got) == result_hash(expected), f"other bits of {name} on arm64")
 
 
 @nox.session(name="emulated-python", venv_backend="none", requires=["environment"])
@@ -401,12 +415,13 @@ def emulated_python(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["environment"])
 def floats(session: nox.Session) -> None:
     """The activations of all 2^32 floats on the fastest instruction set, a sample on the others."""
-    program = str(build_c(session, "test_activations", "gcc"))
     fastest, *others = instruction_sets(session)
     halves = [("0", "0x7fffffff"), ("0x80000000", "0xffffffff")]
-    at_once(session, [[program, fastest, "1", *half] for half in halves])
-    for isa in others:
-        run(session, program, isa, "61")
+    for name in ("test_activations", "test_low_activations"):
+        program = str(build_c(session, name, "gcc"))
+        at_once(session, [[program, fastest, "1", *half] for half in halves])
+        for isa in others:
+            run(session, program, isa, "61")
 
 
 @nox.session(name="sanitizers-python", reuse_venv=False)

@@ -23,6 +23,42 @@ fl_status fl_probe_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void
     return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
 }
 
+static fl_status check_low(const fl_kernels *kernels, int bits, ptrdiff_t n) {
+    if (kernels == NULL) return FL_ERROR_ISA;
+    return n >= 0 && (bits == 8 || bits == 16) ? FL_OK : FL_ERROR_ARGUMENT;
+}
+
+fl_status fl_probe_low_sigmoid(const char *isa, int bits, ptrdiff_t n, const float *x, float *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
+    const fl_status status = check_low(kernels, bits, n);
+    if (status != FL_OK) return status;
+    const fl_fp_state saved = fl_fp_enter();
+    kernels->low_sigmoid(bits, n, x, y);
+    fl_fp_leave(saved);
+    return FL_OK;
+}
+
+fl_status fl_probe_low_tanh(const char *isa, int bits, ptrdiff_t n, const float *x, float *y) {
+    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
+    const fl_status status = check_low(kernels, bits, n);
+    if (status != FL_OK) return status;
+    const fl_fp_state saved = fl_fp_enter();
+    kernels->low_tanh(bits, n, x, y);
+    fl_fp_leave(saved);
+    return FL_OK;
+}
+
+fl_status fl_probe_low_cell(const char *isa, int bits, ptrdiff_t n, const float *z, float *c,
+                            float *h) {
+    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
+    const fl_status status = check_low(kernels, bits, n);
+    if (status != FL_OK) return status;
+    const fl_fp_state saved = fl_fp_enter();
+    kernels->low_cell(bits, n, z, c, h);
+    fl_fp_leave(saved);
+    return FL_OK;
+}
+
 double fl_probe_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {
     const fl_kernels *kernels = fl_kernels_find(isa, dtype, FL_WEIGHTS_REAL);
     volatile double sink = 0;

@@ -18,6 +18,22 @@
 fl_status fl_probe_sigmoid(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
 fl_status fl_probe_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void *x, void *y);
 
+/* The same of layers of 8 or 16 bits: absolute errors within 1e-4 and 2e-6, sigmoid in [0, 1] and
+ * exactly 1 when saturated, tanh odd and exactly +-1 when saturated. NaN gives NaN.
+ *
+ * bits  in: 8 or 16.
+ */
+fl_status fl_probe_low_sigmoid(const char *isa, int bits, ptrdiff_t n, const float *x, float *y);
+fl_status fl_probe_low_tanh(const char *isa, int bits, ptrdiff_t n, const float *x, float *y);
+
+/* The cell of such a layer.
+ *
+ * z     in (4, n), gates before activation.
+ * c     in and out (n).                   h     out (n).
+ */
+fl_status fl_probe_low_cell(const char *isa, int bits, ptrdiff_t n, const float *z, float *c,
+                            float *h);
+
 /* What the hardware allows: time these to know the peak of the multiply-adds and the rate at which
  * memory of some size can be read. Return how many floating-point operations were done, how many
  * bytes read; 0 for an instruction set or dtype that there is not.

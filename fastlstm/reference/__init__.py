@@ -25,6 +25,10 @@ each has a ``_backward`` (`backward` that of `forward`). Every variant of the eq
 is no projection), G the gates that have weights (4, or 3 where the forget gate is coupled to the
 input gate: i, g, o).
 
+`quantized_forward` runs the same layers with products of 8, 16 or 24 bits, made of exact sums of
+integers; `quantize_layer` makes the digits, and `quantized_cell` and `quantized_layer` are the
+equations with every rounding.
+
 Sources
 -------
 .. [1] S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997:
@@ -59,10 +63,18 @@ from fastlstm.reference.layer import (
     variant_layer,
     variant_layer_backward,
 )
+from fastlstm.reference.quantized import (
+    QuantizedWeights,
+    quantize_layer,
+    quantized_cell,
+    quantized_layer,
+)
+from fastlstm.reference.quantized_stack import quantized_forward
 from fastlstm.reference.stack import backward, forward
 from fastlstm.reference.variant import Weights, variant_cell, variant_cell_backward
 
 __all__ = [
+    "QuantizedWeights",
     "Weights",
     "backward",
     "forward",
@@ -70,6 +82,10 @@ __all__ = [
     "lstm_cell_backward",
     "lstm_layer",
     "lstm_layer_backward",
+    "quantize_layer",
+    "quantized_cell",
+    "quantized_forward",
+    "quantized_layer",
     "sigmoid",
     "variant_cell",
     "variant_cell_backward",

@@ -120,7 +120,7 @@ def variant_layer(
     T, B, _ = x.shape
     y = np.empty((T, B, h_0.shape[-1]), dtype=x.dtype)
     h, c = h_0, c_0
-    for t in _steps(T, reverse):
+    for t in steps(T, reverse):
         h, c = variant_cell(x[t], h, c, weights, cell, _masks_at(masks, t))
         y[t] = h
     return y, h.copy(), c.copy()
@@ -161,16 +161,16 @@ def variant_layer_backward(
     dweights : Weights
         None where `weights` is, but for b, which always has a gradient.
     """
-    steps = _steps(x.shape[0], reverse)
+    order = steps(x.shape[0], reverse)
     before = {}  # the state that step t starts from
     h, c = h_0, c_0
-    for t in steps:
+    for t in order:
         before[t] = h, c
         h, c = variant_cell(x[t], h, c, weights, cell, _masks_at(masks, t))
 
     dx, dh, dc = np.empty_like(x), dh_n, dc_n
     dweights = _zeros_like(weights)
-    for t in reversed(steps):
+    for t in reversed(order):
         dx[t], dh, dc, dweights_t = variant_cell_backward(
             x[t], *before[t], weights, dh + dy[t], dc, cell, _masks_at(masks, t)
         )
@@ -178,7 +178,7 @@ def variant_layer_backward(
     return dx, dh.copy(), dc.copy(), dweights
 
 
-def _steps(T: int, reverse: bool) -> range:
+def steps(T: int, reverse: bool) -> range:
     """Times in the order in which a direction takes them."""
     return range(T - 1, -1, -1) if reverse else range(T)
 

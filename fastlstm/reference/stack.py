@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -20,6 +21,12 @@ from fastlstm.reference.checks import (
 from fastlstm.reference.layer import variant_layer, variant_layer_backward
 from fastlstm.reference.variant import Weights
 from fastlstm.variants import NO_MASKS, Cell, Masks
+
+#: Runs one direction of one layer: of what a call was given, the row l*D + d, the input (T, B, n)
+#: and whether time runs backwards, y (T, B, P), h_n (B, P) and c_n (B, H).
+RunRow: TypeAlias = Callable[
+    [Arguments, int, RealArray, bool], tuple[RealArray, RealArray, RealArray]
+]
 
 #: What the fields of `Weights` are called among the parameters. b is the sum of two.
 NAMES = {
@@ -107,32 +114,7 @@ def forward(
     given = as_arguments(
         x, state, parameters, num_layers, num_directions, reverse, dtype, cell, masks
     )
-    inputs, h_0, c_0, arrays, spec, masks = given
-    cell = spec.cell
-    if lengths is not None or resets is not None:
-        T, B, _ = inputs.shape
-        y = np.zeros((T, B, num_directions * spec.output_size), inputs.dtype)
-        h_n, c_n = h_0.copy(), c_0.copy()
-        for piece in as_pieces(lengths, resets, T, B):
-            begins, ends = _rows_of_ends(piece, num_directions, reverse, len(h_0))
-            y[piece.steps, piece.one], final = forward(
-                inputs[piece.steps, piece.one],
-                _where(begins, (h_0[:, piece.one], c_0[:, piece.one])),
-                arrays,
-                num_layers=num_layers,
-                num_directions=num_directions,
-                reverse=reverse,
-                dtype=inputs.dtype,
-                cell=cell,
-                masks=_masks_of_piece(masks, piece),
-            )
-            for whole, part in zip((h_n, c_n), final, strict=True):
-                whole[ends, piece.one] = part[ends]
-        return y, (h_n, c_n)
-    # Overflow to infinity and inf - inf = NaN are the documented outcome: not worth a warning.
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        flow, h_n, c_n = _run_stack(given)
-    return flow[-1], (h_n, c_n)
+    return run_pieces(given, lengths, resets, _run_row)
 
 
 def backward(
@@ -213,7 +195,7 @@ def backward(
                     dparameters[name] += of_piece
         return dx, (dh_0, dc_0), dparameters
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        flow, _, _ = _run_stack(given)
+        flow, _, _ = _run_stack(given, _run_row)
         for layer in reversed(range(L)):
             if masks.between is not None and layer < L - 1:
                 dflow = dflow * masks.between[layer]
@@ -225,7 +207,7 @@ def backward(
                     flow[layer],
                     h_0[row],
                     c_0[row],
-                    _weights(arrays, tail),
+                    weights_of(arrays, layer, direction),
                     dy_of[direction],
                     dh_n[row],
                     dc_n[row],
@@ -241,29 +223,59 @@ def backward(
     return dflow, (dh_0, dc_0), dparameters
 
 
-def _run_stack(given: Arguments) -> tuple[list[RealArray], RealArray, RealArray]:
+def run_pieces(
+    given: Arguments, lengths: ArrayLike | None, resets: ArrayLike | None, run_row: RunRow
+) -> tuple[RealArray, tuple[RealArray, RealArray]]:
+    """Run a stack as a whole, or for each piece of each sequence as if it were alone."""
+    # Overflow to infinity and inf - inf = NaN are the documented outcome: not worth a warning.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if lengths is None and resets is None:
+            flow, h_n, c_n = _run_stack(given, run_row)
+            return flow[-1], (h_n, c_n)
+        x, h_0, c_0, _, spec, masks = given
+        T, B, _ = x.shape
+        y = np.zeros((T, B, spec.num_directions * spec.output_size), x.dtype)
+        h_n, c_n = h_0.copy(), c_0.copy()
+        for piece in as_pieces(lengths, resets, T, B):
+            begins, ends = _rows_of_ends(piece, spec.num_directions, spec.reverse, len(h_0))
+            h, c = _where(begins, (h_0[:, piece.one], c_0[:, piece.one]))
+            part = given._replace(
+                x=x[piece.steps, piece.one], h_0=h, c_0=c, masks=_masks_of_piece(masks, piece)
+            )
+            flow, *final = _run_stack(part, run_row)
+            y[piece.steps, piece.one] = flow[-1]
+            for whole, ended in zip((h_n, c_n), final, strict=True):
+                whole[ends, piece.one] = ended[ends]
+    return y, (h_n, c_n)
+
+
+def _run_row(
+    given: Arguments, row: int, x: RealArray, reverse: bool
+) -> tuple[RealArray, RealArray, RealArray]:
+    """Run one direction of one layer."""
+    spec = given.spec
+    weights = weights_of(given.parameters, *divmod(row, spec.num_directions))
+    masks = _masks_of_row(given.masks, row)
+    state = given.h_0[row], given.c_0[row]
+    return variant_layer(x, *state, weights, spec.cell, masks, reverse=reverse)
+
+
+def _run_stack(given: Arguments, run_row: RunRow) -> tuple[list[RealArray], RealArray, RealArray]:
     """Return what flows through the stack, and h_n (L*D, B, P) and c_n (L*D, B, H).
 
     ``flow[l]`` is the input of layer l, dropout between layers included, and ``flow[L]`` the output
     of the last.
     """
-    x, h_0, c_0, arrays, spec, masks = given
-    flow = [x]
-    h_n = np.empty_like(h_0)
-    c_n = np.empty_like(c_0)
+    spec, masks = given.spec, given.masks
+    flow = [given.x]
+    h_n = np.empty_like(given.h_0)
+    c_n = np.empty_like(given.c_0)
     for layer in range(spec.num_layers):
         outputs = []
         for direction in range(spec.num_directions):
             row = layer * spec.num_directions + direction
-            y, h_n[row], c_n[row] = variant_layer(
-                flow[layer],
-                h_0[row],
-                c_0[row],
-                _weights(arrays, _tail(layer, direction)),
-                spec.cell,
-                _masks_of_row(masks, row),
-                reverse=spec.reverse or direction == 1,
-            )
+            is_reverse = spec.reverse or direction == 1
+            y, h_n[row], c_n[row] = run_row(given, row, flow[layer], is_reverse)
             outputs.append(y)
         flow.append(np.concatenate(outputs, axis=-1))
         if masks.between is not None and layer < spec.num_layers - 1:
@@ -276,8 +288,9 @@ def _tail(layer: int, direction: int) -> str:
     return f"l{layer}" + ("_reverse" if direction else "")
 
 
-def _weights(arrays: Mapping[str, RealArray], tail: str) -> Weights:
+def weights_of(arrays: Mapping[str, RealArray], layer: int, direction: int) -> Weights:
     """Return the weights of one layer in one direction; b adds up the two biases."""
+    tail = _tail(layer, direction)
     found = {}
     for field, names in NAMES.items():
         parts = [arrays[f"{name}_{tail}"] for name in names if f"{name}_{tail}" in arrays]

@@ -11,6 +11,7 @@
 #include "kernels/apply_tpl.h"
 #include "kernels/gemm_tpl.h"
 #include "kernels/cell_tpl.h"
+#include "kernels/activations_tpl.h"
 #include "kernels/train_tpl.h"
 #include "kernels/variant_tpl.h"
 #include "kernels/norm_tpl.h"

@@ -205,6 +205,12 @@ typedef struct fl_kernels {
     void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
     void (*tanh)(ptrdiff_t n, const void *x, void *y);
 
+    /* Those of layers of 8 or 16 bits, see activations_tpl.h, and their cell: h (n), and c (n) in
+     * and out, of the gates before activation z (4, n). NULL in double. */
+    void (*low_sigmoid)(int bits, ptrdiff_t n, const float *x, float *y);
+    void (*low_tanh)(int bits, ptrdiff_t n, const float *x, float *y);
+    void (*low_cell)(int bits, ptrdiff_t n, const float *z, float *c, float *h);
+
     /* What the hardware allows, see limits_tpl.h. */
     double (*limit_fma)(ptrdiff_t n, volatile double *sink);
     double (*limit_read)(ptrdiff_t n, const void *x, ptrdiff_t repeats, volatile double *sink);

@@ -19,6 +19,10 @@ extern const fl_kernels FL_CAT(fl_kernels_, FL_HALF)[2];
 #else
 #define FL_HALF_TABLE(type_) NULL
 #endif
+/* There are no doubles of 8 or 16 bits. */
+#define apply_low_sigmoid_f64 NULL
+#define apply_low_tanh_f64 NULL
+#define apply_low_cell_f64 NULL
 #define FL_TABLE(type_, real, suffix)                               \
     {                                                               \
         .isa = FL_STRING(FL_ISA),                                   \
@@ -48,6 +52,9 @@ extern const fl_kernels FL_CAT(fl_kernels_, FL_HALF)[2];
         .mix_rows = FL_CAT(mix_rows, suffix),                       \
         .sigmoid = FL_CAT(apply_sigmoid, suffix),                   \
         .tanh = FL_CAT(apply_tanh, suffix),                         \
+        .low_sigmoid = FL_CAT(apply_low_sigmoid, suffix),           \
+        .low_tanh = FL_CAT(apply_low_tanh, suffix),                 \
+        .low_cell = FL_CAT(apply_low_cell, suffix),                 \
         .limit_fma = FL_CAT(limit_fma, suffix),                     \
         .limit_read = FL_CAT(limit_read, suffix),                   \
     }
@@ -59,4 +66,7 @@ const fl_kernels FL_CAT(fl_kernels_, FL_ISA)[2] = {
 #undef FL_STRING_
 #undef FL_STRING
 #undef FL_HALF_TABLE
+#undef apply_low_sigmoid_f64
+#undef apply_low_tanh_f64
+#undef apply_low_cell_f64
 #undef FL_TABLE

@@ -33,6 +33,29 @@ def weight(r: mp.mpf) -> mp.mpf:
     return abs(r) if abs(r) < mp.mpf(10) ** -12 else r**2 / abs(mp.expm1(r))
 
 
+def extremes_of(errors: list[mp.mpf], count: int) -> list[int]:
+    """Return where the error swings to the largest extremes of alternating signs, `count` of them.
+
+    Raises
+    ------
+    ArithmeticError
+        If it has fewer.
+    """
+    extremes: list[int] = []
+    for i, error in enumerate(errors):
+        if extremes and mp.sign(errors[extremes[-1]]) == mp.sign(error):
+            if abs(error) > abs(errors[extremes[-1]]):
+                extremes[-1] = i
+        else:
+            extremes.append(i)
+    while len(extremes) > count:
+        drop = 0 if abs(errors[extremes[0]]) < abs(errors[extremes[-1]]) else -1
+        extremes.pop(drop)
+    if len(extremes) < count:
+        raise ArithmeticError(f"{len(extremes)} extremes, expected {count}")
+    return extremes
+
+
 def remez(degree: int) -> tuple[list[mp.mpf], mp.mpf]:
     """Return the coefficients of q (constant term first) and the largest relative error."""
     count = degree + 2
@@ -54,18 +77,7 @@ def remez(degree: int) -> tuple[list[mp.mpf], mp.mpf]:
         level = abs(solution[degree + 1])
 
         errors = [(mp.polyval(coefficients[::-1], r) - target(r)) * weight(r) for r in grid]
-        extremes: list[int] = []
-        for i, error in enumerate(errors):
-            if extremes and mp.sign(errors[extremes[-1]]) == mp.sign(error):
-                if abs(error) > abs(errors[extremes[-1]]):
-                    extremes[-1] = i
-            else:
-                extremes.append(i)
-        while len(extremes) > count:
-            drop = 0 if abs(errors[extremes[0]]) < abs(errors[extremes[-1]]) else -1
-            extremes.pop(drop)
-        if len(extremes) < count:
-            raise ArithmeticError(f"degree {degree}: {len(extremes)} extremes, expected {count}")
+        extremes = extremes_of(errors, count)
         nodes = [grid[i] for i in extremes]
         worst = max(abs(error) for error in errors)
         if worst / level < 1 + mp.mpf(10) ** -3:

@@ -47,6 +47,7 @@
  *     v_abs(a), v_copysign(a, s)    |a|; |a| with the sign of s
  *     v_pow2(m)                     2^n for m = FL_ROUND_MAGIC + n; n from -127 to 128 (float) or
  *                                   -1023 to 1024 (double), of which the ends give 0 and infinity
+ *     v_exponent(m)                 the same for m = FL_ROUND_MAGIC + FL_EXPONENT_BIAS + n
  */
 #define vreal FL_NAME(vreal)
 #define v_set1 FL_NAME(v_set1)
@@ -67,4 +68,5 @@
 #define v_abs FL_NAME(v_abs)
 #define v_copysign FL_NAME(v_copysign)
 #define v_pow2 FL_NAME(v_pow2)
+#define v_exponent FL_NAME(v_exponent)
 #endif

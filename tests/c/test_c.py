@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastlstm
-from fastlstm import _core
+from fastlstm import _core, reference
+from fastlstm.reference.float32 import flush
 from support.compilers import compiler
 from support.optional import missing
 from support.paths import GOLDEN, ROOT, TESTS
@@ -158,3 +161,43 @@ def test_activations_over_a_sample_of_all_floats(isa: str, activations: Path) ->
     # Every 1009th bit pattern; CI goes through all of them: nox -s floats.
     output = run(str(activations), isa, "1009")
     assert f"{isa}: {len(range(0, 2**32, 1009))} floats" in output
+
+
+@pytest.fixture(scope="module")
+def low_activations(objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("test_low_activations", objects, tmp_path_factory.mktemp("c"))
+
+
+def test_low_activations_are_those_of_the_reference(isa: str, low_activations: Path) -> None:
+    # CI goes through all floats: nox -s floats.
+    step = 16411
+    output = run(str(low_activations), isa, str(step))
+    expected = " ".join(f"{hash_of_activations(bits, step):016x}" for bits in (8, 16))
+    assert f"hash {expected}" in output.splitlines()
+
+
+@functools.cache
+def hash_of_activations(bits: int, step: int) -> int:
+    """What `test_low_activations` prints, by the reference in NumPy."""
+    act = reference.activations.activations(bits)
+    x = np.arange(0, 2**32, step, dtype=np.int64).astype(np.uint32).view(np.float32)
+    indices = np.arange(len(x), dtype=np.int64)
+    factors = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
+    numbers = []
+    for factor, scale in zip(factors, (12, 12, 12, 12, 4), strict=True):
+        mixed = (indices + 1) * factor % 2**32 >> 8
+        numbers.append((mixed - 2**23).astype(np.float32) * np.float32(scale / 2**23))
+    with np.errstate(invalid="ignore"):
+        x = flush(x)
+        z_i, z_f, z_g, z_o, c = map(flush, numbers)
+        after = act.state(z_i, z_f, z_g, c)
+        results = [act.sigmoid(x), act.tanh(x), after, act.sigmoid_tanh(z_o, after)]
+    block, total, count = 4096, 0, 0
+    for first in range(0, len(x), block):
+        for values in results:
+            part = values[first : first + block]
+            words = np.where(np.isnan(part), np.float32(np.nan), part).view(np.uint32)
+            odd = 2 * (count + np.arange(len(part), dtype=np.uint64)) + 1
+            total += int((words * odd).sum())
+            count += len(part)
+    return total % 2**64

@@ -356,9 +356,11 @@ def test_names_of_parameters_that_are_no_strings() -> None:
 @pytest.mark.parametrize("name", reference.__all__)
 def test_arguments_have_names_and_options_need_them(name: str) -> None:
     options = {"lengths", "resets", "num_layers", "num_directions", "reverse", "dtype"}
+    options |= {"x_factors", "float_input"}
     for parameter in inspect.signature(getattr(reference, name)).parameters.values():
         by_name_alone = parameter.name in options or (
-            parameter.name in ("cell", "masks") and name in ("forward", "backward")
+            parameter.name in ("cell", "masks")
+            and name in ("forward", "backward", "quantized_forward")
         )
         expected = parameter.KEYWORD_ONLY if by_name_alone else parameter.POSITIONAL_OR_KEYWORD
         assert parameter.kind == expected, parameter

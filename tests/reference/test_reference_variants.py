@@ -301,7 +301,7 @@ def test_cell_agrees_with_finite_differences(case: dict[str, Any]) -> None:
     given = problem({**case, "sizes": (1, B, I, H), "layers": (1, 1), "lengths": False}, seed=3)
     cell, masks = given.cell, reference.stack._masks_of_row(given.masks, 0)
     masks = reference.layer._masks_at(masks, 0)
-    weights = reference.stack._weights(given.parameters, "l0")
+    weights = reference.stack.weights_of(given.parameters, 0, 0)
     arrays = {"x_t": given.x[0], "h": given.state[0][0], "c": given.state[1][0]}
     arrays |= {name: array for name, array in weights._asdict().items() if array is not None}
     dh_t, dc_t = given.dstate[0][0], given.dstate[1][0]
@@ -506,7 +506,7 @@ def test_cell_computes_in_the_precision_it_is_given(case: dict[str, Any]) -> Non
     masks = reference.layer._masks_at(reference.stack._masks_of_row(given.masks, 0), 0)
     masks = Masks(*(None if mask is None else mask.astype(np.float32) for mask in masks))
     arrays = {name: array.astype(np.float32) for name, array in given.parameters.items()}
-    weights = reference.stack._weights(arrays, "l0")
+    weights = reference.stack.weights_of(arrays, 0, 0)
     x_t, h, c, dh_t, dc_t = (
         array[0].astype(np.float32) for array in (given.x, *given.state, *given.dstate)
     )

@@ -58,6 +58,9 @@ FL_INLINE vreal v_pow2(vreal m) {
     const int64x2_t biased = vaddq_s64(vreinterpretq_s64_f64(m), vdupq_n_s64(FL_EXPONENT_BIAS));
     return vreinterpretq_f64_s64(vshlq_n_s64(biased, FL_MANTISSA_BITS));
 }
+FL_INLINE vreal v_exponent(vreal m) {
+    return vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(m), FL_MANTISSA_BITS));
+}
 #else
 FL_INLINE vreal v_copysign(vreal a, vreal s) {
     return vbslq_f32(vdupq_n_u32((uint32_t)1 << 31), s, a);
@@ -65,5 +68,8 @@ FL_INLINE vreal v_copysign(vreal a, vreal s) {
 FL_INLINE vreal v_pow2(vreal m) {
     const int32x4_t biased = vaddq_s32(vreinterpretq_s32_f32(m), vdupq_n_s32(FL_EXPONENT_BIAS));
     return vreinterpretq_f32_s32(vshlq_n_s32(biased, FL_MANTISSA_BITS));
+}
+FL_INLINE vreal v_exponent(vreal m) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(m), FL_MANTISSA_BITS));
 }
 #endif

@@ -50,3 +50,10 @@ FL_INLINE vreal v_pow2(vreal m) {
     memcpy(&m, &bits, sizeof bits);
     return m;
 }
+FL_INLINE vreal v_exponent(vreal m) {
+    FL_BITS bits;
+    memcpy(&bits, &m, sizeof bits);
+    bits <<= FL_MANTISSA_BITS;
+    memcpy(&m, &bits, sizeof bits);
+    return m;
+}

@@ -124,3 +124,6 @@ FL_INLINE vreal v_pow2(vreal m) {
 #endif
     return FL_AS_REAL(FL_MM_EPI(slli)(FL_MM_EPI(add)(FL_AS_INT(m), bias), FL_MANTISSA_BITS));
 }
+FL_INLINE vreal v_exponent(vreal m) {
+    return FL_AS_REAL(FL_MM_EPI(slli)(FL_AS_INT(m), FL_MANTISSA_BITS));
+}
