@@ -187,19 +187,21 @@ cdef ptrdiff_t *_lengths_of(object given, ptrdiff_t B, ptrdiff_t T) except? NULL
         PyBuffer_Release(&view)
         return NULL
     lengths = <ptrdiff_t *> malloc(B * sizeof(ptrdiff_t))
-    if lengths != NULL and numbers is not None:
+    if lengths == NULL:
+        if numbers is None:
+            PyBuffer_Release(&view)
+        raise MemoryError("not enough memory for the lengths")
+    if numbers is not None:
         for b in range(B):
             lengths[b] = _try_as_size(numbers[b]) if PyLong_CheckExact(numbers[b]) else -1
         PyErr_Clear()  # of one that is too large, which counts as -1
-    elif lengths != NULL:
+    else:
         memcpy(lengths, view.buf, B * sizeof(ptrdiff_t))
-    if numbers is None:
         PyBuffer_Release(&view)
-    if lengths != NULL:
-        for b in range(B):
-            if not 0 <= lengths[b] <= T:
-                free(lengths)
-                return NULL
+    for b in range(B):
+        if not 0 <= lengths[b] <= T:
+            free(lengths)
+            return NULL
     return lengths
 
 
