@@ -3,6 +3,7 @@
 #define FL_MEMORY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "fastlstm.h"
 #include "platform.h"
@@ -22,9 +23,20 @@ typedef struct fl_part {
  * fl_memory_free, and the address of each part, also of one that is empty; nothing on error. */
 fl_status fl_memory_alloc_parts(const fl_part *parts, int count, char **block);
 
-/* *product = a * b, *sum = a + b. 0 when the result does not fit ptrdiff_t. */
-int fl_size_multiply(size_t a, size_t b, size_t *product);
-int fl_size_add(size_t a, size_t b, size_t *sum);
+/* *product = a * b, *sum = a + b. 0 when the result does not fit ptrdiff_t. Inline, since a short
+ * call would feel some dozens of them. */
+static inline int fl_size_multiply(size_t a, size_t b, size_t *product) {
+    /* Numbers of half the bits fit without a division. */
+    const int half = sizeof(size_t) * 4 - 1;
+    if ((a | b) >> half != 0 && b != 0 && a > (size_t)PTRDIFF_MAX / b) return 0;
+    *product = a * b;
+    return 1;
+}
+static inline int fl_size_add(size_t a, size_t b, size_t *sum) {
+    if (a > (size_t)PTRDIFF_MAX || b > (size_t)PTRDIFF_MAX - a) return 0;
+    *sum = a + b;
+    return 1;
+}
 
 static inline ptrdiff_t fl_size_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fl_size_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
