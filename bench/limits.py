@@ -2,9 +2,9 @@
 
 The limit of a cell is the sum of two: the input product at the peak of the multiply-adds, and the
 recurrent part at that peak or at the rate at which U can be read, whichever is longer. U is read
-once a step, from the cache that holds it. In training the limit is all products at the peak: most
-of them are over all rows and steps at once. Activations and everything else count as nothing, so
-the limit can't be reached.
+once a step, by sweeps that turn round: each finds in every cache what the one before left there.
+In training the limit is all products at the peak: most of them are over all rows and steps at once.
+Activations and everything else count as nothing, so the limit can't be reached.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastlstm import _core
 
@@ -39,12 +40,14 @@ class Limits:
     flops: Mapping[str, float]
     levels: tuple[tuple[str, int, float], ...]
 
-    def bandwidth(self, size: float) -> float | None:
-        """Bytes a second at which ``size`` bytes can be read again and again."""
+    def reading(self, size: float) -> float:
+        """Least seconds in which ``size`` bytes can be read again and again, to and fro."""
+        seconds = 0.0
         for _, holds, rate in self.levels:
-            if size <= holds or holds == 0:
-                return rate
-        return None
+            part = min(size, holds) if holds else size
+            seconds += part / rate
+            size -= part
+        return seconds
 
     def seconds(self, cell: Cell, threads: int) -> float:
         """Least time of a call, with work and U shared out evenly over the threads."""
@@ -55,8 +58,7 @@ class Limits:
         u_bytes = cell.recurrent_bytes / len(rows)
         flops = [2 * n * cell.recurrent_weights for n in rows]
         # A thread reads its share of U, or all of it for its share of the rows.
-        rate = self.bandwidth(u_bytes / threads)
-        reading = 0.0 if rate is None else u_bytes / (rate * threads)
+        reading = self.reading(u_bytes / threads)
         recurrent = sum(max(one / peak, reading) for one in flops)
         return (cell.flops - sum(flops)) / peak + recurrent
 
@@ -77,6 +79,14 @@ def _rate(work: Callable[[int], float]) -> float:
     return best
 
 
+def _ones_in_whole_lines(n: int) -> NDArray[np.float32]:
+    """Make an array that begins with a cache line, or each vector would take two lines to read."""
+    line = 64
+    room = np.ones(n + line // 4, np.float32)
+    first = -room.ctypes.data % line // 4
+    return room[first : first + n]
+
+
 def measure_limits() -> Limits:
     """Measure the peaks of one thread, with the instruction set that fastlstm chose."""
     flops = {
@@ -91,6 +101,6 @@ def measure_limits() -> Limits:
         buffers = [(name, size, size // part.get(name, 4)) for name, size in sizes.items()]
         buffers.append(("memory", 0, 4 * max(sizes.values())))
         for name, holds, size in buffers:
-            x = np.ones(size // 4, np.float32)
+            x = _ones_in_whole_lines(size // 4)
             levels.append((name, holds, _rate(lambda n, x=x: _core.limit_read(x, n))))  # type: ignore[misc]
     return Limits(flops, tuple(levels))
