@@ -234,7 +234,8 @@ typedef struct fl_forward_call {
 
     /* NULL, or in (B), in place of starts: the steps of each sequence, from 0 to T, in any order.
      * Rows of x and y beyond them are neither read nor written. first_rows, NULL or in (B), is for
-     * sequences that lie elsewhere: row (t, b) begins at t*stride_t + first_rows[b]*stride_b. */
+     * sequences that lie elsewhere: row (t, b) begins at t*stride_t + first_rows[b]*stride_b.
+     * Both starts and lengths, or first_rows alone, is FL_ERROR_ARGUMENT. */
     const ptrdiff_t *lengths, *first_rows;
 } fl_forward_call;
 

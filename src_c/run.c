@@ -388,6 +388,8 @@ static void run_direction(const fl_model *model, const fl_direction *direction, 
     for (ptrdiff_t first = 0; first < T; first += chunk) {
         const ptrdiff_t n = fl_size_min(chunk, T - first);
         const ptrdiff_t t = walk->reverse ? T - first - n : first;
+        /* Threads may have left at a barrier inside a step, too. */
+        panels = fl_panels_part(model, own.index, own.count);
         if (of_each_step.stop == NULL && gives_up(&of_steps, n * walk->B)) return;
         if (walk->ragged.starts == NULL)
             input_product(model, direction, walk, t, n, z, panels, &of_inputs);

@@ -29,7 +29,7 @@ fl_status fl_scratch_create(fl_scratch *made, const fl_model *model, ptrdiff_t T
     const size_t D = (size_t)model->config.num_directions, H = (size_t)model->config.hidden_size;
     const size_t P = (size_t)model->output_size, y_row = D * P * real; /* fits, as z_row: model.c */
     const ptrdiff_t buffers = model->config.num_layers - 1;
-    const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm;
+    const size_t cells = model->needs_rows ? rows : 0, norm = model->config.layer_norm != 0;
     const size_t I = (size_t)fl_size_max(model->config.input_size, (ptrdiff_t)(D * P));
     size_t z_step, buffer_bytes;
     if (!fl_size_multiply((size_t)model->z_row * real, rows, &z_step)) return FL_ERROR_OVERFLOW;

@@ -164,9 +164,10 @@ int fl_barrier_wait(fl_barrier *barrier) {
     }
     int has_yielded = 0;
     for (int i = 0; fl_atomic_load(&barrier->generation) == generation;) {
-        if (!spin(&i) && !has_yielded) {
+        if (!spin(&i)) {
+            if (!has_yielded) fl_atomic_store(&barrier->since, elapsed());
             has_yielded = 1;
-            fl_atomic_store(&barrier->since, elapsed());
+            if (has_pool && barrier->stop) fl_stop_ask(barrier->stop); /* by the calling thread */
         }
         if (cancelled && fl_atomic_load(cancelled)) return 1;
     }
@@ -253,7 +254,8 @@ static void reset_in_child(void) {
     pool.threads = 0;
     pool.count = 0;
     fl_atomic_store(&pool.unfinished, 0);
-    fl_atomic_store(&pool.running, 0);
+    fl_atomic_store(&pool.running, has_pool);
+    fl_atomic_store(&pool.others, 0);
 #if defined(__linux__)
     pool.placed = 0;
 #endif
@@ -307,6 +309,32 @@ static void place_threads(void) {
 static void place_threads(void) {}
 #endif
 
+/* How many threads this process may use at once. */
+static int processors(void) {
+    int count = 1;
+#if defined(_WIN32)
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    count = (int)info.dwNumberOfProcessors;
+#elif defined(__linux__)
+    cpu_set_t allowed;
+    count = allowed_processors(&allowed);
+    /* A container's share of the machine: "quota period" in microseconds, or "max period". */
+    long quota, period;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (file != NULL) {
+        if (fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
+            const long share = (quota + period - 1) / period;
+            if (share < count) count = (int)share;
+        }
+        fclose(file);
+    }
+#elif defined(_SC_NPROCESSORS_ONLN)
+    count = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    return count < 1 ? 1 : count > FL_MAX_THREADS ? FL_MAX_THREADS : count;
+}
+
 /* A call that found its processors taken halves the number of threads that the calls after it may
  * have; after a pause that number doubles again. The pause grows, too, unless calls with so many
  * threads went well for longer than they do under load: then it was a moment's. The first call with
@@ -350,7 +378,8 @@ int fl_pool_take(int wanted, int others) {
     const int most = wanted > 1 ? allowed_processors(&allowed) - others : 1;
     if (wanted > most) wanted = most;
 #else
-    wanted -= others;
+    const int most = wanted > 1 ? processors() - others : 1;
+    if (wanted > most) wanted = most;
 #endif
     if (wanted <= 1 || !try_lock(&pool.owner)) return 1;
     wanted = affordable(wanted);
@@ -395,32 +424,6 @@ void fl_pool_run(int taken, void (*work)(void *context, int index), void *contex
     if (taken > 1)
         for (int i = 0; fl_atomic_load(&pool.unfinished) != 0;)
             if (!spin(&i) && stop) fl_stop_ask(stop);
-}
-
-/* How many threads this process may use at once. */
-static int processors(void) {
-    int count = 1;
-#if defined(_WIN32)
-    SYSTEM_INFO info;
-    GetSystemInfo(&info);
-    count = (int)info.dwNumberOfProcessors;
-#elif defined(__linux__)
-    cpu_set_t allowed;
-    count = allowed_processors(&allowed);
-    /* A container's share of the machine: "quota period" in microseconds, or "max period". */
-    long quota, period;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (file != NULL) {
-        if (fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-            const long share = (quota + period - 1) / period;
-            if (share < count) count = (int)share;
-        }
-        fclose(file);
-    }
-#elif defined(_SC_NPROCESSORS_ONLN)
-    count = (int)sysconf(_SC_NPROCESSORS_ONLN);
-#endif
-    return count < 1 ? 1 : count > FL_MAX_THREADS ? FL_MAX_THREADS : count;
 }
 
 /* 0: not yet decided. */

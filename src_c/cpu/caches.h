@@ -4,9 +4,9 @@
 
 #include <stddef.h>
 
-/* Bytes that a core's own caches hold: its L2, or its part where several cores share one. What is
- * larger comes from a cache that all cores share, at a fraction of the rate. The processor is asked
- * once. */
+/* Bytes that a core's own caches hold: its L2, or on x86-64 its part where several cores share one.
+ * What is larger comes from a cache that all cores share, at a fraction of the rate. The processor
+ * is asked once. */
 ptrdiff_t fl_cache_near(void);
 
 #endif

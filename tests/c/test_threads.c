@@ -43,9 +43,9 @@ static float *numbers(size_t count, unsigned seed) {
     return values;
 }
 
-static problem make_problem(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, ptrdiff_t L,
-                            ptrdiff_t D) {
-    const fl_config config = CONFIG(I, H, L, D, 1, FL_FLOAT32);
+static problem make_problem_of(fl_config config, ptrdiff_t T, ptrdiff_t B) {
+    const ptrdiff_t I = config.input_size, H = config.hidden_size;
+    const ptrdiff_t L = config.num_layers, D = config.num_directions;
     size_t count = 0;
     CHECK(fl_parameter_count(&config, &count) == FL_OK);
     problem p = {.T = T, .B = B, .I = I, .width = D * H};
@@ -57,6 +57,12 @@ static problem make_problem(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, 
     p.x = numbers((size_t)(T * B * I), 2);
     p.state = numbers(p.state_count + 1, 3); /* h_0 from here, c_0 from one further */
     return p;
+}
+
+static problem make_problem(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, ptrdiff_t L,
+                            ptrdiff_t D) {
+    const fl_config config = CONFIG(I, H, L, D, 1, FL_FLOAT32);
+    return make_problem_of(config, T, B);
 }
 
 static void free_problem(problem *p) {
@@ -404,7 +410,20 @@ static void test_late(void) {
     processors = 0;
 }
 
-/* Calls that threads leave, as thread 0 is late each time that it asks its watch. */
+/* A call that threads leave, as thread 0 is late each time that it asks its watch. */
+static void check_late(problem p) {
+    CHECK(fl_set_num_threads(1) == FL_OK);
+    result expected = run(&p), got = run(&p);
+    CHECK(fl_set_num_threads(4) == FL_OK);
+    wait_for_threads(4);
+    patience patience = {.delay = 5000};
+    CHECK(run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got));
+    CHECK(patience.asked > 0);
+    free_result(&expected);
+    free_result(&got);
+    free_problem(&p);
+}
+
 static void test_late_bits(void) {
     static const ptrdiff_t shapes[][6] = {
         {100, 1, 256, 256, 1, 1},
@@ -415,18 +434,16 @@ static void test_late_bits(void) {
     processors = 4;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] - (size_t)quick; i++) {
         const ptrdiff_t *s = shapes[i];
-        problem p = make_problem(s[0], s[1], s[2], s[3], s[4], s[5]);
-        CHECK(fl_set_num_threads(1) == FL_OK);
-        result expected = run(&p), got = run(&p);
-        CHECK(fl_set_num_threads(4) == FL_OK);
-        wait_for_threads(4);
-        patience patience = {.delay = 5000};
-        CHECK(run_watched(&p, &got, &patience) == FL_OK && same(&p, &expected, &got));
-        CHECK(patience.asked > 0);
-        free_result(&expected);
-        free_result(&got);
-        free_problem(&p);
+        check_late(make_problem(s[0], s[1], s[2], s[3], s[4], s[5]));
     }
+    /* Variants have barriers inside a step, too; and these shapes several chunks of time. */
+    const fl_config variants[] = {
+        CONFIG(70, 300, 1, 1, 1, FL_FLOAT32, .layer_norm = 1),
+        CONFIG(70, 301, 1, 2, 1, FL_FLOAT32, .zoneout_h = 0.25),
+        CONFIG(70, 300, 1, 1, 1, FL_FLOAT32, .layer_norm = 1, .zoneout_h = 0.5, .reverse = 1),
+    };
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
+        for (int round = 0; round < 3; round++) check_late(make_problem_of(variants[i], 400, 1));
     processors = 0;
 }
 
