@@ -23,40 +23,41 @@ fl_status fl_probe_tanh(const char *isa, fl_dtype dtype, ptrdiff_t n, const void
     return kernels ? apply(kernels->tanh, n, x, y) : FL_ERROR_ISA;
 }
 
-static fl_status check_low(const fl_kernels *kernels, int bits, ptrdiff_t n) {
-    if (kernels == NULL) return FL_ERROR_ISA;
-    return n >= 0 && (bits == 8 || bits == 16) ? FL_OK : FL_ERROR_ARGUMENT;
+/* The table that has the activations of 8 and 16 bits; NULL, and why, for what it has not. */
+static const fl_kernels *low_kernels(const char *isa, int bits, ptrdiff_t n, fl_status *status) {
+    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
+    *status = kernels == NULL                      ? FL_ERROR_ISA
+              : n < 0 || (bits != 8 && bits != 16) ? FL_ERROR_ARGUMENT
+                                                   : FL_OK;
+    return *status == FL_OK ? kernels : NULL;
 }
 
 fl_status fl_probe_low_sigmoid(const char *isa, int bits, ptrdiff_t n, const float *x, float *y) {
-    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
-    const fl_status status = check_low(kernels, bits, n);
-    if (status != FL_OK) return status;
+    fl_status status;
+    const fl_kernels *kernels = low_kernels(isa, bits, n, &status);
     const fl_fp_state saved = fl_fp_enter();
-    kernels->low_sigmoid(bits, n, x, y);
+    if (kernels) kernels->low_sigmoid(bits, n, x, y);
     fl_fp_leave(saved);
-    return FL_OK;
+    return status;
 }
 
 fl_status fl_probe_low_tanh(const char *isa, int bits, ptrdiff_t n, const float *x, float *y) {
-    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
-    const fl_status status = check_low(kernels, bits, n);
-    if (status != FL_OK) return status;
+    fl_status status;
+    const fl_kernels *kernels = low_kernels(isa, bits, n, &status);
     const fl_fp_state saved = fl_fp_enter();
-    kernels->low_tanh(bits, n, x, y);
+    if (kernels) kernels->low_tanh(bits, n, x, y);
     fl_fp_leave(saved);
-    return FL_OK;
+    return status;
 }
 
 fl_status fl_probe_low_cell(const char *isa, int bits, ptrdiff_t n, const float *z, float *c,
                             float *h) {
-    const fl_kernels *kernels = fl_kernels_find(isa, FL_FLOAT32, FL_WEIGHTS_REAL);
-    const fl_status status = check_low(kernels, bits, n);
-    if (status != FL_OK) return status;
+    fl_status status;
+    const fl_kernels *kernels = low_kernels(isa, bits, n, &status);
     const fl_fp_state saved = fl_fp_enter();
-    kernels->low_cell(bits, n, z, c, h);
+    if (kernels) kernels->low_cell(bits, n, z, c, h);
     fl_fp_leave(saved);
-    return FL_OK;
+    return status;
 }
 
 double fl_probe_fma(const char *isa, fl_dtype dtype, ptrdiff_t rounds) {

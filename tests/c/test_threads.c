@@ -247,36 +247,77 @@ static void test_cancelled(void) {
         }
 }
 
+/* What backpropagation through a problem of one layer works on, twice over, to be compared. */
+typedef struct training {
+    problem p;
+    result r;
+    size_t count, dx_count; /* parameters, and numbers of dx */
+    float *parameters, *tape, *gradients[2], *dx[2];
+} training;
+
+static training make_training(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H, ptrdiff_t D) {
+    const fl_config config = CONFIG(I, H, 1, D, 1, FL_FLOAT32);
+    training t = {.p = make_problem_of(config, T, B), .dx_count = (size_t)(T * B * I)};
+    size_t bytes = 0;
+    CHECK(fl_parameter_count(&config, &t.count) == FL_OK);
+    CHECK(fl_tape_bytes(t.p.model, T, B, NULL, &bytes) == FL_OK);
+    t.parameters = numbers(t.count, 1);
+    t.tape = malloc(bytes);
+    for (int i = 0; i < 2; i++) {
+        t.gradients[i] = malloc(t.count * sizeof(float));
+        t.dx[i] = numbers(t.dx_count, 0);
+    }
+    t.r = run(&t.p);
+    return t;
+}
+
+static int gradients_agree(const training *t) {
+    return memcmp(t->gradients[0], t->gradients[1], t->count * sizeof(float)) == 0 &&
+           memcmp(t->dx[0], t->dx[1], t->dx_count * sizeof(float)) == 0;
+}
+
+static void free_training(training *t) {
+    free(t->parameters);
+    free(t->tape);
+    for (int i = 0; i < 2; i++) {
+        free(t->gradients[i]);
+        free(t->dx[i]);
+    }
+    free_result(&t->r);
+    free_problem(&t->p);
+}
+
+static fl_status record(training *t, const fl_watch *watch) {
+    const problem *p = &t->p;
+    return RECORD(p->model, .T = p->T, .B = p->B, .x = {p->x, p->B * p->I, p->I},
+                  .y = {t->r.y, p->B * p->width, p->width}, .h_n = t->r.h_n, .c_n = t->r.c_n,
+                  .tape = t->tape, .watch = watch);
+}
+
+/* Into dx[i] and gradients[i]. */
+static fl_status go_back(training *t, int i, const fl_watch *watch) {
+    const problem *p = &t->p;
+    return BACKWARD(p->model, .parameters = t->parameters, .T = p->T, .B = p->B,
+                    .x = {p->x, p->B * p->I, p->I}, .tape = t->tape,
+                    .dy = {t->r.y, p->B * p->width, p->width}, .dx = {t->dx[i], p->B * p->I, p->I},
+                    .dparameters = t->gradients[i], .watch = watch);
+}
+
 /* The same for tapes. */
 static void test_cancelled_backward(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdiff_t H,
                                     ptrdiff_t D) {
-    const fl_config config = CONFIG(I, H, 1, D, 1, FL_FLOAT32);
-    problem p = make_problem(T, B, I, H, 1, D);
-    size_t count = 0, bytes = 0;
-    CHECK(fl_parameter_count(&config, &count) == FL_OK);
-    CHECK(fl_tape_bytes(p.model, T, B, NULL, &bytes) == FL_OK);
-    float *parameters = numbers(count, 1), *tape = malloc(bytes);
-    float *gradients[2] = {malloc(count * sizeof(float)), malloc(count * sizeof(float))};
-    float *dx[2] = {numbers((size_t)(T * B * I), 0), numbers((size_t)(T * B * I), 0)};
-    result r = run(&p);
+    training t = make_training(T, B, I, H, D);
     for (int threads = quick ? 2 : 1; threads <= (quick ? 2 : 4); threads += threads) {
         CHECK(fl_set_num_threads(threads) == FL_OK);
         patience patience = {.n = 1};
         const fl_watch watch = {is_over, &patience};
-        for (int i = 0; i < 2; i++) {
-            const fl_status status = RECORD(
-                p.model, .T = T, .B = B, .x = {p.x, B * I, I}, .y = {r.y, B * p.width, p.width},
-                .h_n = r.h_n, .c_n = r.c_n, .tape = tape, .watch = i == 0 ? &watch : NULL);
-            CHECK(status == (i == 0 ? FL_ERROR_CANCELLED : FL_OK));
-        }
+        for (int i = 0; i < 2; i++)
+            CHECK(record(&t, i == 0 ? &watch : NULL) == (i == 0 ? FL_ERROR_CANCELLED : FL_OK));
         int n = 0;
         for (fl_status status = FL_ERROR_CANCELLED; status == FL_ERROR_CANCELLED; n++) {
             patience.asked = 0;
             patience.n = n; /* 0: never */
-            status = BACKWARD(p.model, .parameters = parameters, .T = T, .B = B,
-                              .x = {p.x, B * I, I}, .tape = tape, .dy = {r.y, B * p.width, p.width},
-                              .dx = {dx[n > 0], B * I, I}, .dparameters = gradients[n > 0],
-                              .watch = &watch);
+            status = go_back(&t, n > 0, &watch);
             if (n == 0) {
                 CHECK(status == FL_OK && patience.asked > 0);
                 status = FL_ERROR_CANCELLED;
@@ -285,17 +326,9 @@ static void test_cancelled_backward(ptrdiff_t T, ptrdiff_t B, ptrdiff_t I, ptrdi
             }
         }
         CHECK(n > 2);
-        CHECK(memcmp(gradients[0], gradients[1], count * sizeof(float)) == 0);
-        CHECK(memcmp(dx[0], dx[1], (size_t)(T * B * I) * sizeof(float)) == 0);
+        CHECK(gradients_agree(&t));
     }
-    free(parameters);
-    free(tape);
-    for (int i = 0; i < 2; i++) {
-        free(gradients[i]);
-        free(dx[i]);
-    }
-    free_result(&r);
-    free_problem(&p);
+    free_training(&t);
 }
 
 /* A push that is given up leaves the stream as it was. */
@@ -449,40 +482,20 @@ static void test_late_bits(void) {
 
 /* Backpropagation of the same kind, by units. */
 static void test_late_backward(void) {
-    const ptrdiff_t T = 60, B = 1, I = 70, H = 257;
-    const fl_config config = CONFIG(I, H, 1, 1, 1, FL_FLOAT32);
-    problem p = make_problem(T, B, I, H, 1, 1);
-    size_t count = 0, bytes = 0;
-    CHECK(fl_parameter_count(&config, &count) == FL_OK);
-    CHECK(fl_tape_bytes(p.model, T, B, NULL, &bytes) == FL_OK);
-    float *parameters = numbers(count, 1), *tape = malloc(bytes);
-    float *gradients[2] = {malloc(count * sizeof(float)), malloc(count * sizeof(float))};
-    float *dx[2] = {numbers((size_t)(T * B * I), 0), numbers((size_t)(T * B * I), 0)};
-    result r = run(&p);
-    CHECK(RECORD(p.model, .T = T, .B = B, .x = {p.x, B * I, I}, .y = {r.y, B * H, H}, .h_n = r.h_n,
-                 .c_n = r.c_n, .tape = tape) == FL_OK);
+    training t = make_training(60, 1, 70, 257, 1);
+    CHECK(record(&t, NULL) == FL_OK);
     processors = 4;
     for (int late = 0; late < 2; late++) {
         CHECK(fl_set_num_threads(late ? 4 : 1) == FL_OK);
         if (late) wait_for_threads(4);
         patience patience = {.delay = late ? 5000 : 0};
         const fl_watch watch = {is_over, &patience};
-        CHECK(BACKWARD(p.model, .parameters = parameters, .T = T, .B = B, .x = {p.x, B * I, I},
-                       .tape = tape, .dy = {r.y, B * H, H}, .dx = {dx[late], B * I, I},
-                       .dparameters = gradients[late], .watch = &watch) == FL_OK);
+        CHECK(go_back(&t, late, &watch) == FL_OK);
         CHECK(patience.asked > 0);
     }
-    CHECK(memcmp(gradients[0], gradients[1], count * sizeof(float)) == 0);
-    CHECK(memcmp(dx[0], dx[1], (size_t)(T * B * I) * sizeof(float)) == 0);
+    CHECK(gradients_agree(&t));
     processors = 0;
-    free(parameters);
-    free(tape);
-    for (int i = 0; i < 2; i++) {
-        free(gradients[i]);
-        free(dx[i]);
-    }
-    free_result(&r);
-    free_problem(&p);
+    free_training(&t);
 }
 
 int main(int count, char **arguments) {
