@@ -41,7 +41,7 @@ class Limits:
     levels: tuple[tuple[str, int, float], ...]
 
     def reading(self, size: float) -> float:
-        """Least seconds in which ``size`` bytes can be read again and again, to and fro."""
+        """Least seconds in which ``size`` bytes can be read again and again, back and forth."""
         seconds = 0.0
         for _, holds, rate in self.levels:
             part = min(size, holds) if holds else size
