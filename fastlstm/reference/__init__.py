@@ -26,8 +26,8 @@ is no projection), G the gates that have weights (4, or 3 where the forget gate 
 input gate: i, g, o).
 
 `quantized_forward` runs the same layers with products of 8, 16 or 24 bits, made of exact sums of
-integers; `quantize_layer` makes the digits, and `quantized_cell` and `quantized_layer` are the
-equations with every rounding.
+integers; `quantize_layer` makes the digits, `forward_of_digits` takes them as they are, and
+`quantized_cell` and `quantized_layer` are the equations with every rounding.
 
 Sources
 -------
@@ -57,6 +57,7 @@ Sources
 from __future__ import annotations
 
 from fastlstm.reference.cell import lstm_cell, lstm_cell_backward, sigmoid
+from fastlstm.reference.digits import Digits
 from fastlstm.reference.layer import (
     lstm_layer,
     lstm_layer_backward,
@@ -69,15 +70,17 @@ from fastlstm.reference.quantized import (
     quantized_cell,
     quantized_layer,
 )
-from fastlstm.reference.quantized_stack import quantized_forward
+from fastlstm.reference.quantized_stack import forward_of_digits, quantized_forward
 from fastlstm.reference.stack import backward, forward
 from fastlstm.reference.variant import Weights, variant_cell, variant_cell_backward
 
 __all__ = [
+    "Digits",
     "QuantizedWeights",
     "Weights",
     "backward",
     "forward",
+    "forward_of_digits",
     "lstm_cell",
     "lstm_cell_backward",
     "lstm_layer",

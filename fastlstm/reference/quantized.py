@@ -15,7 +15,8 @@ from fastlstm._arguments import RealArray
 from fastlstm.reference.activations import Activations, activations
 from fastlstm.reference.digits import (
     MOST_TERMS,
-    SMALLEST_SCALE,
+    RECURRENT_SUMS,
+    SUMS,
     Digits,
     add_product,
     quantize,
@@ -28,9 +29,6 @@ from fastlstm.variants import NORM_EPSILON, Cell
 
 #: A sum of layer normalisation is this many sums, one for each remainder of the index, in order.
 NORM_LANES = 16
-
-#: The activations that keep h~ = o_t * output(c~) within [-1, 1], whatever the cell state is.
-BOUNDED = ("sigmoid", "tanh", "hard_sigmoid")
 
 
 class QuantizedWeights(NamedTuple):
@@ -47,8 +45,8 @@ class QuantizedWeights(NamedTuple):
     x_multipliers : array (I,) or None
         What x is multiplied by before it is quantised: 1 / factor.
     others : Weights
-        Those that stay in float32: the bias, peepholes, scales and shifts. Its W and U are those
-        that the digits were made of.
+        Those that stay in float32: the bias, peepholes, scales and shifts. Its W, U and W_hr are
+        what the digits stand for, and not read.
     """
 
     W: Digits | RealArray
@@ -89,14 +87,7 @@ def quantize_layer(
     """
     if bits not in MOST_TERMS:
         raise ValueError(f"bits: got {bits!r}, expected 8, 16 or 24")
-    kept = Weights(*(None if w is None else flush(w) for w in weights))  # type: ignore[arg-type]
-    products = {"W": None if float_input else kept.W, "U": kept.U, "W_hr": kept.W_hr}
-    for name, array in products.items():
-        if array is not None and array.shape[1] > MOST_TERMS[bits]:
-            raise ValueError(
-                f"{name}: got {array.shape[1]} columns, expected at most {MOST_TERMS[bits]} "
-                f"with {bits} bits"
-            )
+    kept = without_denormals(weights)
     W: Digits | RealArray = kept.W
     multipliers = None
     if not float_input:
@@ -107,7 +98,26 @@ def quantize_layer(
             wide = wide * factors
         W = quantize_weights(wide, bits)
     projection = None if kept.W_hr is None else quantize_weights(kept.W_hr, bits)
-    return QuantizedWeights(W, quantize_weights(kept.U, bits), projection, multipliers, kept)
+    made = QuantizedWeights(W, quantize_weights(kept.U, bits), projection, multipliers, kept)
+    check_terms(made)
+    return made
+
+
+def without_denormals(weights: Weights) -> Weights:
+    """Return the same in float32, with zeros for denormals."""
+    return Weights(*(None if w is None else flush(w) for w in weights))  # type: ignore[arg-type]
+
+
+def check_terms(weights: QuantizedWeights) -> None:
+    """Raise ValueError where a product has so many terms that its sums might overflow."""
+    most = MOST_TERMS[weights.bits]
+    for name in ("W", "U", "W_hr"):
+        matrix = getattr(weights, name)
+        if isinstance(matrix, Digits) and matrix.digits.shape[2] > most:
+            raise ValueError(
+                f"{name}: got {matrix.digits.shape[2]} columns, expected at most {most} "
+                f"with {weights.bits} bits"
+            )
 
 
 def quantized_cell(
@@ -141,16 +151,16 @@ def quantized_cell(
     The points are those of `variant_cell`. Arrays are float32 and without denormals, which count as
     0.
 
-    1. x_t, times its multipliers, and h_{t-1} are quantised, each sequence by itself
-       (`fastlstm.reference.digits.quantize`). h_{t-1} has at least the scale 1 where activations
-       bound h~ and there is no projection, so that its scale is 1 at all steps but those that an
-       initial state beyond 1 reaches. Elsewhere its scale is made as that of x_t. ::
+    1. x_t, times its multipliers, and h_{t-1} are quantised, each sequence by itself and by its own
+       largest magnitude (`fastlstm.reference.digits.quantize`). ::
 
            z = b        z = z + W @ x_t        z = z + U @ h_{t-1}
 
-       each product rounded into z as `fastlstm.reference.digits.add_product` says. Where the input
-       stays in float32, W @ x_t is one chain of fused multiply-adds, from z on, over the features
-       in order. With ``layer_norm`` both products start from 0, and each is normalised::
+       each product rounded into z as `fastlstm.reference.digits.add_product` says: that with U
+       from `RECURRENT_SUMS` sums of digits, that with W, and the projection of 5., from `SUMS`.
+       Where the input stays in float32, W @ x_t is one chain of fused multiply-adds, from z on,
+       over the features in order. With ``layer_norm`` both products start from 0, and each is
+       normalised::
 
            z = LN(W @ x_t) * scale_ih + b        z = LN(U @ h_{t-1}) * scale_hh + z
 
@@ -160,27 +170,22 @@ def quantized_cell(
        sigmoid_tanh(z_i, z_g), fused; and h~ is sigmoid_tanh(z_o, c~), but with ``layer_norm`` o_t *
        tanh(n(c~)). With others, c~ = f_t * c_{t-1} + (i_t * g_t), fused.
 
-    5. h~ is quantised, at least by the scale 1 where it is bounded, and so is W_hr; h' is the
-       product added to 0.
+    5. h~ is quantised likewise, and so is W_hr; h' is the product added to 0.
 
     6. Zoneout's mixtures are two products and a sum, each rounded.
     """
-    w, act = weights.others, activations(weights.bits)
-    bounded = (
-        cell.gate_activation in ("sigmoid", "hard_sigmoid") and cell.output_activation in BOUNDED
-    )
-    least_wide = 1.0 if bounded else SMALLEST_SCALE  # of h~
-    least = SMALLEST_SCALE if weights.W_hr is not None else least_wide  # of h
+    w, bits, act = weights.others, weights.bits, activations(weights.bits)
 
     # 1
-    zeros = np.zeros((len(x_t), len(w.U)), np.float32)
+    zeros = np.zeros((len(x_t), len(weights.U.unit)), np.float32)
     bias = zeros if w.b is None else zeros + w.b
-    h_digits = quantize(h, weights.bits, least)
+    h_digits, count = quantize(h, bits), RECURRENT_SUMS[bits]
     if w.scale_ih is not None and w.scale_hh is not None:
         z = add(multiply(_normalise(_add_input(x_t, weights, zeros)), w.scale_ih), bias)
-        z = add(multiply(_normalise(add_product(h_digits, weights.U, zeros)), w.scale_hh), z)
+        recurrent = _normalise(add_product(h_digits, weights.U, zeros, count))
+        z = add(multiply(recurrent, w.scale_hh), z)
     else:
-        z = add_product(h_digits, weights.U, _add_input(x_t, weights, bias))
+        z = add_product(h_digits, weights.U, _add_input(x_t, weights, bias), count)
 
     # 2
     z_i, *z_f, z_g, z_o = np.split(z, 3 if cell.coupled_gates else 4, axis=-1)
@@ -227,9 +232,10 @@ def quantized_cell(
     h_new = h_wide
     if weights.W_hr is not None:
         h_new = add_product(
-            quantize(h_wide, weights.bits, least_wide),
+            quantize(h_wide, bits),
             weights.W_hr,
             np.zeros((len(h_wide), len(weights.W_hr.unit)), np.float32),
+            SUMS[bits],
         )
 
     # 6
@@ -280,7 +286,7 @@ def _add_input(x_t: RealArray, weights: QuantizedWeights, z: RealArray) -> RealA
     if isinstance(weights.W, Digits):
         if weights.x_multipliers is not None:
             x_t = multiply(x_t, weights.x_multipliers)
-        return add_product(quantize(x_t, weights.bits), weights.W, z)
+        return add_product(quantize(x_t, weights.bits), weights.W, z, SUMS[weights.bits])
     for k in range(x_t.shape[1]):
         z = fma(x_t[:, k : k + 1], weights.W[:, k], z)
     return z

@@ -202,7 +202,7 @@ def backward(
             dy_of = np.split(dflow, D, axis=-1)
             dflow = np.zeros_like(flow[layer])
             for direction in range(D):
-                row, tail = layer * D + direction, _tail(layer, direction)
+                row, tail = layer * D + direction, tail_of(layer, direction)
                 dx, dh_0[row], dc_0[row], dweights = variant_layer_backward(
                     flow[layer],
                     h_0[row],
@@ -283,14 +283,14 @@ def _run_stack(given: Arguments, run_row: RunRow) -> tuple[list[RealArray], Real
     return flow, h_n, c_n
 
 
-def _tail(layer: int, direction: int) -> str:
+def tail_of(layer: int, direction: int) -> str:
     """End of the names of the parameters of one layer in one direction."""
     return f"l{layer}" + ("_reverse" if direction else "")
 
 
 def weights_of(arrays: Mapping[str, RealArray], layer: int, direction: int) -> Weights:
     """Return the weights of one layer in one direction; b adds up the two biases."""
-    tail = _tail(layer, direction)
+    tail = tail_of(layer, direction)
     found = {}
     for field, names in NAMES.items():
         parts = [arrays[f"{name}_{tail}"] for name in names if f"{name}_{tail}" in arrays]

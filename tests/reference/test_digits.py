@@ -10,7 +10,9 @@ import pytest
 from fastlstm.reference.digits import (
     LARGEST,
     MOST_TERMS,
+    RECURRENT_SUMS,
     SMALLEST_SCALE,
+    SUMS,
     Digits,
     add_product,
     quantize,
@@ -21,6 +23,7 @@ from fastlstm.reference.digits import (
 from support.arrays import assert_same_bits
 
 BITS = pytest.mark.parametrize("bits", [8, 16, 24])
+PRODUCTS = pytest.mark.parametrize(("bits", "count"), [(8, 1), (16, 2), (16, 3), (24, 3)])
 
 
 def some_rows(seed: int = 0, K: int = 40) -> np.ndarray:
@@ -97,14 +100,17 @@ def test_inputs_are_rounded_by_their_row_in_float32(bits: int) -> None:
 
 
 @BITS
-def test_scale_of_numbers_that_are_bounded_is_one(bits: int) -> None:
+def test_scale_is_the_own_largest_magnitude(bits: int) -> None:
     h = np.array([[1, -1, 0.5, 0], [0.25, 0, 0, 0], [0, 0, 0, 0], [2, 1, -0.5, 0]], np.float32)
-    made = quantize(h, bits, at_least=1)
+    made = quantize(h, bits)
     unit = np.float32(1) / np.float32(LARGEST[bits])
-    assert_same_bits(made.unit, np.array([unit, unit, unit, 2 * unit]))
+    nothing = np.float32(2.0**-100) / np.float32(LARGEST[bits])
+    assert_same_bits(made.unit, np.array([unit, unit / 4, nothing, 2 * unit]))
     assert made.integers[0, :2].tolist() == [LARGEST[bits], -LARGEST[bits]]
-    assert made.integers[1, 0] == round(Fraction(LARGEST[bits], 4))
+    assert made.integers[1].tolist() == [LARGEST[bits], 0, 0, 0]
+    assert not made.integers[2].any()
     assert made.integers[3, 0] == LARGEST[bits]
+    assert made.integers[3, 1] == round(Fraction(LARGEST[bits], 2))
 
 
 @BITS
@@ -133,14 +139,19 @@ def test_a_row_does_not_depend_on_the_others(bits: int) -> None:
         assert_same_bits(one.unit, whole.unit[k : k + 1])
 
 
-@BITS
+def test_products_are_those_that_there_are() -> None:
+    assert SUMS == {8: 1, 16: 2, 24: 3}
+    assert RECURRENT_SUMS == {8: 1, 16: 3, 24: 3}
+
+
+@PRODUCTS
 @pytest.mark.parametrize("K", [1, 3, 64, 300])
-def test_sums_are_those_of_whole_numbers(bits: int, K: int) -> None:
+def test_sums_are_those_of_whole_numbers(bits: int, count: int, K: int) -> None:
     rng, n = np.random.default_rng(K), bits // 8
     a = quantize(rng.normal(size=(5, K)).astype(np.float32), bits)
     w = quantize_weights(rng.normal(size=(7, K)), bits)
-    sums = sums_of_digits(a, w)
-    assert len(sums) == n
+    sums = sums_of_digits(a, w, count)
+    assert len(sums) == count
     d, e = a.digits.astype(object), w.digits.astype(object)  # of Python's integers
     for power, total in enumerate(sums):
         expected = sum(d[i] @ e[power - i].T for i in range(n) if 0 <= power - i < n)
@@ -148,37 +159,45 @@ def test_sums_are_those_of_whole_numbers(bits: int, K: int) -> None:
     exact = a.integers.astype(object) @ w.integers.astype(object).T
     kept = sum(256 ** (2 * n - 2 - power) * s.astype(object) for power, s in enumerate(sums))
     # What is left out: n - 1 products of the power n - 2, and so on down, of digits up to 128.
-    left_out = sum((power + 1) * 256**power for power in range(n - 1)) * 128**2 * K
+    powers = range(2 * n - 1 - count)
+    left_out = sum((power + 1) * 256**power for power in powers) * 128**2 * K
     assert abs(exact - kept).max() <= left_out
+    assert (count < 2 * n - 1) or (exact == kept).all()
 
 
-@BITS
-def test_product_is_close_to_the_exact_one(bits: int) -> None:
+@PRODUCTS
+def test_product_is_close_to_the_exact_one(bits: int, count: int) -> None:
     rng = np.random.default_rng(4)
     x, W = rng.normal(size=(5, 200)).astype(np.float32), rng.normal(size=(9, 200))
     z = rng.normal(size=(5, 9)).astype(np.float32)
     a, w = quantize(x, bits), quantize_weights(W, bits)
-    got = add_product(a, w, z)
+    got = add_product(a, w, z, count)
     assert got.dtype == np.float32
     of_digits = z + a.values @ w.values.T
     size = abs(of_digits).max()
-    lost = {8: 0, 16: 200 * 128**2, 24: 200 * 128**2 * 513}[bits] * a.unit.max() * w.unit.max()
+    terms = {(8, 1): 0, (16, 2): 200 * 128**2, (16, 3): 0, (24, 3): 200 * 128**2 * 513}
+    lost = terms[bits, count] * a.unit.max() * w.unit.max()
     assert abs(got - of_digits).max() <= 3e-7 * size + lost
     bound = {8: 2e-2, 16: 1e-4, 24: 1e-6}[bits]
     assert abs(got - (z + x.astype(np.float64) @ W.T)).max() <= bound * size
 
 
-@BITS
-def test_most_terms_fit_32_bits_and_more_would_not(bits: int) -> None:
-    K = MOST_TERMS[bits]
-    # Digits of numbers that there are, whose terms add up to the most.
+@PRODUCTS
+def test_most_terms_fit_32_bits_and_more_would_not(bits: int, count: int) -> None:
+    K, n = MOST_TERMS[bits], bits // 8
+    # Whatever digits a file may hold: those whose terms add up to the most.
+    rows = Digits(np.full((n, 1, K), -128, np.int8), np.ones(1, np.float32))
+    sums = [int(total[0, 0]) for total in sums_of_digits(rows, rows, count)]
+    largest = max(map(abs, sums))
+    assert largest == K * n * 128**2
+    assert 0.99 * 2**31 < largest < 2**31 <= n * 128**2 * (K + 1)
+    # And of numbers that are made here, whose first digits are at least -127.
     worst = {8: (127,), 16: (127, -128), 24: (-126, -128, -128)}[bits]
-    digits = np.tile(np.array(worst, np.int8)[:, np.newaxis, np.newaxis], (1, 1, K))
-    rows = Digits(digits, np.ones(1, np.float32))
+    rows = rows._replace(
+        digits=np.tile(np.array(worst, np.int8)[:, np.newaxis, np.newaxis], (1, 1, K))
+    )
     assert abs(rows.integers[0, 0]) <= LARGEST[bits]
-    sums = [int(total[0, 0]) for total in sums_of_digits(rows, rows)]
+    sums = [int(total[0, 0]) for total in sums_of_digits(rows, rows, count)]
     largest = max(map(abs, sums))
     assert largest == K * {8: 127**2, 16: 2 * 127 * 128, 24: 2 * 126 * 128 + 128**2}[bits]
-    assert 0.99 * 2**31 < largest < 2**31
-    term = {8: 127**2, 16: 2 * 127 * 128, 24: 2 * 127 * 128 + 128**2}[bits]
-    assert term * K < 2**31 <= term * (K + 1)
+    assert 0.98 * 2**31 < largest < 2**31

@@ -10,7 +10,7 @@ import pytest
 
 from fastlstm import reference
 from fastlstm.reference.digits import MOST_TERMS
-from support.arrays import assert_same_bits, relative_difference
+from support.arrays import assert_same_bits, one_nan, relative_difference
 from support.layers import layer_class
 from support.optional import require
 from support.variant_cases import CHOICES, covering, name_of, problem
@@ -58,11 +58,6 @@ def states(rows: int, B: int, H: int, seed: int = 2) -> tuple[np.ndarray, np.nda
 def flat(results: Any) -> list[np.ndarray]:
     y, (h_n, c_n) = results
     return [y, h_n, c_n]
-
-
-def one_nan(array: np.ndarray) -> np.ndarray:
-    """The same with one pattern for all NaN, of which only that they are NaN is specified."""
-    return np.where(np.isnan(array), np.float32(np.nan), array)
 
 
 def error(got: Any, expected: Any) -> float:
@@ -349,6 +344,128 @@ def test_factors_keep_features_of_different_sizes() -> None:
     plain = error(reference.quantized_forward(x, None, weights, 8), exact)
     shared = error(reference.quantized_forward(x, None, weights, 8, x_factors=[sizes]), exact)
     assert shared < 0.2 * plain
+
+
+# Digits that are given
+
+
+def quantized_rows(
+    weights: dict[str, np.ndarray], bits: int, L: int, D: int, **options: Any
+) -> list[reference.QuantizedWeights]:
+    return [
+        reference.quantize_layer(reference.stack.weights_of(weights, l, d), bits, **options)
+        for l in range(L)
+        for d in range(D)
+    ]
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    for a, b in zip(flat(got), flat(expected), strict=True):
+        assert_same_bits(a, b)
+
+
+@BITS
+@pytest.mark.parametrize("float_input", [False, True])
+def test_given_digits_are_run_as_those_made_here(bits: int, float_input: bool) -> None:
+    L, D, T, B, I, H = 2, 2, 7, 3, 3, 9
+    weights, x, state = parameters(I, H, L, D), inputs(T, B, I), states(L * D, B, H)
+    rows = quantized_rows(weights, bits, L, D, float_input=float_input)
+    for more in ({}, {"lengths": [7, 2, 0]}):
+        got = reference.forward_of_digits(x, state, rows, num_directions=D, **more)
+        expected = reference.quantized_forward(
+            x, state, weights, bits, num_layers=L, num_directions=D, float_input=float_input, **more
+        )
+        assert_same(got, expected)
+    got = reference.forward_of_digits(x, None, rows[::2][:1], reverse=True)
+    first = {name: a for name, a in weights.items() if name.endswith("_l0")}
+    options: dict[str, Any] = {"reverse": True, "float_input": float_input}
+    assert_same(got, reference.quantized_forward(x, None, first, bits, **options))
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_given_digits_of_every_option(case: dict[str, Any]) -> None:
+    given = problem(case, seed=CASES.index(case))
+    options = {name: value for name, value in given.options.items() if name != "masks"}
+    L, D = given.sizes.num_layers, given.sizes.num_directions
+    arrays = {name: np.asarray(a, np.float32) for name, a in given.parameters.items()}
+    expected = reference.quantized_forward(given.x, given.state, arrays, 16, **options)
+    rows = quantized_rows(arrays, 16, L, D)
+    options.pop("num_layers", None)
+    assert_same(reference.forward_of_digits(given.x, given.state, rows, **options), expected)
+
+
+def test_given_digits_may_be_any_and_nothing_but_digits_is_read() -> None:
+    """-128 and units of its own, as other libraries have them; by hand in float64."""
+    rng = np.random.default_rng(5)
+    I, H, x = 3, 4, inputs(6, 2, 3)
+    w, u = (rng.integers(-128, 128, (1, 16, n)).astype(np.int8) for n in (I, H))
+    w[0, 3, 1] = u[0, :, 2] = -128
+    units = rng.uniform(0.001, 0.004, (2, 16)).astype(np.float32)
+    b = rng.normal(size=16).astype(np.float32)
+    multipliers = np.float32([1, 2, 0.5])
+    nothing = np.full((16, 1), np.nan)
+    row = reference.QuantizedWeights(
+        reference.Digits(w, units[0]),
+        reference.Digits(u, units[1]),
+        None,
+        multipliers,
+        reference.Weights(W=nothing, U=nothing, b=b),
+    )
+    y, _ = reference.forward_of_digits(x, None, [row])
+    exact = reference.forward(
+        x,
+        None,
+        {
+            "weight_ih_l0": row.W.values * multipliers,
+            "weight_hh_l0": row.U.values,
+            "bias_ih_l0": b,
+            "bias_hh_l0": 0 * b,
+        },
+    )
+    assert np.abs(y - exact[0]).max() <= 1e-2
+    # Denormals count as 0.
+    tiny, zero = (
+        row._replace(
+            U=reference.Digits(u, np.full(16, size, np.float32)),
+            others=row.others._replace(b=np.full(16, size, np.float32)),
+        )
+        for size in (2**-140, 0)
+    )
+    assert_same(
+        reference.forward_of_digits(x, None, [tiny]), reference.forward_of_digits(x, None, [zero])
+    )
+
+
+def test_refuses_what_are_no_digits() -> None:
+    (row,), x = quantized_rows(parameters(3, 4), 16, 1, 1), inputs(2, 1, 3)
+    (other,) = quantized_rows(parameters(4, 4), 8, 1, 1)
+    digits, unit = row.U
+    changed = {
+        "weights: expected a list": [[], None, {}],
+        r"weights\[0\]: expected QuantizedWeights": [[None], row, [row._replace(U=digits)]],
+        r"weights\[1\].U: got digits int8": [[row, other]],
+        r"weights\[0\].U: got digits": [
+            [row._replace(U=reference.Digits(bad, unit))]
+            for bad in (digits[0], digits.astype(np.int16), digits[:0], np.tile(digits, (2, 1, 1)))
+        ],
+        r"weights\[0\].U: got unit": [
+            [row._replace(U=reference.Digits(digits, bad))]
+            for bad in (unit[1:], unit.astype(np.float64))
+        ],
+        r"weights\[0\].x_multipliers": [[row._replace(x_multipliers=np.ones(2))]],
+        "weight_hh_l0 has shape": [
+            [row._replace(U=reference.Digits(digits[:, 1:], unit[1:]))],
+        ],
+        "missing bias_ih_l1, bias_hh_l1": [[row, row._replace(others=row.others._replace(b=None))]],
+    }
+    for match, several in changed.items():
+        for given in several:
+            with pytest.raises((TypeError, ValueError), match=match):
+                reference.forward_of_digits(x, None, given)
+    with pytest.raises(ValueError, match="weights: expected a list"):
+        reference.forward_of_digits(x, None, [row], num_directions=2)
+    with pytest.raises(ValueError, match="num_directions"):
+        reference.forward_of_digits(x, None, [row], num_directions=3)
 
 
 # What is refused

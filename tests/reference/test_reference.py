@@ -360,7 +360,7 @@ def test_arguments_have_names_and_options_need_them(name: str) -> None:
     for parameter in inspect.signature(getattr(reference, name)).parameters.values():
         by_name_alone = parameter.name in options or (
             parameter.name in ("cell", "masks")
-            and name in ("forward", "backward", "quantized_forward")
+            and name in ("forward", "backward", "quantized_forward", "forward_of_digits")
         )
         expected = parameter.KEYWORD_ONLY if by_name_alone else parameter.POSITIONAL_OR_KEYWORD
         assert parameter.kind == expected, parameter

@@ -14,6 +14,11 @@ def assert_same_bits(got: np.ndarray, expected: np.ndarray) -> None:
     assert got.tobytes() == expected.tobytes()
 
 
+def one_nan(array: np.ndarray) -> np.ndarray:
+    """The same with one pattern for all NaN, of which only that they are NaN is promised."""
+    return np.where(np.isnan(array), np.float32(np.nan), array)
+
+
 def relative_difference(got: np.ndarray, expected: np.ndarray) -> float:
     """Largest absolute difference over the largest magnitude of `expected`; 0 where it is empty."""
     assert got.shape == expected.shape
