@@ -36,11 +36,11 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 PEERS = [
     "torch==2.13.0", "onnxruntime", "openvino", "jax", "flax", "dm-haiku", "equinox", "thinc",
-    "ncnn", "keras>=3.5", "atheris", "mpmath", "statsmodels", "threadpoolctl", "pandas", "polars",
-    "pyarrow", "ml_dtypes", "onnxscript",
+    "ncnn", "ai-edge-litert>=2", "keras>=3.5", "atheris", "mpmath", "statsmodels", "scikit-learn",
+    "threadpoolctl", "pandas", "polars", "pyarrow", "ml_dtypes", "onnxscript",
 ]  # fmt: skip
-# Models to load; not the frameworks that they ask for.
-PRETRAINED = ["silero-vad", "g2p-fa"]
+# Models to load, and sound to judge one by; not the frameworks that they ask for.
+PRETRAINED = ["silero-vad", "g2p-fa", "pyannote-audio"]
 
 # The slow tests, too; two at a time, as many of them use all processors.
 PYTEST = ["python", "-m", "pytest", "-q", "--all", "-n", "2"]
@@ -65,6 +65,9 @@ COMPILERS = {
 }  # fmt: skip
 # What tests/c/fail_allocations.c stands in for.
 WRAPPED = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
+# AMX's tiles in plain C, see tests/c/amx_emulated.h.
+TILES = ["-D_GNU_SOURCE", "-include", "tests/c/amx_emulated.h"]
+TILES_WRAPPED = "-Wl,--wrap=fl_features_detect,--wrap=fl_amx_request"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -130,15 +133,31 @@ def instruction_sets(session: nox.Session) -> list[str]:
     return isas
 
 
-def at_once(session: nox.Session, commands: Iterable[list[str]]) -> None:
+def at_once(session: nox.Session, commands: Iterable[list[str]], **env: str) -> None:
     """Run commands on all processors, and fail if one of them does."""
+    env = {**os.environ, **env}
     with ThreadPoolExecutor(processors()) as pool:
-        for ran in pool.map(lambda command: subprocess.run(command, check=False), commands):
+        for ran in pool.map(lambda one: subprocess.run(one, check=False, env=env), commands):
             expect(session, ran.returncode == 0, f"failed: {' '.join(map(str, ran.args))}")
 
 
-def build_c(session: nox.Session, name: str, compiler: str) -> Path:
-    """Build a program of ``tests/c``; those of one compiler share the objects of the library."""
+def hashes_at_once(session: nox.Session, commands: Iterable[list[Any]]) -> list[list[str]]:
+    """Run commands on all processors, print what they print, and return the hash of each."""
+    hashes = []
+    with ThreadPoolExecutor(processors()) as pool:
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "check": False}
+        for ran in pool.map(lambda one: subprocess.run(list(map(str, one)), **options), commands):
+            print(ran.stdout, flush=True)
+            expect(session, ran.returncode == 0, f"failed: {' '.join(ran.args)}")
+            hashes.append(result_hash(ran.stdout))
+    return hashes
+
+
+def build_c(session: nox.Session, name: str, compiler: str, *, tiles: bool = False) -> Path:
+    """Build a program of ``tests/c``; those of one compiler share the objects of the library.
+
+    With `tiles`, for a machine that has those of AMX, emulated.
+    """
     folder = cache(session) / compiler
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     flags = [*(ROOT / "src_c" / "flags_unix.txt").read_text().split(), *C_FLAGS]
@@ -163,6 +182,15 @@ def build_c(session: nox.Session, name: str, compiler: str) -> Path:
     library = sorted((folder / "objects").iterdir())
     wrapped = [WRAPPED] if name == "test_faults" else []
     program = folder / name
+    if tiles:
+        kernels = "kernels/x86/kernels_avx512.c"
+        emulated = folder / "emulated.o"
+        if not emulated.exists() or emulated.stat().st_mtime < stamp.stat().st_mtime:
+            at_once(session, [[*command, *TILES, "-c", f"src_c/{kernels}", "-o", str(emulated)]])
+        library.remove(folder / "objects" / f"{kernels.replace('/', '-')}.o")
+        library.append(emulated)
+        wrapped = [*TILES, "tests/c/amx_emulated.c", TILES_WRAPPED]
+        program = folder / f"{name}_tiles"
     session.log(f"building {name} with {compiler}")
     at_once(
         session,
@@ -327,16 +355,19 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    names = "capi structs features sizes machine stream side_by_side units backward variants"
-    names += " variant_errors linear"
-    options = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
-    for name in names.split():
-        run(session, build_c(session, f"test_{name}", "asan"), env=options)
+    # The longest first. Most have one thread.
+    names = "backward variants capi sizes stream side_by_side units linear structs features"
+    names += " machine variant_errors"
+    programs = [[str(build_c(session, f"test_{name}", "asan"))] for name in names.split()]
     # All instruction sets take a quarter of an hour there.
-    run(session, build_c(session, "test_faults", "asan"), "quick", env=options)
+    programs.insert(1, [str(build_c(session, "test_faults", "asan")), "quick"])
+    # What tiles load and store, which only their emulation lets a sanitizer see.
+    for name in ("test_amx", "test_digits", "test_quantized"):
+        programs.insert(2, [str(build_c(session, name, "asan", tiles=True)), "quick"])
+    at_once(session, programs, ASAN_OPTIONS="allocator_may_return_null=1")
     # The pool, its barriers and many callers.
     options = {"TSAN_OPTIONS": "die_after_fork=0"}
-    for name in ("test_threads", "test_units"):
+    for name in ("test_threads", "test_units", "test_quantized"):
         run(session, build_c(session, name, "tsan"), "quick", env=options)
     run(session, build_c(session, "stress", "tsan"), "10")  # seconds
     for name in ("test_backward", "test_variants"):  # with as many threads as there are processors
@@ -368,20 +399,24 @@ def valgrind(session: nox.Session) -> None:
 def emulated(session: nox.Session) -> None:
     """The same hash of all results on x86-64, on one without AVX, and on arm64."""
     nehalem, haswell = ["qemu-x86_64", "-cpu", "Nehalem"], ["qemu-x86_64", "-cpu", "Haswell"]
-    for name in ("test_capi", "test_linear", "test_backward", "test_variants"):
+    names = "capi linear backward variants digits quantized"
+    for name in (f"test_{name}" for name in names.split()):
         gcc, clang, arm64 = (build_c(session, name, c) for c in ("gcc", "clang", "arm64"))
         # Emulated, all of the others takes too long.
         quick = [] if name in ("test_capi", "test_linear") else ["only_hash"]
-        expected = result_hash(run(session, gcc, silent=True))
-        expect(session, expected, f"{name} prints no hash")
-        for command in (
-            [clang],
-            [*nehalem, gcc, *quick],
-            [*haswell, gcc, *quick],
-            ["qemu-aarch64", arm64, *quick],
-        ):
-            got = result_hash(run(session, *command, silent=True))
-            expect(session, got == expected, f"{got} is not {expected}")
+        first, *others = hashes_at_once(
+            session,
+            [
+                [gcc],
+                [clang],
+                [*nehalem, gcc, *quick],
+                [*haswell, gcc, *quick],
+                ["qemu-aarch64", arm64, *quick],
+            ],
+        )
+        expect(session, first, f"{name} prints no hash")
+        for got in others:
+            expect(session, got == first, f"{got} is not {first}")
     # The golden inputs, with what this machine's fastest instruction set makes of them.
     golden = cache(session) / "golden"
     golden.mkdir(exist_ok=True)
@@ -392,9 +427,9 @@ def emulated(session: nox.Session) -> None:
     run(session, "qemu-aarch64", build_c(session, "test_golden", "arm64"), *files)
     run(session, "qemu-aarch64", build_c(session, "test_activations", "arm64"), "neon", "65537")
     name, emulator = "test_low_activations", "qemu-aarch64"
-    expected = run(session, build_c(session, name, "gcc"), "scalar", "65537", silent=True)
-    got = run(session, emulator, build_c(session, name, "arm64"), "neon", "65537", silent=True)
-    expect(session, result_hash(got) == result_hash(expected), f"other bits of {name} on arm64")
+    here = run(session, build_c(session, name, "gcc"), "scalar", "65537", silent=True)
+    there = run(session, emulator, build_c(session, name, "arm64"), "neon", "65537", silent=True)
+    expect(session, result_hash(there) == result_hash(here), f"other bits of {name} on arm64")
 
 
 @nox.session(name="emulated-python", venv_backend="none", requires=["environment"])
@@ -419,11 +454,10 @@ def floats(session: nox.Session) -> None:
     halves = [("0", "0x7fffffff"), ("0x80000000", "0xffffffff")]
     program = str(build_c(session, "test_activations", "gcc"))
     at_once(session, [[program, fastest, "1", *half] for half in halves])
-    for isa in others:
-        run(session, program, isa, "61")
     # Those of low precision on a dense grid: all floats of several functions take minutes more.
-    for isa in (fastest, *others):
-        run(session, build_c(session, "test_low_activations", "gcc"), isa, "61")
+    low = str(build_c(session, "test_low_activations", "gcc"))
+    programs = [[low, isa, "61"] for isa in (*reversed(others), fastest)]
+    at_once(session, [*programs, *([program, isa, "61"] for isa in others)])
 
 
 @nox.session(name="sanitizers-python", reuse_venv=False)

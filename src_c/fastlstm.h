@@ -108,6 +108,7 @@ typedef struct fl_config {
     double zoneout_h, zoneout_c; /* in [0, 1] (Krueger et al. 2016), without masks: expectations */
     int layer_norm; /* of W x, U h and c~ on its way to h (Ba, Kiros and Hinton 2016) */
     int reverse;    /* the one direction runs from the last step to the first; 0 with D = 2 */
+    int bits;       /* 0, or 8, 16 or 24: of the products of fl_model_create_quantized */
 } fl_config;
 
 /* A model: parameters packed for one instruction set. */
@@ -166,6 +167,54 @@ FL_API fl_status fl_parameter_count(const fl_config *config, size_t *count);
  */
 FL_API fl_status fl_model_create(const fl_config *config, const char *isa, const void *parameters,
                                  fl_model **model);
+
+/* A matrix in 8, 16 or 24 bits: number (r, k) is units[r] times the integer whose digits in base
+ * 256, each from -128 to 127, are digits[0][r][k], the most significant, to digits[n - 1][r][k], n
+ * = bits/8. */
+typedef struct fl_quantized_matrix {
+    const signed char *digits; /* in (n, R, K) */
+    const float *units;        /* in (R); what is NaN makes all that follows of it NaN */
+} fl_quantized_matrix;
+
+/* The parameters of one direction of one layer, quantised. */
+typedef struct fl_quantized_layer {
+    fl_quantized_matrix w;    /* (G*H, I_l); digits NULL: W is w_real */
+    fl_quantized_matrix u;    /* (G*H, P) */
+    fl_quantized_matrix w_hr; /* (P, H) of a projection */
+    const float *w_real;      /* in (G*H, I_l) in place of w: W x stays in float32 */
+    const float
+        *x_multipliers;  /* in (I_l), x is multiplied by them first; or NULL. Not with w_real */
+    const float *others; /* in: b_ih, b_hh, peepholes, layer normalisation: what the vector of
+                            fl_model_create has besides matrices, in that order. NULL: none */
+} fl_quantized_layer;
+
+/* Quantises weights (R, K), each row by its own largest magnitude: unit = largest / M rounded to
+ * float, M = 127, 32639 or 8355711, and number / unit rounded to the nearest integer. Denormals
+ * count as 0, and so does a row whose unit would be one. A row with a NaN or an infinity has digits
+ * of 0 and a unit of NaN.
+ *
+ * digits  out (bits/8, R, K).      units  out (R).
+ */
+FL_API fl_status fl_quantize_rows(int bits, ptrdiff_t R, ptrdiff_t K, const float *weights,
+                                  signed char *digits, float *units);
+
+/* Makes a model whose products are of config->bits bits; dtype is FL_FLOAT32. Sums of products of
+ * digits are exact, and all else is float32 in an order of its own, so that the rule of exactness
+ * holds: docs/low-precision.md. fl_forward and streams take it as any other; fl_record and
+ * fl_backward return FL_ERROR_ARGUMENT. So does this, where a matrix has more columns than sums of
+ * products have room for: 131,071 of 8 bits, 65,535 of 16, 43,690 of 24.
+ *
+ * isa     in: one of those that fl_quantized_isa_name names, or an instruction set, which stands
+ * for the fastest of its own, or NULL. layers  in (L*D), index l*D + d. Copied.
+ */
+FL_API fl_status fl_model_create_quantized(const fl_config *config, const char *isa,
+                                           const fl_quantized_layer *layers, fl_model **model);
+
+/* Names of the instruction sets for such models, as fl_isa_count and fl_isa_name: "avx512_amx",
+ * "avx512_vnni", "avx2_vnni", "avx2", "neon_dotprod", "neon", "scalar". FASTLSTM_ISA may be one of
+ * them, too; other models then take the instruction set that it belongs to. */
+FL_API int fl_quantized_isa_count(void);
+FL_API const char *fl_quantized_isa_name(int index);
 
 /* Frees a model. NULL is allowed. */
 FL_API void fl_model_destroy(fl_model *model);

@@ -33,7 +33,7 @@ static fl_status create_scratch(fl_scratch *scratch, const fl_model *model, cons
         const fl_range rows = fl_span_sequences(span, plan, i);
         const fl_status status =
             fl_scratch_create(&scratch[i], model, span->T, fl_size_max(rows.end - rows.first, 1),
-                              span->ragged.starts, plan->directions);
+                              span->ragged.starts, plan->directions, fl_plan_sharers(plan));
         if (status == FL_OK) continue;
         destroy_scratch(scratch, i);
         return status;
@@ -184,7 +184,8 @@ fl_status fl_record(const fl_model *model, const fl_record_call *given) {
 
 fl_status fl_tape_bytes(const fl_model *model, ptrdiff_t T, ptrdiff_t B, const ptrdiff_t *starts,
                         size_t *bytes) {
-    if (model == NULL || T < 0 || B < 0 || bytes == NULL || !fl_starts_check(starts, T, B))
+    if (model == NULL || T < 0 || B < 0 || bytes == NULL || !fl_starts_check(starts, T, B) ||
+        model->digits) /* of which there are no gradients */
         return FL_ERROR_ARGUMENT;
     const size_t LD = (size_t)(model->config.num_layers * model->config.num_directions);
     if (starts) B = starts[T];

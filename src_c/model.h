@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "fastlstm.h"
+#include "kernels/digits.h"
 #include "kernels/kernels.h"
 
 /* The parameters of one layer in one direction. NULL: the model has none. */
@@ -16,6 +17,8 @@ typedef struct fl_direction {
     const void *peepholes; /* (panels, G, V), those of g 0 */
     const void *norm; /* scales of W x and U h (G*H each) and c~ (H), shifts of c~ (H), z (G*H) */
     const void *projection; /* columns of W_hr^T (H, P), packed as fl_kernels.multiply takes them */
+    fl_digits w_digits, u_digits, projection_digits; /* of a quantised model, in place of the three;
+                                                        but where W is of reals, w is there */
 } fl_direction;
 
 /* z of a chunk of time takes about so many bytes, so that it is still in a core's cache when it is
@@ -25,17 +28,22 @@ enum { FL_CHUNK_BYTES = 128 * 1024 };
 struct fl_model {
     fl_config config; /* activations are named: none is FL_USUAL */
     const fl_kernels *kernels;
-    ptrdiff_t panels;          /* of V units each */
-    const fl_kernels *narrow;  /* has the remaining units in one panel of its own, or NULL */
-    ptrdiff_t z_row;           /* reals of a row of pre-activations, G for each unit and padding */
-    ptrdiff_t output_size;     /* P */
-    ptrdiff_t record_size;     /* R, reals of a record on the tape */
-    int is_variant;            /* whether its cells are fl_kernels.variant_step's */
-    int needs_rows;            /* whether a step goes on after its cells, with whole rows */
-    ptrdiff_t near_bytes;      /* as in fl_kernels */
-    ptrdiff_t left_bytes;      /* of these, what U and z of a usual chunk leave to W */
-    size_t bytes;              /* of the whole model */
-    void *packed;              /* all packed parameters, one block */
+    const fl_digit_kernels *digits; /* of a quantised model, or NULL */
+    ptrdiff_t panels;               /* of V units each */
+    const fl_kernels *narrow;       /* has the remaining units in one panel of its own, or NULL */
+    ptrdiff_t z_row;       /* reals of a row of pre-activations, G for each unit and padding */
+    ptrdiff_t output_size; /* P */
+    ptrdiff_t record_size; /* R, reals of a record on the tape */
+    int is_variant;        /* whether its cells are fl_kernels.variant_step's */
+    int is_general;        /* whether its steps are fl_step_general's */
+    int needs_rows;        /* whether a step goes on after its cells, with whole rows */
+    ptrdiff_t near_bytes;  /* as in fl_kernels */
+    ptrdiff_t left_bytes;  /* of these, what U and z of a usual chunk leave to W */
+    size_t bytes;          /* of the whole model */
+    void *packed;          /* all packed parameters, one block */
+    /* Of a quantised model: */
+    ptrdiff_t digit_row;       /* bytes of a row quantised for any of its products, at most */
+    const float *zeros;        /* (panels, V), what a projection starts from */
     fl_direction directions[]; /* L*D of them, index l*D + d */
 };
 
@@ -64,6 +72,12 @@ static inline ptrdiff_t fl_config_output_size(const fl_config *config) {
 /* Whether direction d runs from the last step to the first. */
 static inline int fl_config_is_reverse(const fl_config *config, ptrdiff_t d) {
     return d == 1 || config->reverse;
+}
+
+/* Bytes of a packed matrix of K columns for all gates, as most of a model's are. */
+static inline ptrdiff_t fl_model_matrix_bytes(const fl_model *model, ptrdiff_t K) {
+    return model->z_row * K *
+           (model->digits ? model->config.bits / 8 : (ptrdiff_t)model->kernels->real_bytes);
 }
 
 /* Whether a core's own caches are too small for all of a model. */

@@ -46,7 +46,11 @@
 #define FL_NOCLONE __attribute__((noinline, noclone))
 #endif
 /* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
+#if defined(__clang__)
+#define FL_UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define FL_UNROLL _Pragma("GCC unroll 32")
+#endif
 #define FL_PREFETCH(p) __builtin_prefetch(p)
 #define FL_PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2) /* not as far as the smallest cache */
 #endif
@@ -76,6 +80,24 @@ enum { FL_LINE = 64 /* bytes: a cache line, and the widest vector */ };
 #else
 #define FL_TARGET_BEGIN(features)
 #define FL_TARGET_END
+#endif
+
+/* Whether the compiler knows AVX-VNNI: 8-bit products in 256 bits, on processors since 2021. */
+#if defined(__clang__)
+#define FL_AVX_VNNI (FL_X86 && __clang_major__ >= 12)
+#elif defined(__GNUC__)
+#define FL_AVX_VNNI (FL_X86 && __GNUC__ >= 11)
+#else
+#define FL_AVX_VNNI (FL_X86 && _MSC_VER >= 1930)
+#endif
+
+/* Whether there can be AMX: compilers know it, and Linux is asked for it (cpu/features.h). */
+#if !defined(__linux__) || !FL_X86
+#define FL_AMX 0
+#elif defined(__clang__)
+#define FL_AMX (__clang_major__ >= 12)
+#else
+#define FL_AMX (__GNUC__ >= 11)
 #endif
 
 /* The floating-point environment inside a call: round to nearest, no traps, denormal inputs and

@@ -21,13 +21,23 @@ enum {
  * costs little then. */
 static const double SECTION_WORK = 4294967296.0;
 
+/* What a multiply-add takes beside one of reals. */
+static double cost_of(const fl_model *model) {
+    switch (model->config.bits) {
+        case 8: return 0.25;
+        case 16: return 0.75;
+        case 24: return 1.5;
+        default: return 1;
+    }
+}
+
 /* Multiply-adds of all layers and directions for one row, as a double since they may be many. */
 static double work_of_row(const fl_work *work) {
     const fl_config *config = &work->model->config;
     const double H = (double)config->hidden_size, D = (double)config->num_directions;
     const double P = (double)work->model->output_size;
     const double first = (double)config->input_size + P, above = D * P + P;
-    const double products = work->backward ? 2 : 1;
+    const double products = work->backward ? 2 : cost_of(work->model);
     return products * 4 * H * D * (first + ((double)config->num_layers - 1) * above);
 }
 
@@ -70,8 +80,8 @@ static fl_plan share_backward(const fl_work *work, int threads) {
 /* Sequences that keep a thread busy by themselves. Where U is larger than a core's own caches, that
  * takes more: with a share of the units, a thread has only that share of U to read at each step. */
 static ptrdiff_t sequences_per_thread(const fl_model *model) {
-    const ptrdiff_t row = model->z_row * (ptrdiff_t)model->kernels->real_bytes;
-    return row * model->output_size > model->near_bytes ? FAR_SEQUENCES : SEQUENCES_PER_THREAD;
+    const ptrdiff_t u_bytes = fl_model_matrix_bytes(model, model->output_size);
+    return u_bytes > model->near_bytes ? FAR_SEQUENCES : SEQUENCES_PER_THREAD;
 }
 
 /* The plan with `most` threads at most, each of which has as many multiply-adds as it is worth. */

@@ -47,6 +47,12 @@ int fl_work_is_shareable(const fl_work *work);
 fl_plan fl_plan_begin(const fl_work *work);
 void fl_plan_end(const fl_plan *plan);
 
+/* The most threads that share a direction's units, whatever fl_plan_renew finds. */
+static inline int fl_plan_sharers(const fl_plan *plan) {
+    if (plan->sharing == FL_BY_ROWS) return 1;
+    return (plan->wanted > plan->threads ? plan->wanted : plan->threads) / plan->directions;
+}
+
 /* Gives the threads back in the middle of a long call by units of one direction, and takes those
  * that there are now: then it has as many as suit, however the load on the processors changes. */
 void fl_plan_renew(fl_plan *plan);

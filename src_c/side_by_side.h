@@ -40,7 +40,7 @@ static inline ptrdiff_t fl_lanes_steps(const fl_model *model, ptrdiff_t T, ptrdi
                                        const ptrdiff_t *starts) {
     const fl_config *config = &model->config;
     const int pay =
-        B == 1 && starts == NULL && !model->is_variant &&
+        B == 1 && starts == NULL && !model->is_general &&
         (config->num_directions == 2 || (config->num_layers > 1 && T > FL_LANE_STEPS)) &&
         model->z_row * config->hidden_size * (ptrdiff_t)model->kernels->real_bytes <= FL_LANE_BYTES;
     return pay ? fl_size_min(T, FL_LANE_STEPS) : 0;

@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "model.h"
 #include "platform.h"
+#include "quantized.h"
 #include "rows.h"
 #include "run.h"
 #include "run_shared.h"
@@ -14,7 +15,8 @@
 #include "threads.h"
 
 /* Steps that one run takes at most; a longer push is cut, which does not change its bits. Units
- * that take their part of W x and of U h together, where a core's cache is too small for all. */
+ * that take their part of W x and of U h together, where a core's cache is too small for all; of
+ * weights in digits, as many as have so many bytes. */
 enum { STREAM_STEPS = 64, UNITS_AT_ONCE = 32 };
 
 struct fl_stream {
@@ -25,7 +27,7 @@ struct fl_stream {
     char *saved; /* c and h as they were before a push that may be given up */
     fl_scratch scratch;
     int odd;        /* whether the next step sweeps over U backwards, see run.c */
-    int is_general; /* whether a step is a variant's, or may be worth sharing */
+    int is_general; /* whether a step is one of fl_step_general, or may be worth sharing */
 };
 
 /* T steps, as what there is to share. */
@@ -56,14 +58,15 @@ fl_status fl_stream_create(const fl_model *model, ptrdiff_t batch, fl_stream **s
     made->c_bytes = c_bytes;
     made->h_bytes = h_bytes;
     const fl_work work = work_of(made, 1);
-    made->is_general = model->is_variant || fl_work_is_shareable(&work);
+    made->is_general = model->is_general || fl_work_is_shareable(&work);
     made->c = fl_memory_alloc(4, c_bytes);
     fl_status status = made->c ? FL_OK : FL_ERROR_MEMORY;
     if (status == FL_OK) {
         made->h = made->c + c_bytes;
         made->saved = made->h + h_bytes;
         memset(made->c, 0, c_bytes + h_bytes);
-        status = fl_scratch_create(&made->scratch, model, STREAM_STEPS, batch, NULL, 1);
+        const int threads = (int)fl_size_min(FL_MAX_THREADS, model->panels + 1);
+        status = fl_scratch_create(&made->scratch, model, STREAM_STEPS, batch, NULL, 1, threads);
     }
     if (status != FL_OK) {
         fl_stream_destroy(made);
@@ -116,9 +119,11 @@ static void step_units(void *context, int index) {
     const ptrdiff_t B = stream->batch;
     const size_t layer_bytes = stream->c_bytes / (size_t)L;
     const fl_panels own = fl_panels_part(model, index, step->threads);
-    const ptrdiff_t at_once = fl_model_is_far(model)
-                                  ? fl_size_max(UNITS_AT_ONCE / model->kernels->lanes, 1)
-                                  : own.count + 1;
+    const ptrdiff_t units =
+        model->digits ? 4 * UNITS_AT_ONCE * 8 / model->config.bits : UNITS_AT_ONCE;
+    const ptrdiff_t at_once =
+        fl_model_is_far(model) ? fl_size_max(units / model->kernels->lanes, 1) : own.count + 1;
+    const fl_room room = fl_scratch_room(model, &stream->scratch.directions[0], index);
     const ptrdiff_t stops = (own.count + own.narrow - 1) / at_once + 1;
     char *const z = stream->scratch.directions[0].z;
     const void *x_t = step->x_t;
@@ -132,6 +137,12 @@ static void step_units(void *context, int index) {
             const ptrdiff_t first = stop * at_once;
             fl_panels panels = {own.first + first, 0, own.narrow && stop == stops - 1};
             panels.count = fl_size_min(at_once, own.count - first);
+            if (model->digits) {
+                fl_quantized_inputs(model, layer, panels, B, x_t, layer->input_size, z,
+                                    model->z_row, &room);
+                fl_quantized_step(model, layer, panels, B, h, H, z, c, out, H, stream->odd, &room);
+                continue;
+            }
             fl_model_product(model, panels, B, layer->input_size, x_t, layer->input_size, layer->w,
                              layer->bias, z, model->z_row);
             fl_model_step(model, layer, panels, B, h, H, z, c, out, H, NULL, stream->odd);

@@ -163,8 +163,9 @@ static void FL_NAME(norm_gates)(const fl_norm *norm, ptrdiff_t panels, const voi
 FL_INLINE void FL_NAME(norm_cell_of)(const int R, const fl_norm *norm, ptrdiff_t row,
                                      const FL_REAL *o_rows, const FL_REAL *c_rows, FL_REAL *h_rows,
                                      ptrdiff_t h_stride) {
-    const fl_activation output = norm->config->output_activation;
-    const ptrdiff_t H = norm->config->hidden_size;
+    const fl_config *config = norm->config;
+    const fl_activation output = config->output_activation;
+    const ptrdiff_t H = config->hidden_size;
     const FL_REAL *scale = norm->scale, *shift = norm->shift;
     FL_REAL centres[FL_NORM_ROWS], factors[FL_NORM_ROWS];
     FL_NAME(measure)(R, H, c_rows + row * H, H, centres, factors);
@@ -175,14 +176,16 @@ FL_INLINE void FL_NAME(norm_cell_of)(const int R, const fl_norm *norm, ptrdiff_t
         FL_REAL *h = h_rows + (row + r) * h_stride;
         FL_REAL *normal =
             norm->factors ? (FL_REAL *)norm->normal + (row + r) * norm->normal_stride : NULL;
-#define FL_DO(j, n)                                                                                \
-    do {                                                                                           \
-        const vreal v = v_mul(v_sub(FL_NAME(load)(c + (j), n), centre), factor);                   \
-        const vreal scaled = v_mul(v, FL_NAME(load)(scale + (j), n));                              \
-        const vreal seen = v_add(scaled, FL_NAME(load)(shift + (j), n));                           \
-        if (normal) FL_NAME(store)(normal + (j), v, n);                                            \
-        FL_NAME(store)(h + (j), v_mul(FL_NAME(load)(o + (j), n), FL_NAME(activate)(output, seen)), \
-                       n);                                                                         \
+#define FL_DO(j, n)                                                                         \
+    do {                                                                                    \
+        const vreal v = v_mul(v_sub(FL_NAME(load)(c + (j), n), centre), factor);            \
+        const vreal scaled = v_mul(v, FL_NAME(load)(scale + (j), n));                       \
+        const vreal seen = v_add(scaled, FL_NAME(load)(shift + (j), n));                    \
+        if (normal) FL_NAME(store)(normal + (j), v, n);                                     \
+        const vreal active =                                                                \
+            FL_LOW_OR(FL_IS_LOW(config), FL_NAME(activate_low)(config->bits, output, seen), \
+                      FL_NAME(activate)(output, seen));                                     \
+        FL_NAME(store)(h + (j), v_mul(FL_NAME(load)(o + (j), n), active), n);               \
     } while (0)
         FL_FOR_VECTORS(0, H, FL_DO);
 #undef FL_DO
@@ -244,3 +247,5 @@ static void FL_NAME(norm_cell_backward)(const fl_norm *norm, const void *o_, ptr
 
 #undef FL_FOR_GATE_RUNS
 #undef FL_FOR_NORM_ROWS
+#undef FL_IS_LOW
+#undef FL_LOW_OR

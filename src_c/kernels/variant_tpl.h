@@ -19,6 +19,29 @@ static FL_NOCLONE vreal FL_NAME(activate)(fl_activation kind, vreal x) {
     }
 }
 
+/* Layers of 8 or 16 bits, of which there are none in double: what they have there, or else. */
+#if FL_DOUBLE
+#define FL_IS_LOW(config) 0
+#define FL_LOW_OR(is_low, low, real) (real)
+#else
+#define FL_IS_LOW(config) ((config)->bits == 8 || (config)->bits == 16)
+#define FL_LOW_OR(is_low, low, real) ((is_low) ? (low) : (real))
+
+static FL_NOCLONE vreal FL_NAME(activate_low)(int bits, fl_activation kind, vreal x) {
+    if (kind == FL_TANH) return bits == 8 ? FL_NAME(low_tanh)(8, x) : FL_NAME(low_tanh)(16, x);
+    if (kind != FL_SIGMOID) return FL_NAME(activate)(kind, x);
+    return bits == 8 ? FL_NAME(low_sigmoid)(8, x) : FL_NAME(low_sigmoid)(16, x);
+}
+
+static FL_NOCLONE vreal FL_NAME(sigmoid_tanh_low)(int bits, vreal x, vreal y) {
+    return bits == 8 ? FL_NAME(low_sigmoid_tanh)(8, x, y) : FL_NAME(low_sigmoid_tanh)(16, x, y);
+}
+
+static FL_NOCLONE vreal FL_NAME(state_low)(int bits, vreal i, vreal f, vreal g, vreal c) {
+    return bits == 8 ? FL_NAME(low_state)(8, i, f, g, c) : FL_NAME(low_state)(16, i, f, g, c);
+}
+#endif
+
 /* The derivative of an activation where its value is y. */
 FL_INLINE vreal FL_NAME(slope)(fl_activation kind, vreal y) {
     const vreal zero = v_set1(0), one = v_set1(1);
@@ -53,8 +76,12 @@ FL_INLINE vreal FL_NAME(zoneout)(const FL_REAL *mask, double expected, ptrdiff_t
 }
 
 /* The cell of n units of one row, from `unit` on: gates before activation in z (G, V). */
-FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff_t unit,
-                                     const FL_REAL *z, ptrdiff_t n) {
+FL_INLINE void FL_NAME(variant_cell)(const int is_low, const fl_step *step, ptrdiff_t row,
+                                     ptrdiff_t unit, const FL_REAL *z, ptrdiff_t n) {
+#define FL_ACTIVATE(kind, x) \
+    FL_LOW_OR(is_low, FL_NAME(activate_low)(config->bits, kind, x), FL_NAME(activate)(kind, x))
+#define FL_SIGMOID_TANH(x, y) \
+    FL_LOW_OR(is_low, FL_NAME(sigmoid_tanh_low)(config->bits, x, y), FL_NAME(v_sigmoid_tanh)(x, y))
     const fl_config *config = step->config;
     const ptrdiff_t H = config->hidden_size;
     const fl_activation gate = config->gate_activation;
@@ -77,23 +104,28 @@ FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff
     z_f = FL_NAME(clamp)(z_f, bound);
     const vreal z_g = FL_NAME(clamp)(v_load(z + at_g), bound);
 
-    vreal i = v_set1(0), g = i, input; /* i * g, one quotient in the usual cell */
-    if (!usual || config->coupled_gates || record) i = FL_NAME(activate)(gate, z_i);
-    if (!usual || record) g = FL_NAME(activate)(config->cell_activation, z_g);
-    input = usual ? FL_NAME(v_sigmoid_tanh)(z_i, z_g) : v_mul(i, g);
-    const vreal f = config->coupled_gates ? v_sub(v_set1(1), i) : FL_NAME(activate)(gate, z_f);
-    const vreal candidate =
-        FL_NAME(clamp)(v_fma(f, previous, input), FL_NAME(bound)(config->cell_clip));
+    vreal i = v_set1(0), f = i, g = i, candidate;
+    if (is_low && usual && !config->coupled_gates) { /* the whole state is one quotient */
+        candidate = FL_LOW_OR(1, FL_NAME(state_low)(config->bits, z_i, z_f, z_g, previous), f);
+    } else {
+        if (!usual || config->coupled_gates || record) i = FL_ACTIVATE(gate, z_i);
+        if (!usual || record) g = FL_ACTIVATE(config->cell_activation, z_g);
+        /* i * g, one quotient in the usual cell */
+        const vreal input = usual ? FL_SIGMOID_TANH(z_i, z_g) : v_mul(i, g);
+        f = config->coupled_gates ? v_sub(v_set1(1), i) : FL_ACTIVATE(gate, z_f);
+        candidate = v_fma(f, previous, input);
+    }
+    candidate = FL_NAME(clamp)(candidate, FL_NAME(bound)(config->cell_clip));
 
     if (p) z_o = v_fma(v_load(p + at_o), candidate, z_o);
     z_o = FL_NAME(clamp)(z_o, bound);
     vreal o = v_set1(0), h;
-    if (!usual || record || step->candidate) o = FL_NAME(activate)(gate, z_o);
+    if (!usual || record || step->candidate) o = FL_ACTIVATE(gate, z_o);
     if (step->candidate) {
         FL_NAME(store)((FL_REAL *)step->candidate + row * H + unit, candidate, n);
         h = o;
-    } else if (usual) h = FL_NAME(v_sigmoid_tanh)(z_o, candidate);
-    else h = v_mul(o, FL_NAME(activate)(config->output_activation, candidate));
+    } else if (usual) h = FL_SIGMOID_TANH(z_o, candidate);
+    else h = v_mul(o, FL_ACTIVATE(config->output_activation, candidate));
 
     vreal next = candidate;
     if (config->zoneout_c > 0) {
@@ -111,17 +143,38 @@ FL_INLINE void FL_NAME(variant_cell)(const fl_step *step, ptrdiff_t row, ptrdiff
         FL_NAME(store)(record + 4 * H, next, n);
         if (!config->proj_size && !step->candidate) FL_NAME(store)(record + 5 * H, h, n);
     }
+#undef FL_ACTIVATE
+#undef FL_SIGMOID_TANH
 }
 
 /* The cells of a tile, as in cell_tpl.h. */
-static FL_NOCLONE void FL_NAME(variant_cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t row,
-                                              ptrdiff_t unit, const FL_REAL *z,
-                                              const fl_step *step) {
+FL_INLINE void FL_NAME(variant_cells_of)(const int is_low, ptrdiff_t R, ptrdiff_t N, ptrdiff_t row,
+                                         ptrdiff_t unit, const FL_REAL *z, const fl_step *step) {
     const ptrdiff_t H = step->config->hidden_size;
     const ptrdiff_t panel = (step->config->coupled_gates ? 3 : 4) * FL_V;
     for (ptrdiff_t r = row; r < row + R; r++)
         for (ptrdiff_t first = unit; first < unit + N * FL_V; first += FL_V, z += panel)
-            FL_NAME(variant_cell)(step, r, first, z, H - first < FL_V ? H - first : FL_V);
+            FL_NAME(variant_cell)(is_low, step, r, first, z, H - first < FL_V ? H - first : FL_V);
+}
+
+#if !FL_DOUBLE
+static FL_NOCLONE void FL_NAME(low_variant_cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t row,
+                                                  ptrdiff_t unit, const FL_REAL *z,
+                                                  const fl_step *step) {
+    FL_NAME(variant_cells_of)(1, R, N, row, unit, z, step);
+}
+#endif
+
+static FL_NOCLONE void FL_NAME(variant_cells)(ptrdiff_t R, ptrdiff_t N, ptrdiff_t row,
+                                              ptrdiff_t unit, const FL_REAL *z,
+                                              const fl_step *step) {
+#if !FL_DOUBLE
+    if (FL_IS_LOW(step->config)) {
+        FL_NAME(low_variant_cells)(R, N, row, unit, z, step);
+        return;
+    }
+#endif
+    FL_NAME(variant_cells_of)(0, R, N, row, unit, z, step);
 }
 
 FL_INLINE void FL_NAME(variant_tile)(const int R, const int N, const int G, ptrdiff_t row,

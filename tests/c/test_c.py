@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,55 @@ def test_c_faults(objects: list[Path], tmp_path: Path) -> None:
     output = run(str(build("test_faults", objects, tmp_path, f"-Wl,{wrapped}")))
     assert int(output.split()[0]) > 200
     assert "faults injected" in output
+
+
+def test_c_quantized(objects: list[Path], tmp_path: Path) -> None:
+    output = run(str(build("test_quantized", objects, tmp_path)))
+    assert f"instruction sets: {' '.join(_core.quantized_isas())}" in output.splitlines()
+
+
+on_linux_x86_64 = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="no AMX"
+)
+
+
+@on_linux_x86_64
+def test_c_library_has_the_instructions_of_amx(objects: list[Path]) -> None:
+    if not shutil.which("objdump"):
+        missing("objdump")
+    (kernels,) = (path for path in objects if path.name == "kernels_avx512.o")
+    listing = subprocess.run(["objdump", "-d", kernels], capture_output=True, text=True, check=True)
+    words = listing.stdout.split()
+    # Blocks of one and of two tiles of rows: 8 bits, 16 with two and with three sums, 24.
+    assert words.count("tdpbusd") == 2 * (4 + 6 + 8 + 12)
+    # 9 for 8 bits, 6 + 6 for two sums, and so on, besides those that sums begin at.
+    assert words.count("tileloadd") == (4 + 5) + 2 * (6 + 9 + 13) + 2 * (4 + 4 + 6 + 6)
+    assert words.count("tilestored") == 2 * (4 + 4 + 6 + 6)
+    assert words.count("ldtilecfg") == words.count("tilerelease") == 1
+
+
+@pytest.mark.slow
+@on_linux_x86_64
+def test_c_amx_emulated(objects: list[Path], tmp_path: Path) -> None:
+    header = ["-D_GNU_SOURCE", "-include", str(TESTS / "c" / "amx_emulated.h")]
+    kernels = SRC_C / "kernels" / "x86" / "kernels_avx512.c"
+    words = [*FLAGS, *header, "-c", kernels, "-o", tmp_path / "emulated.o"]
+    subprocess.run([*compiler(), *map(str, words)], check=True)
+    library = [path for path in objects if path.name != "kernels_avx512.o"]
+    library += [tmp_path / "emulated.o", TESTS / "c" / "amx_emulated.c"]
+    wrapped = [*header, "-Wl,--wrap=fl_features_detect,--wrap=fl_amx_request"]
+    run(str(build("test_amx", library, tmp_path, *wrapped)))
+    digits = run(str(build("test_digits", library, tmp_path, *wrapped)))
+    quantized = run(str(build("test_quantized", library, tmp_path, *wrapped)), "quick")
+    if "avx512_vnni" in digits:
+        assert "amx: emulated" in digits.splitlines()
+        assert "avx512_amx" in quantized
+
+
+def test_c_digits(objects: list[Path], tmp_path: Path) -> None:
+    output = run(str(build("test_digits", objects, tmp_path)))
+    names = [line.split(":")[0] for line in output.splitlines() if ": hash " in line]
+    assert names == list(_core.quantized_isas())
 
 
 def test_c_sizes(objects: list[Path], tmp_path: Path) -> None:

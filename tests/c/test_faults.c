@@ -19,6 +19,7 @@
 #include "check.h"
 #include "fastlstm.h"
 #include "processors.h"
+#include "quantized.h"
 #include "random.h"
 
 void *__real_malloc(size_t bytes);
@@ -71,6 +72,7 @@ typedef struct problem {
     ptrdiff_t T, B;
     const ptrdiff_t *starts;
     fl_model *model;
+    fl_quantized_layer *layers; /* with config.bits */
     double *parameters, *states, *arrays[ARRAYS];
     size_t bytes[ARRAYS];
 } problem;
@@ -92,11 +94,17 @@ static problem make_problem(fl_config config, ptrdiff_t T, ptrdiff_t B, const pt
     const size_t P = (size_t)(config.proj_size ? config.proj_size : config.hidden_size);
     const size_t states = LD * (size_t)B * (size_t)config.hidden_size;
     size_t count = 0, tape = 0;
+    config.bits = 0;
     CHECK(fl_parameter_count(&config, &count) == FL_OK);
     p.parameters = numbers(count, config.dtype);
     p.states = numbers(states, config.dtype);
-    CHECK(fl_model_create(&config, isa, p.parameters, &p.model) == FL_OK);
-    CHECK(fl_tape_bytes(p.model, T, B, starts, &tape) == FL_OK);
+    if (p.config.bits) {
+        p.layers = quantized_layers(&p.config, (const float *)p.parameters, B == 2);
+        CHECK(fl_model_create_quantized(&p.config, isa, p.layers, &p.model) == FL_OK);
+    } else {
+        CHECK(fl_model_create(&config, isa, p.parameters, &p.model) == FL_OK);
+        CHECK(fl_tape_bytes(p.model, T, B, starts, &tape) == FL_OK);
+    }
     const size_t real = config.dtype == FL_FLOAT64 ? 8 : 4;
     const size_t counts[ARRAYS] = {rows * (size_t)config.input_size,
                                    rows * P * (size_t)config.num_directions,
@@ -116,6 +124,7 @@ static problem make_problem(fl_config config, ptrdiff_t T, ptrdiff_t B, const pt
 
 static void free_problem(problem *p) {
     fl_model_destroy(p->model);
+    if (p->layers) free_quantized_layers(&p->config, p->layers);
     __real_free(p->parameters);
     __real_free(p->states);
     for (int i = 0; i < ARRAYS; i++) __real_free(p->arrays[i]);
@@ -123,8 +132,10 @@ static void free_problem(problem *p) {
 
 static fl_status create(problem *p) {
     fl_model *model = NULL;
-    const fl_status status =
-        fl_model_create(&p->config, fl_model_isa(p->model), p->parameters, &model);
+    const char *isa = fl_model_isa(p->model);
+    const fl_status status = p->layers
+                                 ? fl_model_create_quantized(&p->config, isa, p->layers, &model)
+                                 : fl_model_create(&p->config, isa, p->parameters, &model);
     CHECK((status == FL_OK) == (model != NULL));
     fl_model_destroy(model);
     return status;
@@ -242,15 +253,22 @@ static void test_memory(const char *isa, fl_dtype dtype) {
         {CONFIG(40, 65, 1, 1, 1, dtype), 60, 16, NULL}, /* rows */
         {CONFIG(70, 129, 2, 1, 1, dtype), 30, 1, NULL}, /* units */
         {CONFIG(30, 131, 1, 2, 1, dtype), 30, 3, NULL}, /* directions */
+        {CONFIG(5, 20, 2, 2, 1, dtype, .proj_size = 6, .bits = 8), 5, 6, starts},
+        {CONFIG(4, 17, 2, 1, 1, dtype, .has_peepholes = 1, .layer_norm = 1, .bits = 16), 3, 2,
+         NULL},
+        {CONFIG(70, 129, 2, 1, 1, dtype, .bits = 24), 30, 1, NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].config.bits && dtype == FL_FLOAT64) continue;
         problem p = make_problem(cases[i].config, cases[i].T, cases[i].B, cases[i].starts, isa);
         fail_each(&p, create);
         fail_each(&p, forward);
         if (p.starts == NULL) fail_each(&p, forward_lengths);
-        fail_each(&p, record);
-        CHECK(record(&p) == FL_OK);
-        fail_each(&p, backward);
+        if (p.layers == NULL) {
+            fail_each(&p, record);
+            CHECK(record(&p) == FL_OK);
+            fail_each(&p, backward);
+        }
         if (p.config.num_directions == 1 && !p.config.reverse) fail_each(&p, stream);
         free_problem(&p);
     }

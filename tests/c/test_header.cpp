@@ -1,6 +1,7 @@
 // The C API from C++17: the header by itself, structs set field by field, all calls linked.
 #include <fastlstm.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -77,6 +78,25 @@ int main() {
     check(fl_stream_push(stream, &push) == FL_OK, "push");
     check(std::memcmp(y.data(), again.data(), y.size() * sizeof(float)) == 0, "push: bits");
     fl_stream_destroy(stream);
+    fl_model_destroy(model);
+
+    config.bits = 8;
+    std::vector<signed char> w(4 * H * I), u(4 * H * H);
+    std::vector<float> w_units(4 * H), u_units(4 * H);
+    const float *others = parameters.data() + 4 * H * (I + H);
+    check(fl_quantize_rows(8, 4 * H, I, parameters.data(), w.data(), w_units.data()) == FL_OK &&
+              fl_quantize_rows(8, 4 * H, H, parameters.data() + 4 * H * I, u.data(),
+                               u_units.data()) == FL_OK,
+          "digits");
+    fl_quantized_layer layer = {};
+    layer.w = {w.data(), w_units.data()};
+    layer.u = {u.data(), u_units.data()};
+    layer.others = others;
+    check(fl_model_create_quantized(&config, fl_quantized_isa_name(0), &layer, &model) == FL_OK,
+          "quantised model");
+    forward.y = {again.data(), B * H, H};
+    check(fl_quantized_isa_count() > 0 && fl_forward(model, &forward) == FL_OK, "quantised");
+    for (size_t j = 0; j < y.size(); j++) check(std::fabs(y[j] - again[j]) < 0.02f, "8 bits");
     fl_model_destroy(model);
     check(std::string(fl_status_message(FL_OK)) == "success", "status");
     std::printf("%ld checks passed, %ld failed\n", passed, failed);

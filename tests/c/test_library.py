@@ -101,6 +101,21 @@ def test_programs_stream_as_python_does(
         assert_same_bits(np.loadtxt(printed.splitlines(), np.float32), expected)
 
 
+@pytest.mark.parametrize("bits", [8, 16, 24])
+def test_the_program_quantises_as_python_does(
+    by_pkg_config: list[Path], bits: int, tmp_path: Path
+) -> None:
+    lstm = LSTM(I, H, L, seed=0)
+    lstm.parameters.tofile(tmp_path / "weights.f32")
+    x = np.random.default_rng(0).normal(size=(30, I)).astype(np.float32)
+    x.tofile(tmp_path / "x.f32")
+    arguments = map(str, (tmp_path / "weights.f32", I, H, L, bits))
+    with (tmp_path / "x.f32").open("rb") as inputs:
+        printed = run(by_pkg_config[0], *arguments, stdin=inputs)
+    y, _ = fastlstm.quantize(lstm, bits)(x)
+    assert_same_bits(np.loadtxt(printed.splitlines(), np.float32), y)
+
+
 def test_programs_refuse_what_they_can_not_use(by_pkg_config: list[Path], tmp_path: Path) -> None:
     LSTM(I, H, L).parameters.tofile(tmp_path / "weights.f32")
     (tmp_path / "torn.f32").write_bytes((tmp_path / "weights.f32").read_bytes() + b"x")
@@ -118,6 +133,10 @@ def test_programs_refuse_what_they_can_not_use(by_pkg_config: list[Path], tmp_pa
             assert ran.returncode == 1, command
             assert ran.stdout == ""
             assert message in ran.stderr, command
+    command = [str(by_pkg_config[0]), "weights.f32", *map(str, (I, H, L, 12))]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, input="")
+    assert ran.returncode == 1
+    assert "argument" in ran.stderr
 
 
 def test_version(kind: str, prefix: Path) -> None:

@@ -128,8 +128,8 @@ static void test_calls(void) {
                                             .dy = gradient,
                                             .dx = input_gradient};
     const fl_stream_push_call push_call = {.size = sizeof push_call, .T = 1, .x = in, .y = out};
-    check_sizes(count, &config, sizeof config, sizeof config);
-    check_sizes(create, &config, sizeof config, sizeof config);
+    check_sizes(count, &config, offsetof(fl_config, bits), sizeof config);
+    check_sizes(create, &config, offsetof(fl_config, bits), sizeof config);
     check_sizes(forward, &forward_call, offsetof(fl_forward_call, lengths), sizeof forward_call);
     check_sizes(record, &record_call, sizeof record_call, sizeof record_call);
     check_sizes(backward, &backward_call, sizeof backward_call, sizeof backward_call);

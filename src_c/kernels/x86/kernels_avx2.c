@@ -9,5 +9,16 @@ FL_TARGET_BEGIN("avx2,fma")
 #define FL_WIDTH 256
 #define FL_VOCABULARY "kernels/x86/simd_x86.h"
 #include "kernels/kernels_tpl.h"
+#define FL_DIGIT_ISA avx2
+#define FL_DOTS "kernels/x86/dots_avx2.h"
+#include "kernels/digits_tpl.h"
 FL_TARGET_END
+
+#if FL_AVX_VNNI
+FL_TARGET_BEGIN("avx2,fma,avxvnni")
+#define FL_DIGIT_ISA avx2_vnni
+#define FL_DOTS "kernels/x86/dots_vnni.h"
+#include "kernels/digits_tpl.h"
+FL_TARGET_END
+#endif
 #endif

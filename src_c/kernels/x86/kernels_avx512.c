@@ -11,4 +11,16 @@ FL_TARGET_BEGIN("avx512f")
 #define FL_VOCABULARY "kernels/x86/simd_x86.h"
 #include "kernels/kernels_tpl.h"
 FL_TARGET_END
+
+FL_TARGET_BEGIN("avx512f,avx512vnni")
+#define FL_DIGIT_ISA avx512_vnni
+#define FL_DOTS "kernels/x86/dots_vnni.h"
+#include "kernels/digits_tpl.h"
+FL_TARGET_END
+
+#if FL_AMX
+FL_TARGET_BEGIN("avx512f,avx512vnni,amx-tile,amx-int8")
+#include "kernels/x86/digits_amx.h"
+FL_TARGET_END
+#endif
 #endif
