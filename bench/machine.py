@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino", "jax", "jaxlib")
+_PACKAGES = (
+    *("numpy", "torch", "onnx", "onnxruntime", "openvino", "jax", "jaxlib"),
+    *("ncnn", "ai-edge-litert"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,40 +55,13 @@ class Machine:
         return asdict(self)
 
 
-def _cpuinfo() -> dict[str, str]:
-    """First processor's fields of Linux's /proc/cpuinfo; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    first = text.split("\n\n", 1)[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _cpu_model(fields: dict[str, str]) -> str:
-    if "model name" in fields:
-        return fields["model name"]
-    if sys.platform == "darwin":
-        try:
-            answer = subprocess.run(
-                ["sysctl", "-n", "machdep.cpu.brand_string"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return answer.stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    return platform.processor() or platform.machine() or "unknown"
-
-
 def describe() -> Machine:
     """Describe the machine this runs on."""
     import fastlstm
     from fastlstm import _core
+    from fastlstm._processor import cpuinfo, processor
 
-    fields = _cpuinfo()
+    fields = cpuinfo()
     keys = (("cpu family", "family"), ("model", "model"), ("stepping", "stepping"))
     packages = {"fastlstm": fastlstm.__version__}
     for name in _PACKAGES:
@@ -97,7 +70,7 @@ def describe() -> Machine:
         except PackageNotFoundError:
             continue
     return Machine(
-        cpu=_cpu_model(fields),
+        cpu=processor(),
         family=", ".join(f"{word} {fields[key]}" for key, word in keys if key in fields),
         processors=os.cpu_count() or 1,
         caches=dict(_core.cache_sizes()),

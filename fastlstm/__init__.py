@@ -13,6 +13,9 @@ from fastlstm._start import leave_on_interrupt
 
 leave_on_interrupt()
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastlstm._include import get_include
 from fastlstm._version import __version__
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
@@ -20,6 +23,9 @@ from fastlstm.stream import Stream
 from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads
 from fastlstm.weights import load, save
+
+if TYPE_CHECKING:
+    from fastlstm.quantization import quantization_report, quantize
 
 __all__ = [
     "LSTM",
@@ -33,6 +39,21 @@ __all__ = [
     "get_num_threads",
     "load",
     "num_threads",
+    "quantization_report",
+    "quantize",
     "save",
     "set_num_threads",
 ]
+
+#: What is imported when it is asked for: few need it, and it brings the reference with it.
+_PLACES = dict.fromkeys(("quantization_report", "quantize"), "quantization")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})

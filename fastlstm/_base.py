@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,14 @@ from fastlstm import _core
 from fastlstm._arguments import RealArray, as_real_array
 from fastlstm._call import Weights
 from fastlstm._masks import is_random
-from fastlstm._parameters import join, split
+from fastlstm._parameters import join, parameter_count, split
+from fastlstm._quantized import Quantized, to_vector
 from fastlstm._spec import DEFAULTS, REQUIRED, Spec, as_spec
 from fastlstm.variants import Cell, Rates
 
 #: Attributes that do not change, and arguments that are none: `lstm.dropout = 0` would do nothing.
 _OF_PARAMETERS = ("forget_bias", "seed", "isa")
-_DERIVED = ("num_directions", "output_size", "cell", "rates")
+_DERIVED = ("num_directions", "output_size", "cell", "rates", "bits")
 _FIXED = frozenset((*REQUIRED, *DEFAULTS, *_OF_PARAMETERS, *_DERIVED))
 
 
@@ -121,6 +122,16 @@ class Layer:
         return self._weights.model.isa
 
     @property
+    def bits(self) -> int | None:
+        """8, 16 or 24 of the products of a layer that :func:`fastlstm.quantize` made, else None."""
+        return None if self._quantized is None else self._quantized.bits
+
+    @property
+    def _quantized(self) -> Quantized | None:
+        given = self._weights.given
+        return given if isinstance(given, Quantized) else None
+
+    @property
     def needs_whole_sequences(self) -> bool:
         """Whether a direction begins at the last step, so that no result is known before that."""
         return any(self._weights.model.is_reverse)
@@ -132,8 +143,16 @@ class Layer:
 
     @property
     def parameters(self) -> RealArray:
-        """All parameters in one vector (N,), read-only, in the order of :meth:`state_dict`."""
-        return self._weights.vector[:]  # a view can't be made writable where its base is not
+        """All parameters in one vector (N,), read-only, in the order of :meth:`state_dict`.
+
+        Of a quantised layer what its digits stand for, in float32, computed each time.
+        """
+        given = self._weights.given
+        if isinstance(given, Quantized):
+            vector = to_vector(given, self._spec)
+            vector.flags.writeable = False
+            return vector
+        return given[:]  # a view can't be made writable where its base is not
 
     def load_parameters(self, vector: npt.ArrayLike) -> None:
         """Replace all parameters by those of one vector, as after a step of an optimiser.
@@ -146,8 +165,9 @@ class Layer:
         Raises
         ------
         TypeError, ValueError
-            If it does not hold N real numbers. The layer is then as it was.
+            If it does not hold N real numbers, or the layer is quantised. It is then as it was.
         """
+        self._check_takes_parameters("load_parameters")
         self._set_weights(self._as_vector(vector).copy(), self.isa)
 
     def named_views(self, vector: RealArray) -> dict[str, RealArray]:
@@ -182,10 +202,10 @@ class Layer:
         return array
 
     def _check_length(self, vector: RealArray) -> None:
-        if vector.shape != self.parameters.shape:
+        expected = (parameter_count(self._spec),)
+        if vector.shape != expected:
             raise ValueError(
-                f"vector: got shape {vector.shape}, expected that of the parameters, "
-                f"{self.parameters.shape}"
+                f"vector: got shape {vector.shape}, expected that of the parameters, {expected}"
             )
 
     def state_dict(self) -> dict[str, RealArray]:
@@ -203,7 +223,7 @@ class Layer:
             layer normalisation. Higher layers are ``_l1``, ... with W (4H, D*P); a BiLSTM's reverse
             directions end in ``_reverse``.
         """
-        return split(self._weights.vector, self._spec)
+        return split(self.parameters, self._spec)
 
     def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
         """Replace all parameters.
@@ -217,14 +237,22 @@ class Layer:
         Raises
         ------
         TypeError
-            If it is not a mapping.
+            If it is not a mapping, or the layer is quantised.
         ValueError
             Naming every parameter that is missing, unexpected, misshapen or not of real numbers.
             The layer is then as it was.
         """
+        self._check_takes_parameters("load_state_dict")
         if not isinstance(arrays, Mapping):
             raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
         self._set_weights(join("arrays", arrays, self._spec), self.isa)
+
+    def _check_takes_parameters(self, method: str) -> None:
+        if self.bits is not None:
+            raise TypeError(
+                f"{method}: the layer is one of {self.bits} bits, which takes no parameters; "
+                "load them into a float32 layer and quantise that"
+            )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -238,7 +266,9 @@ class Layer:
     def __repr__(self) -> str:
         sizes = [str(self.input_size), str(self.hidden_size)]
         chosen = [f"{k}={v!r}" for k, v in self._spec.chosen.items() if k != "dtype"]
-        return f"{type(self).__name__}({', '.join([*sizes, *chosen, f'dtype={self.dtype}'])})"
+        bits = [] if self.bits is None else [f"bits={self.bits}"]
+        rest = [*sizes, *chosen, f"dtype={self.dtype}", *bits]
+        return f"{type(self).__name__}({', '.join(rest)})"
 
     def __getstate__(self) -> dict[str, Any]:
         # The packed weights stay behind: another machine may have another instruction set.
@@ -247,20 +277,43 @@ class Layer:
         )
         state = {**(attributes or {}), **slots}  # those of a subclass, too
         state["_options"] = state.pop("_spec").options
-        state["_weights"] = state["_weights"].vector
+        state["_weights"] = state["_weights"].given
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = dict(state)
         self._spec = as_spec(self.num_directions, **attributes.pop("_options"))
         self._isa_asked = asked = attributes.pop("_isa_asked")
-        vector = attributes.pop("_weights").copy()
+        given = attributes.pop("_weights")
         for name, value in attributes.items():  # of a subclass
             setattr(self, name, value)
-        self._set_weights(vector, asked if asked in _core.available_isas() else None)
+        self._set_weights(
+            given if isinstance(given, Quantized) else given.copy(),
+            asked if asked in (*_core.available_isas(), *_core.quantized_isas()) else None,
+        )
 
-    def _set_weights(self, vector: RealArray, isa: str | None) -> None:
-        """Pack a parameter vector and take it over. The vector must be the layer's own."""
-        model = _core.Model(self._spec, vector, isa)
-        vector.flags.writeable = False
-        self._weights = Weights(vector, model)
+    @classmethod
+    def _from_quantized(cls, spec: Spec, quantized: Quantized, isa: str | None = None) -> Self:
+        """Return a layer of parameters in digits, whose arrays it takes over."""
+        layer = cls.__new__(cls)
+        layer._spec, layer._isa_asked = spec, isa
+        layer._set_weights(quantized, isa)
+        return layer
+
+    def _as_quantized(self, quantized: Quantized) -> Self:
+        """Return a copy with other parameters, in digits, whose arrays it takes over."""
+        state = Layer.__getstate__(self)
+        layer = type(self).__new__(type(self))
+        Layer.__setstate__(layer, {**state, "_weights": quantized})
+        return layer
+
+    def _set_weights(self, given: RealArray | Quantized, isa: str | None) -> None:
+        """Pack parameters and take them over. The arrays must be the layer's own."""
+        if isinstance(given, Quantized):
+            model = _core.Model(self._spec, None, isa, given)
+            for array in given.arrays():
+                array.flags.writeable = False
+        else:
+            model = _core.Model(self._spec, given, isa)
+            given.flags.writeable = False
+        self._weights = Weights(given, model)

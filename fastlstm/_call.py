@@ -26,6 +26,7 @@ from fastlstm._arguments import (
 from fastlstm._foreign import lengths_of
 from fastlstm._masks import NOTHING_DRAWN, Drawn, draw, is_random
 from fastlstm._merge import Merged, merge, merged_shape
+from fastlstm._quantized import Quantized
 from fastlstm._ragged import Packed, Pieces, as_pieces
 from fastlstm._spec import Spec
 from fastlstm.tape import Inputs, Recording, Tape
@@ -39,7 +40,7 @@ Shape: TypeAlias = tuple[int, ...]
 class Weights(NamedTuple):
     """Parameters as they were given and as they run; replaced as one, never changed."""
 
-    vector: RealArray
+    given: RealArray | Quantized  # all in one vector (N,), or in digits
     model: _core.Model
 
 
@@ -95,6 +96,11 @@ def record(
     rng: Any,
 ) -> tuple[Merged, State, Tape]:
     """Run a layer and keep a tape; ``LSTM.record`` tells what is given, returned and raised."""
+    if isinstance(weights.given, Quantized):
+        raise TypeError(
+            f"record: the layer is one of {weights.given.bits} bits, whose results have no "
+            "gradients; record the float32 layer that it was quantised from"
+        )
     source = _Source(_as_training_generator(spec, rng))
     call = _checked(spec, x, state, lengths, offsets, resets, None)
     try:
@@ -191,7 +197,7 @@ def _run(
 ) -> tuple[Merged, State, Tape | None]:
     """Run a call and wrap it up; ``source`` is what a recorded one draws from."""
     _, _, _, target, pieces, both_shape, h_shape, c_shape = call
-    (vector, model), dtype = weights, spec.dtype
+    (given, model), dtype = weights, spec.dtype
     layout = None if pieces is None else Packed(pieces)
     inputs = _as_of_kernels(spec, call, model, layout, recorded=source is not None)
     T, S = _steps(inputs), inputs.batch_size
@@ -208,12 +214,13 @@ def _run(
     h_n, c_n = np.empty(h_shape, dtype), np.empty(c_shape, dtype)
     drawn, records = NOTHING_DRAWN, None
     if source is not None:
+        assert isinstance(given, np.ndarray)  # of record
         if (generator := source.take()) is not None:
             drawn = _draw(spec, generator, layout, T, S)
         if drawn.weights is not None:
             with np.errstate(all="ignore"):
-                vector = np.where(drawn.weights == 0, 0, vector * drawn.weights)
-            model = _core.Model(spec, vector, model.isa)
+                given = np.where(drawn.weights == 0, 0, given * drawn.weights)
+            model = _core.Model(spec, given, model.isa)
         records = np.empty(_tape_size(model, T, S, inputs.starts), dtype)
     model.forward(
         inputs.x,
@@ -235,14 +242,14 @@ def _run(
             layout.unpack(y[0], both)
     both = _last_outputs(spec, call, h_n) if both is None else both
     merged = merge(both, spec.merge_mode, target)
-    if records is None:
+    if records is None or isinstance(given, Quantized):
         return merged, (h_n, c_n), None
     recording = Recording(
-        vector,
+        given,
         model,
         inputs,
         drawn,
-        {"x": call.x.shape, "h_0": call.h_shape, "c_0": call.c_shape, "params": vector.shape},
+        {"x": call.x.shape, "h_0": call.h_shape, "c_0": call.c_shape, "params": given.shape},
         merged_shape(both_shape, spec.merge_mode),
         spec.return_sequences,
         spec.merge_mode,

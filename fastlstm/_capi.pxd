@@ -39,6 +39,19 @@ cdef extern from "fastlstm.h" nogil:
         double zoneout_c
         int layer_norm
         int reverse
+        int bits
+
+    ctypedef struct fl_quantized_matrix:
+        const signed char *digits
+        const float *units
+
+    ctypedef struct fl_quantized_layer:
+        fl_quantized_matrix w
+        fl_quantized_matrix u
+        fl_quantized_matrix w_hr
+        const float *w_real
+        const float *x_multipliers
+        const float *others
 
     ctypedef struct fl_masks:
         const void *recurrent
@@ -131,6 +144,12 @@ cdef extern from "fastlstm.h" nogil:
     fl_status fl_set_num_threads(int)
     fl_status fl_parameter_count(const fl_config *, size_t *)
     fl_status fl_model_create(const fl_config *, const char *, const void *, fl_model **)
+    fl_status fl_quantize_rows(
+        int, ptrdiff_t, ptrdiff_t, const float *, signed char *, float *)
+    fl_status fl_model_create_quantized(
+        const fl_config *, const char *, const fl_quantized_layer *, fl_model **)
+    int fl_quantized_isa_count()
+    const char *fl_quantized_isa_name(int)
     void fl_model_destroy(fl_model *)
     const char *fl_model_isa(const fl_model *)
     size_t fl_model_bytes(const fl_model *)

@@ -20,7 +20,7 @@ from cpython.buffer cimport (
 from cpython.exc cimport PyErr_Occurred
 from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strcmp
 
 from fastlstm._capi cimport *
@@ -36,6 +36,7 @@ from fastlstm.variants import ACTIVATIONS
 include "_machine.pxi"
 include "_signals.pxi"
 include "_buffers.pxi"
+include "_quantized.pxi"
 include "_model.pxi"
 include "_stream.pxi"
 include "_linear.pxi"

@@ -6,6 +6,11 @@ def available_isas():
     return tuple(fl_isa_name(i).decode() for i in range(fl_isa_count()))
 
 
+def quantized_isas():
+    """Return the names of the instruction sets for layers of 8, 16 and 24 bits, as above."""
+    return tuple(fl_quantized_isa_name(i).decode() for i in range(fl_quantized_isa_count()))
+
+
 def default_isa():
     """Return the instruction set a layer gets when none is asked for.
 
@@ -63,7 +68,7 @@ cdef bytes _isa_bytes(object isa):
     """The name of an instruction set for C, checked; the default for None."""
     if isa is None:
         return default_isa().encode()
-    if not isinstance(isa, str) or isa not in available_isas():
+    if not isinstance(isa, str) or isa not in available_isas() + quantized_isas():
         raise _isa_error("isa", isa)
     return isa.encode()
 

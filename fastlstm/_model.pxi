@@ -45,7 +45,10 @@ cdef class Model:
     parameters : ndarray (N,), float32 or float64, contiguous
         All parameters in the order of PyTorch's ``state_dict``; its dtype is the model's.
     isa : str or None
-        Instruction set; None for :func:`default_isa`.
+        Instruction set; None for :func:`default_isa`. Of a quantised model, one of
+        :func:`quantized_isas` or an instruction set, whose fastest it then is.
+    quantized : fastlstm._quantized.Quantized or None
+        Parameters in 8, 16 or 24 bits in place of the vector, which is not read then.
     """
 
     cdef fl_model *model
@@ -57,13 +60,13 @@ cdef class Model:
     cdef bint batch_first, return_sequences, gives_all  # of a layer's calls
     cdef object dtype
 
-    def __cinit__(self, object spec, object parameters, object isa):
+    def __cinit__(self, object spec, object parameters, object isa, object quantized=None):
         cell = spec.cell
         cdef bytes isa_name = _isa_bytes(isa)
         cdef fl_config config
         cdef size_t count
         cdef fl_status status
-        self.dtype = parameters.dtype
+        self.dtype = parameters.dtype if quantized is None else _FLOAT32
         self.is_double = self.dtype == "float64"
         self.batch_first, self.return_sequences = spec.batch_first, spec.return_sequences
         self.gives_all = spec.gives_all
@@ -87,18 +90,37 @@ cdef class Model:
         config.zoneout_c = cell.zoneout_c
         config.layer_norm = cell.layer_norm
         config.reverse = spec.reverse
+        config.bits = 0
         self.is_reverse = (False, True) if spec.num_directions == 2 else (bool(spec.reverse),)
         cdef double above = (self.num_layers - 1.0) * (self.num_directions + 1) * self.output_size
         self.row_flops = 8.0 * self.hidden_size * self.num_directions * (
             <double> self.input_size + self.output_size + above)
         _raise_status(fl_parameter_count(&config, &count))
         self.parameter_count = count
+        if quantized is not None:
+            self.create_quantized(&config, spec, isa, quantized)
+            return
         cdef _Buffer vector = _Buffer(parameters, self.is_double, (count,), False)
         vector.require_contiguous(0)
         cdef const char *name = isa_name
         with nogil:
             status = fl_model_create(&config, name, vector.view.buf, &self.model)
         _raise_status(status)
+
+    cdef int create_quantized(
+        self, fl_config *config, object spec, object isa, object quantized
+    ) except -1:
+        """Make the C model of digits."""
+        cdef _QuantizedLayers layers = _QuantizedLayers(spec, quantized)
+        cdef bytes isa_name = _isa_bytes(isa)
+        cdef const char *name = isa_name
+        if isa is None:
+            name = NULL  # not the default of floats
+        cdef fl_status status
+        config.bits = quantized.bits
+        with nogil:
+            status = fl_model_create_quantized(config, name, layers.layers, &self.model)
+        return _raise_status(status)
 
     def __dealloc__(self):
         fl_model_destroy(self.model)

@@ -79,6 +79,17 @@ def split(vector: RealArray, spec: Spec) -> dict[str, RealArray]:
     return views
 
 
+def split_directions(vector: RealArray, spec: Spec) -> list[dict[str, RealArray]]:
+    """Return views of the parameters of direction d of layer l at l*D + d, by name up to ``_l``."""
+    directions: list[dict[str, RealArray]] = []
+    for name, view in split(vector, spec).items():
+        kind = name.partition("_l")[0]
+        if kind == "weight_ih":
+            directions.append({})
+        directions[-1][kind] = view
+    return directions
+
+
 def initialise(spec: Spec, forget_bias: Any, seed: Any) -> RealArray:
     """Return a parameter vector drawn from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's LSTM is.
 

@@ -195,7 +195,7 @@ class LSTMBase(Layer):
         Raises
         ------
         TypeError, ValueError
-            As a call. The generator is then as it was.
+            As a call; TypeError of a quantised layer, too. The generator is then as it was.
         MemoryError
             If the tape doesn't fit. Likewise.
 
@@ -382,6 +382,8 @@ class LSTM(LSTMBase):
         As above, read-only; ``num_directions`` (D) is 1, of a :class:`BiLSTM` 2.
     reverse, return_sequences : bool
         As above, read-only.
+    bits : int or None
+        8, 16 or 24 of a layer that :func:`fastlstm.quantize` made, else None.
     output_size : int
         P, also where it is H.
     cell : fastlstm.variants.Cell

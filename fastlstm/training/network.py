@@ -73,6 +73,10 @@ class Network:
     ) -> None:
         if not isinstance(lstm, LSTM | BiLSTM):
             raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
+        if lstm.bits is not None:
+            raise ValueError(
+                f"lstm: got one of {lstm.bits} bits, which can't be trained, expected one of floats"
+            )
         if lstm.merge_mode != "concat" or not lstm.return_sequences:
             raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, side by side")
         if loss not in LOSSES:

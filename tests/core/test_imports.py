@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -65,3 +67,16 @@ def test_names_that_are_imported_when_asked_for_are_listed() -> None:
     assert set(weights.__all__) <= set(dir(weights))
     for name in weights.__all__:
         assert getattr(weights, name).__name__ == name
+    assert set(fastlstm.__all__) <= set(dir(fastlstm))
+    for name in {*fastlstm.__all__} - {"__version__"}:
+        assert getattr(fastlstm, name).__name__ == name
+    with pytest.raises(AttributeError, match="'fastlstm' has no attribute 'quantise'"):
+        fastlstm.quantise  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_what_few_need_is_not_imported() -> None:
+    code = "import sys, fastlstm; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = set(run.stdout.split())
+    assert "fastlstm.lstm" in imported
+    assert not imported & {"fastlstm.quantization", "fastlstm.reference", "fastlstm.training"}

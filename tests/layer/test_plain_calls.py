@@ -49,7 +49,7 @@ def general(
 ) -> Any:
     """What the layer returns by the general way."""
     slow: Any = _Slow(layer._weights.model)
-    weights = _call.Weights(layer._weights.vector, slow)
+    weights = layer._weights._replace(model=slow)
     return _call.run(layer._spec, weights, x, state, lengths, None, None, out)
 
 

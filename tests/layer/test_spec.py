@@ -144,7 +144,15 @@ def test_misspelt_attributes_are_refused(kind: type[LSTMBase]) -> None:
     with pytest.raises(AttributeError, match="hiden_size") as error:
         layer.hiden_size = 3  # type: ignore[attr-defined]
     assert (error.value.name, error.value.obj) == ("hiden_size", layer)  # for "did you mean"
-    for name in [*REQUIRED, *DEFAULTS, *NO_OPTIONS, "num_directions", "output_size", "cell"]:
+    for name in [
+        *REQUIRED,
+        *DEFAULTS,
+        *NO_OPTIONS,
+        "num_directions",
+        "output_size",
+        "cell",
+        "bits",
+    ]:
         with pytest.raises(AttributeError, match=rf"^{name}: fixed when the layer was made"):
             setattr(layer, name, 1)
         with pytest.raises(AttributeError, match=rf"^{name}: fixed when the layer was made"):

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import fastlstm
-from fastlstm import LSTM
+from fastlstm import LSTM, _core
+from fastlstm.reference.digits import quantize_weights
 from support.arrays import assert_same_bits
 from support.float_environment import (
     CONTROL,
@@ -75,6 +76,20 @@ def test_it_changes_no_bit(isa: str, dtype: Any, sizes: tuple[int, int, int], ch
             if a is not None:
                 assert_same_bits(np.where(np.isnan(a), 0, a), np.where(np.isnan(b), 0, b))
                 assert (np.isnan(a) == np.isnan(b)).all()
+
+
+@pytest.mark.parametrize("change", [*ROUNDINGS, *FLUSHES])
+@pytest.mark.parametrize("bits", [8, 16, 24])
+def test_it_changes_no_digit(bits: int, change: str) -> None:
+    weights = np.random.default_rng(0).normal(size=(40, 33)).astype(np.float32)
+    weights *= np.float32(10) ** np.linspace(-40, 30, 40, dtype=np.float32)[:, np.newaxis]
+    expected = quantize_weights(weights, bits)
+    with changed(change) as control:
+        got = _core.quantize_rows(bits, weights)
+        after = environment()[0]
+    assert after == control & CONTROL
+    for a, b in zip(got, expected, strict=True):
+        assert_same_bits(np.asarray(a), np.asarray(b))
 
 
 TRAPPING = """
