@@ -73,6 +73,7 @@ def load(
     *,
     dtype: npt.DTypeLike | None = None,
     batch_first: bool | None = None,
+    dequantize: bool = False,
     isa: str | None = None,
 ) -> LSTM | BiLSTM:
     """Load a trained LSTM.
@@ -90,12 +91,16 @@ def load(
         By default that of the file; float16 and bfloat16 become float32, which is exact.
     batch_first : bool, optional
         By default what the file says, or False.
+    dequantize : bool
+        Whether an LSTM that the file has in 8, 16 or 24 bits becomes one of floats, with the
+        weights that its digits stand for, instead of a layer with these ``bits``.
     isa : str, optional
         As for :class:`LSTM`.
 
     Returns
     -------
     LSTM or BiLSTM
+        A quantised one where the file has digits, as after :func:`fastlstm.quantize`.
 
     Raises
     ------
@@ -114,7 +119,8 @@ def load(
         was assumed. `fastlstm.weights.Found.assumptions` lists it.
     UserWarning
         If the file gives the LSTM an initial state or a linear layer on top, which a layer does not
-        hold: ``weights.read(path).choose(name)`` has them as ``state`` and ``head``.
+        hold: ``weights.read(path).choose(name)`` has them as ``state`` and ``head``. If the file
+        has weights in 8 bits that fit no digits, and so became float32.
 
     See Also
     --------
@@ -131,7 +137,9 @@ def load(
     from fastlstm.weights.contents import AssumptionWarning
 
     found = read(path).choose(name)
-    layer = build(path, found, dtype=dtype, batch_first=batch_first, isa=isa)
+    layer = build(path, found, dtype=dtype, batch_first=batch_first, dequantize=dequantize, isa=isa)
+    if found.widened and not dequantize:
+        warnings.warn(f"{path}: {found.name or 'the LSTM'}: {found.widened}", stacklevel=2)
     if found.assumptions:
         warnings.warn(
             f"{path}: {found.name or 'the LSTM'}: {'; '.join(found.assumptions)}",
@@ -169,6 +177,8 @@ def save(
     Parameters
     ----------
     layer : LSTM or BiLSTM
+        Quantised ones go into ``.npz`` and ``.safetensors``, which keep their bits and every digit,
+        those of 8 bits into ``.onnx`` too.
     path : str or path
         The suffix tells the format: ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` (a PyTorch
         state dict), ``.onnx``, ``.keras``, ``.h5``.
@@ -188,8 +198,8 @@ def save(
     OSError
         If it can't be written.
     TypeError, ValueError
-        If an argument is wrong, or the format can't express one of the layer's options. What was
-        there before is then still there.
+        If an argument is wrong, or the format can't express one of the layer's options, or its 8,
+        16 or 24 bits. What was there before is then still there.
     """
     from fastlstm._arguments import as_flag
     from fastlstm._files import as_path, replaceable, whole_file

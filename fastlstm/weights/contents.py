@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from fastlstm._arguments import as_precision, as_real_array, shown
-from fastlstm._spec import DEFAULTS, REQUIRED
+from fastlstm._arguments import as_flag, as_precision, as_real_array, shown
+from fastlstm._quantized import Quantized
+from fastlstm._spec import DEFAULTS, REQUIRED, as_spec
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 Arrays = dict[str, NDArray[Any]]
@@ -55,7 +56,8 @@ class Found:
     bidirectional : bool
         Whether it is a BiLSTM.
     arrays : dict of str to ndarray
-        The parameters by the names of ``state_dict``: float16, float32 or float64, all alike.
+        The parameters by the names of ``state_dict``: float16, float32 or float64, all alike. Where
+        the file has digits, what they stand for in float32.
     head : Head or None
     state : (h_0, c_0) or None
         Initial state that the file has fixed, (L*D, P) and (L*D, H).
@@ -70,6 +72,10 @@ class Found:
     is_guess : bool
         Whether names and sizes alone make it a stack, or shapes alone an LSTM, in a file that
         doesn't say what feeds what: `load` asks for it by name.
+    quantized : Quantized or None
+        The parameters in digits, of a layer of 8, 16 or 24 bits.
+    widened : str
+        Why weights that the file has in 8 bits are float32 here; else empty.
     """
 
     name: str
@@ -84,6 +90,13 @@ class Found:
     assumptions: tuple[str, ...] = ()
     parts: tuple[Found, ...] = ()
     is_guess: bool = False
+    quantized: Quantized | None = None
+    widened: str = ""
+
+    @property
+    def bits(self) -> int | None:
+        """8, 16 or 24 of a quantised layer, else None."""
+        return None if self.quantized is None else self.quantized.bits
 
     def option(self, name: str) -> Any:
         """Return an argument of the layer, of those that are not among `options` the default."""
@@ -119,6 +132,7 @@ class Found:
         *,
         dtype: npt.DTypeLike | None = None,
         batch_first: bool | None = None,
+        dequantize: bool = False,
         isa: str | None = None,
     ) -> LSTM | BiLSTM:
         """Make the layer.
@@ -129,6 +143,9 @@ class Found:
             By default that of the file; float16 and bfloat16 become float32, which is exact.
         batch_first : bool, optional
             By default what the file says, or False.
+        dequantize : bool
+            Whether a layer of 8, 16 or 24 bits becomes one of floats, with the weights that its
+            digits stand for.
         isa : str, optional
             As for the layer.
 
@@ -143,7 +160,17 @@ class Found:
         stored = self.stored_dtype
         native: npt.DTypeLike = np.float32 if stored.itemsize == 2 else stored
         options["dtype"] = native if dtype is None else as_precision("dtype", dtype)
-        layer = (BiLSTM if self.bidirectional else LSTM)(**options, isa=isa)
+        kind = BiLSTM if self.bidirectional else LSTM
+        in_floats = as_flag("dequantize", dequantize)
+        if self.quantized is not None and not in_floats:
+            if options["dtype"] != np.float32:
+                raise ValueError(
+                    f"dtype: got {options['dtype']}, but a layer of {self.bits} bits computes in "
+                    "float32; dequantize=True makes it one of floats"
+                )
+            spec = as_spec(self.num_directions, **options)
+            return kind._from_quantized(spec, self.quantized, isa)
+        layer = kind(**options, isa=isa)
         layer.load_state_dict(self.arrays)
         return layer
 
@@ -159,7 +186,8 @@ class Found:
             sizes.append(f"{self.option('num_layers')} layers")
         sizes += [f"{name}={value!r}" for name, value in options.items()]
         layer = "BiLSTM" if self.bidirectional else "LSTM"
-        return f"{self.name or '(unnamed)'}: {layer} {', '.join(sizes)}, {self.stored_dtype}"
+        numbers = self.stored_dtype if self.quantized is None else f"{self.bits} bits"
+        return f"{self.name or '(unnamed)'}: {layer} {', '.join(sizes)}, {numbers}"
 
 
 #: LSTMs that an error lists.

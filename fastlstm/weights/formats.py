@@ -101,6 +101,8 @@ class Format:
         The module of ``originals`` that runs an LSTM of such a file as its own framework does.
     read_only : mapping of str to str
         Suffixes that are not written, and why.
+    bits : tuple of int
+        Of the quantised layers that it can hold.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Format:
     recognises: Callable[[Start], Match]
     original: str
     read_only: Mapping[str, str] = field(default_factory=dict)
+    bits: tuple[int, ...] = ()
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -142,8 +145,16 @@ class Format:
         ImportError
             If a package is missing.
         ValueError
-            If the format can't express an option of the layer, or has no place for a state.
+            If the format can't express an option of the layer, or its bits, or has no place for a
+            state.
         """
+        bits = trained.layer.bits
+        if bits is not None and bits not in self.bits:
+            able = [suffix for each in FORMATS if bits in each.bits for suffix in each.written]
+            raise ValueError(
+                f"layer: its {bits} bits can't be saved as {', '.join(self.written)}, but as "
+                f"{', '.join(able)}; fastlstm convert writes what they stand for in float32"
+            )
         self._module.write(trained, path)
 
     @property
@@ -208,6 +219,7 @@ FORMATS = (
         writes="all options, head, initial state",
         recognises=_is_npz,
         original="pytorch",
+        bits=(8, 16, 24),
     ),
     Format(
         "safetensors",
@@ -217,13 +229,15 @@ FORMATS = (
         writes="the same",
         recognises=_is_safetensors,
         original="pytorch",
+        bits=(8, 16, 24),
     ),
     Format(
         "pytorch",
         (".pt", ".pth", ".bin", ".ckpt", ".jit"),
         needs="nothing to read, PyTorch to write",
         reads="state dicts and checkpoints of them, zip and legacy; TorchScript; zips of such "
-        "files and pickles of arrays, whatever their suffix; LSTM, LSTMCell, projections",
+        "files and pickles of arrays, whatever their suffix; LSTM, LSTMCell, projections, also "
+        "dynamically quantised",
         writes="a state dict (not .jit)",
         recognises=_is_pytorch,
         original="pytorch",
@@ -235,12 +249,13 @@ FORMATS = (
         (".onnx",),
         needs="fastlstm[onnx]",
         reads=(
-            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, dequantised; cells "
+            "every LSTM node, in branches and loops too; DynamicQuantizeLSTM, in 8 bits; cells "
             "spelt out, as PyTorch's LSTMCell"
         ),
-        writes="a graph of LSTM nodes",
+        writes="a graph of LSTM nodes, or of DynamicQuantizeLSTM for 8 bits",
         recognises=_is_onnx,
         original="onnx",
+        bits=(8,),
     ),
     Format(
         "keras",

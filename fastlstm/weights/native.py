@@ -5,6 +5,9 @@ Both ``.npz`` and ``.safetensors`` have the parameters by the names of ``state_d
 
     {"class": "LSTM", "options": {"bias": true, "input_size": 3, ...}, "version": 1}
 
+Version 2 is of quantised layers, with ``"bits": 8``, and with digits and units in place of matrices
+(`fastlstm.weights.digits`): what reads version 1 alone refuses them.
+
 A file without that text (version 0: other programs, and this one before it had options) is read by
 the names and shapes of its arrays alone.
 """
@@ -20,12 +23,14 @@ import numpy as np
 from fastlstm.lstm import LSTMBase
 from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Arrays, Contents, Trained
+from fastlstm.weights.digits import find_quantized, unpacked
 from fastlstm.weights.names import find_layers
 
 #: Under which the text lies in a file.
 KEY = "fastlstm"
 
-VERSION = 1
+#: Of files of float32 and float64, and of those of quantised layers.
+VERSION, QUANTIZED_VERSION = 1, 2
 
 #: Far more than the options take; JSON of a hostile file could nest or grow without end.
 LONGEST = 10_000
@@ -33,18 +38,27 @@ LONGEST = 10_000
 
 def text_of(layer: LSTMBase) -> str:
     """Return the text that describes a layer."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "class": CLASSES[layer.num_directions],
         "options": layer.options,
         "version": VERSION,
     }
+    if layer.bits is not None:
+        metadata |= {"bits": layer.bits, "version": QUANTIZED_VERSION}
     return json.dumps(metadata, sort_keys=True)
 
 
 def arrays_of(trained: Trained) -> Arrays:
-    """Return all arrays that a file holds, by name."""
+    """Return all arrays that a file holds, by name.
+
+    Raises
+    ------
+    ValueError
+        If the layer is a quantised one that no file can hold: its units are not finite.
+    """
     layer, head, state = trained
-    arrays: Arrays = dict(layer.state_dict())
+    quantized = layer._quantized
+    arrays = dict(layer.state_dict()) if quantized is None else unpacked(layer._spec, quantized)
     if head is not None:
         arrays.update({"head.weight": head.weight, "head.bias": head.bias})
     if state is not None:
@@ -61,7 +75,10 @@ def contents(path: Path, format_name: str, arrays: Arrays, text: str | None) -> 
         If the text is damaged, or a later version of this package wrote it.
     """
     metadata = None if text is None else _parse(path, text)
-    layers, refused, others = find_layers(arrays, metadata)
+    if metadata is not None and "bits" in metadata:
+        layers, refused, others = find_quantized(arrays, metadata)
+    else:
+        layers, refused, others = find_layers(arrays, metadata)
     return Contents(path, format_name, layers, refused, others)
 
 
@@ -75,10 +92,12 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     version = metadata.get("version") if isinstance(metadata, dict) else None
     if type(version) is not int or version < 1:
         raise ValueError(f"{path}: {KEY!r}, the options, is damaged: no version in {text[:80]!r}")
-    if version > VERSION:
+    if version > QUANTIZED_VERSION:
         raise ValueError(
             f"{path}: written by a later fastlstm (version {version} of its files, this one reads "
-            f"up to {VERSION})"
+            f"up to {QUANTIZED_VERSION})"
         )
+    if ("bits" in metadata) != (version == QUANTIZED_VERSION):
+        raise ValueError(f"{path}: {KEY!r}, the options, is damaged: bits in version {version}")
     del metadata["version"]
     return dict(metadata)

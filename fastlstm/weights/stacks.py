@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from fastlstm._quantized import Quantized
 from fastlstm.weights.contents import Arrays, Found
 
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
@@ -142,4 +143,14 @@ def stacked(
         notes=tuple(dict.fromkeys(chain(*(part.notes for part in parts), notes))),
         assumptions=tuple(dict.fromkeys(chain(*(part.assumptions for part in parts), assumptions))),
         parts=(replace(first, name=f"{first.name}[0]"), *parts[1:]),
+        quantized=_joined(parts),
+        widened=next((part.widened for part in parts if part.widened), ""),
     )
+
+
+def _joined(parts: Sequence[Found]) -> Quantized | None:
+    """Return the digits of a stack, if all of its layers have some, of as many bits."""
+    of_parts = [part.quantized for part in parts if part.quantized is not None]
+    if len(of_parts) < len(parts) or len({each.bits for each in of_parts}) > 1:
+        return None
+    return Quantized(of_parts[0].bits, tuple(chain(*(each.directions for each in of_parts))))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm.lstm import LSTMBase
 from fastlstm.weights import build
 from fastlstm.weights.contents import Contents, Found
 from fastlstm.weights.formats import format_of
@@ -40,6 +39,9 @@ class Comparison:
     agrees : bool
         Whether the difference is one of rounding, in the precision that both compute in: float32
         for files in half precision too.
+    in_bits : float or None
+        Of a quantised LSTM the largest difference of its results in 8, 16 or 24 bits. All else is
+        of a layer of floats, with the weights that its digits stand for, on both sides.
     """
 
     against: str
@@ -47,6 +49,7 @@ class Comparison:
     largest: float
     assumptions: tuple[str, ...]
     agrees: bool
+    in_bits: float | None = None
 
 
 def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
@@ -62,7 +65,7 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
         If the LSTM can't be built.
     """
     path = contents.path
-    layer = build(path, found, batch_first=False)
+    layer = build(path, found, batch_first=False, dequantize=True)
     rng = np.random.default_rng(seed)
     rows = layer.num_layers * layer.num_directions
     x = rng.normal(size=(T, B, layer.input_size)).astype(layer.dtype)
@@ -80,18 +83,23 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
         raise
     except Exception as error:  # of any type: a framework may fail on its files in any way
         against = f"the NumPy reference, since {_why(package, error)}"
-        layer = _with_all_outputs(path, found)
+        found = _with_all_outputs(found)
+        layer = build(path, found, batch_first=False, dequantize=True)
         expected = _run_reference(layer, x, h_0, c_0)
     if found.is_guess:  # neither side knows better: that they agree says nothing about the order
         against += ", its layers run one after the other, as assumed"
-    pairs = list(zip(_flat(layer(x, (h_0, c_0))), _flat(_as_result(expected)), strict=True))
-    # By NumPy, as Python's max loses a NaN that is not the first.
-    difference = float(np.max([_largest(got - wanted) for got, wanted in pairs]))
-    largest = float(np.max([_largest(wanted) for _, wanted in pairs]))
+    wanted = _flat(_as_result(expected))
+    in_bits = None
+    if found.bits is not None:
+        against += f", both in float32 with what the {found.bits} bits stand for"
+        quantized = build(path, found, batch_first=False)
+        in_bits = _difference(_flat(quantized(x, (h_0, c_0))), wanted)
+    difference = _difference(_flat(layer(x, (h_0, c_0))), wanted)
+    largest = float(np.max([_largest(each) for each in wanted]))
     # Not of the stored dtype: that of float16 would hide errors of several percent.
     unit = float(np.finfo(layer.dtype).eps) * max(1.0, largest)
     agrees = bool(difference <= AGREEMENT * unit)
-    return Comparison(against, difference, largest, found.assumptions, agrees)
+    return Comparison(against, difference, largest, found.assumptions, agrees, in_bits)
 
 
 def _why(package: str, error: Exception) -> str:
@@ -105,13 +113,12 @@ def _why(package: str, error: Exception) -> str:
     return f"{package} fails with {type(error).__name__}{': ' if message else ''}{message}"
 
 
-def _with_all_outputs(path: Path, found: Found) -> LSTM | BiLSTM:
-    """Build it so that y is what the reference gives: each step, directions side by side."""
+def _with_all_outputs(found: Found) -> Found:
+    """Return it with y as the reference gives it: each step, directions side by side."""
     options = {
         k: v for k, v in found.options.items() if k not in ("merge_mode", "return_sequences")
     }
-    plain = Found(found.name, found.kind, options, found.bidirectional, found.arrays)
-    return build(path, plain, batch_first=False)
+    return replace(found, options=options)
 
 
 def _run_reference(
@@ -140,6 +147,11 @@ def _flat(result: Any) -> list[NDArray[Any]]:
     """[y, h_n, c_n], or [y forward, y reverse, h_n, c_n]."""
     y, (h_n, c_n) = result
     return [*(y if isinstance(y, tuple) else (y,)), h_n, c_n]
+
+
+def _difference(got: list[NDArray[Any]], wanted: list[NDArray[Any]]) -> float:
+    # By NumPy, as Python's max loses a NaN that is not the first.
+    return float(np.max([_largest(g - w) for g, w in zip(got, wanted, strict=True)]))
 
 
 def _largest(array: NDArray[Any]) -> float:

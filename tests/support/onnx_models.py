@@ -100,7 +100,7 @@ def difference(got: Sequence[Array], expected: Sequence[Array]) -> float:
 
 def compare_with_original(path: Path, found: Found, T: int = 7, B: int = 3) -> float:
     require("onnxruntime")
-    layer = found.build(batch_first=False, dtype=np.float32)
+    layer = found.build(batch_first=False, dtype=np.float32, dequantize=True)
     rng = np.random.default_rng(5)
     x = rng.normal(size=(T, B, layer.input_size)).astype(np.float32)
     rows = layer.num_layers * layer.num_directions

@@ -53,6 +53,10 @@ def seeds(folder: Path) -> dict[str, bytes]:
     plain, both = LSTM(3, 4, 2, seed=2), BiLSTM(2, 3, merge_mode="sum", seed=3)
     head = weights.Head(np.ones((2, 4), np.float32), np.zeros(2, np.float32))
     state = (np.ones((2, 4), np.float32), np.full((2, 4), 0.5, np.float32))
+    features = np.geomspace(0.01, 100, 20)  # so different that they get factors
+    wide = BiLSTM(20, 4, proj_size=3, seed=4)
+    wide = fastlstm.quantize(wide, 16, np.random.default_rng(0).normal(size=(9, 20)) * features)
+    in_8_bits = fastlstm.quantize(LSTM(20, 4, 2, peepholes=True, seed=5), 8)
     made: dict[str, bytes] = {}
     for name, layer, options in (
         ("native.npz", lstm, {"head": head, "state": state}),
@@ -65,9 +69,14 @@ def seeds(folder: Path) -> dict[str, bytes]:
         ("both.keras", both, {}),
         ("plain.h5", plain, {"head": head}),
         ("both.h5", both, {}),
+        ("digits.npz", wide, {}),
+        ("digits.safetensors", fastlstm.quantize(plain, 24), {"head": head, "state": state}),
+        ("digits.onnx", in_8_bits, {"head": head, "state": state}),
     ):
         try:
-            fastlstm.save(layer, folder / name, **options)  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that input weights are quantised anew
+                fastlstm.save(layer, folder / name, **options)  # type: ignore[arg-type]
         except ImportError:
             continue
         made[name] = (folder / name).read_bytes()
@@ -231,6 +240,11 @@ def torch_seeds() -> dict[str, bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
         script = torch.jit.script(torch.nn.ModuleList([torch.nn.LSTM(3, 4)]))
+        how = torch.ao.quantization.per_channel_dynamic_qconfig
+        packed = torch.ao.quantization.quantize_dynamic(
+            torch.nn.ModuleList([torch.nn.LSTM(3, 4, bidirectional=True), torch.nn.LSTMCell(3, 4)]),
+            {torch.nn.LSTM: how, torch.nn.LSTMCell: torch.ao.quantization.default_dynamic_qconfig},
+        )
     objects = {
         "state_dict": torch.nn.LSTM(3, 4).state_dict(),
         "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")),
@@ -262,6 +276,10 @@ def torch_seeds() -> dict[str, bytes]:
         "checkpoint.pt": written(torch.save, state),
         "legacy.pt": written(torch.save, state, _use_new_zipfile_serialization=False),
         "script.pt": written(torch.jit.save, script),
+        "packed.pt": written(torch.save, packed.state_dict()),
+        "packed-legacy.pt": written(
+            torch.save, packed.state_dict(), _use_new_zipfile_serialization=False
+        ),
     }
 
 

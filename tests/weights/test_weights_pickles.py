@@ -241,16 +241,19 @@ def test_other_objects_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*quantiz", "ignore:.*TypedStorage")
-def test_quantised_state_dicts_are_refused_with_advice(tmp_path: Path) -> None:
+def test_quantised_modules_are_refused_with_advice(tmp_path: Path) -> None:
+    """Whole ones: of their state dicts the packed weights are read."""
     torch = require("torch")
     path = tmp_path / "m.pt"
-    with pytest.raises(ValueError, match=r"torch\.ScriptObject, .* before it is quantised"):
+    with pytest.raises(ValueError, match=r"torch\.ScriptObject, .* save the state_dict\(\) alone"):
         pytorch.read(hostile(path, name("torch", "ScriptObject")))
     module = torch.nn.Sequential(torch.nn.LSTM(2, 3))
     quantised = torch.ao.quantization.quantize_dynamic(module, {torch.nn.LSTM}, torch.qint8)
-    torch.save(quantised.state_dict(), path)
-    with pytest.raises(ValueError, match=r"torch\.ScriptObject, .* before it is quantised"):
+    torch.save(quantised, path)
+    with pytest.raises(ValueError, match=r"Sequential, .* save the state_dict\(\) alone"):
         pytorch.read(path)
+    torch.save(quantised.state_dict(), path)
+    assert [found.name for found in pytorch.read(path).layers] == ["0"]
 
 
 TENSORS = {

@@ -26,8 +26,16 @@ from fastlstm.weights.onnx.graph import (
     unique_names,
     value_of,
 )
-from fastlstm.weights.onnx.node import INPUTS, SCALES, Memo, UnsupportedError, describe
-from fastlstm.weights.onnx.stacks import find_below, fits, join, origins, starts_by_itself
+from fastlstm.weights.onnx.node import INPUTS, Memo, UnsupportedError, describe
+from fastlstm.weights.onnx.plan import MULTIPLIERS, SCALES
+from fastlstm.weights.onnx.stacks import (
+    before_factors,
+    find_below,
+    fits,
+    join,
+    origins,
+    starts_by_itself,
+)
 
 __all__ = ["Located", "locate", "read", "to_onnx", "write"]
 
@@ -130,6 +138,10 @@ def _read_node(located: Located, constants: Constants, memo: Memo) -> Found | Re
                 start = constants.repeated(scope, given[key])
                 if start is not None:
                     arrays[key] = start
+        if kind != "LSTM":
+            _, factors = before_factors(scope, given["X"])
+            if factors is not None:
+                arrays[MULTIPLIERS] = constants.value(scope, factors)
         state_notes = _drop_half_a_state(scope, given, arrays)
         attributes = {each: value_of(a) for each, a in scope.attributes_of(node).items()}
         found = describe(name, kind, attributes, arrays, constants.spend, memo)

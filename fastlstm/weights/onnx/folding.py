@@ -172,13 +172,18 @@ def _dequantize(
 
 def dequantized(data: Array, scale: Array, zero: Array | None) -> Array:
     """Return (data - zero) * scale in float32, as ONNX has it; the shapes must fit `data`'s."""
+    with np.errstate(all="ignore"):
+        return steps_of(data, scale, zero).astype(np.float32) * scale
+
+
+def steps_of(data: Array, scale: Array, zero: Array | None) -> Array:
+    """Return data - zero, int32, of what has such scales."""
     if data.dtype.kind not in "iu" or data.dtype.itemsize > 4 or scale.dtype != np.float32:
         raise ValueError(f"{data.dtype} with {scale.dtype} scales")
     steps = data.astype(np.int32)
     if zero is not None:
         steps -= zero.astype(np.int32)
-    with np.errstate(all="ignore"):
-        return steps.astype(np.float32) * scale
+    return steps
 
 
 #: By name.

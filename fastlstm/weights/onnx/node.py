@@ -10,28 +10,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastlstm._gates import COUPLED_ORDER, ORDER, as_order, to_rows
-from fastlstm._spec import chosen
+from fastlstm._quantized import Digits
+from fastlstm._spec import as_spec, chosen
 from fastlstm.variants import ACTIVATION_OPTIONS
 from fastlstm.weights.contents import Arrays, Found
-from fastlstm.weights.onnx.folding import Array, dequantized
+from fastlstm.weights.digits import (
+    CLOSE,
+    WIDENED,
+    check_multipliers,
+    digits_or_reason,
+    quantized_of,
+)
+from fastlstm.weights.onnx.folding import Array, steps_of
 from fastlstm.weights.onnx.graph import short, text
-from fastlstm.weights.onnx.plan import ACTIVATIONS
+from fastlstm.weights.onnx.plan import ACTIVATIONS, MULTIPLIERS, SCALES
 
-#: Inputs of an LSTM by position, and those that DynamicQuantizeLSTM has besides.
+#: Inputs of an LSTM by position.
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-SCALES = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
 
 _WEIGHTS = ("W", "R", "B", "P", *SCALES)
 
 GATES = "iofc"
 
-#: I, H and parameters by the identities of the arrays that they were made of, which stay in use.
-Memo: TypeAlias = dict[tuple[Any, ...], tuple[tuple[int, int, Arrays], Arrays]]
+
+class _Made(NamedTuple):
+    """What the arrays of a node make: parameters, and digits of matrices or why there are none."""
+
+    input_size: int
+    hidden_size: int
+    parameters: Arrays
+    digits: dict[str, Digits]
+    widened: str
+
+
+#: By the identities of the arrays that it was made of, which stay in use.
+Memo: TypeAlias = dict[tuple[Any, ...], tuple[_Made, Arrays]]
 
 #: By name in lower case, as ONNX Runtime compares them: ours, and alpha and beta.
 _ACTIVATIONS = {
@@ -126,8 +144,8 @@ def describe(
     attributes : mapping
         As for `options_of`.
     arrays : mapping of str to ndarray
-        What its inputs are, as far as known, by the names in `INPUTS` and `SCALES`. Without
-        initial states the layer has none.
+        What its inputs are, as far as known, by the names in `INPUTS` and `SCALES`, and by
+        `MULTIPLIERS` what multiplies X before. Without initial states the layer has none.
     spend : callable
         Accounts for the bytes of the arrays that are made.
     memo : dict
@@ -145,12 +163,28 @@ def describe(
     key = (kind, D, coupled, *((name, id(array)) for name, array in weights.items()))
     if key not in memo:
         memo[key] = _made(kind, weights, D, coupled, spend), weights
-    (I, H, parameters), _ = memo[key]
-    options = {"input_size": I, "hidden_size": H, "num_layers": 1, **options}
+    made, _ = memo[key]
+    H = made.hidden_size
+    options = {"input_size": made.input_size, "hidden_size": H, "num_layers": 1, **options}
     if "B" not in arrays:
         options["bias"] = False
     if "P" in arrays:
         options["peepholes"] = True
+    parameters, quantized = made.parameters, None
+    multipliers = arrays.get(MULTIPLIERS)
+    if multipliers is not None:
+        try:
+            check_multipliers("factors of X", multipliers, made.input_size)
+        except ValueError as error:
+            raise UnsupportedError(str(error)) from error
+        of_input = {
+            name: w * multipliers for name, w in parameters.items() if name.startswith("weight_ih")
+        }
+        spend(sum(array.nbytes for array in of_input.values()))
+        parameters = {**parameters, **of_input}
+    if made.digits:
+        by_end = {} if multipliers is None else dict.fromkeys(("_l0", "_l0_reverse"), multipliers)
+        quantized = quantized_of(as_spec(D, **options), made.digits, parameters, by_end)
     notes = _notes(kind, attributes, options)
     state, note = state_of(arrays, D, H, "batch_first" in options)
     return Found(
@@ -161,17 +195,21 @@ def describe(
         parameters,
         state=state,
         order=" ".join(GATES),
-        notes=(*notes, *note),
+        notes=(*notes, *note, *([made.widened] if made.widened else [])),
+        quantized=quantized,
+        widened=made.widened,
     )
 
 
 def _made(
     kind: str, arrays: Mapping[str, Array], D: int, coupled: bool, spend: Callable[[int], None]
-) -> tuple[int, int, Arrays]:
-    """I, H, and the parameters by the names of ``state_dict``."""
+) -> _Made:
+    """Make the parameters of a layer, by the names of ``state_dict``."""
     weights = {key: arrays[key] for key in ("W", "R", "B", "P") if key in arrays}
+    integers: dict[str, _Integers] = {}
     if kind != "LSTM":
-        weights |= {key: _dequantized(key, arrays, D, spend) for key in ("W", "R")}
+        integers = {key: _integers(key, arrays, D, spend) for key in ("W", "R")}
+        weights |= {key: each.values() for key, each in integers.items()}
     for key in ("W", "R"):
         if weights[key].ndim != 3 or 0 in weights[key].shape:
             raise UnsupportedError(
@@ -201,13 +239,41 @@ def _made(
             for gate, peephole in zip("iof", np.split(weights["P"][d], 3), strict=True):
                 if gate in wanted:
                     parameters[f"weight_c{gate}{end}"] = peephole.copy()
-    return I, H, parameters
+    digits: dict[str, Digits] = {}
+    widened = ""
+    for key, name in (("W", "weight_ih"), ("R", "weight_hh")) if integers else ():
+        for d, end in enumerate(("_l0", "_l0_reverse")[:D]):
+            steps, units = integers[key].of_direction(d)
+            rows = to_rows(steps, order, gates=wanted), to_rows(units, order, "GH", wanted)
+            made = digits_or_reason(key, *rows)
+            if isinstance(made, str):
+                widened = widened or WIDENED + made
+            else:
+                digits[f"{name}{end}"] = made
+    return _Made(I, H, parameters, {} if widened else digits, widened)
 
 
-def _dequantized(
+class _Integers(NamedTuple):
+    """Weights (D, n, 4H) as `steps`, of `scale` (D, 1, 4H) or (D, 1, 1) each."""
+
+    steps: Array
+    scale: Array
+
+    def values(self) -> Array:
+        """Return the weights (D, 4H, n), as ONNX has it."""
+        with np.errstate(all="ignore"):
+            return (self.steps.astype(np.float32) * self.scale).transpose(0, 2, 1)
+
+    def of_direction(self, d: int) -> tuple[Array, Array]:
+        """Return the integers (4H, n) of a direction, and what 1 stands for in each row (4H,)."""
+        rows = self.steps[d].T
+        return rows, np.broadcast_to(self.scale[d, 0], len(rows))
+
+
+def _integers(
     key: str, arrays: Mapping[str, Array], D: int, spend: Callable[[int], None]
-) -> Array:
-    """Return W (D, 4H, I) or R (D, 4H, H), which are there as integers (D, I or H, 4H)."""
+) -> _Integers:
+    """Return W (D, I, 4H) or R (D, H, 4H) without the zero points, and the scales."""
     integers, scale = arrays[key], arrays[f"{key}_scale"]
     zero = arrays.get(f"{key}_zero_point")
     if integers.ndim != 3:
@@ -216,14 +282,13 @@ def _dequantized(
     for name, array in ((f"{key}_scale", scale), (f"{key}_zero_point", zero)):
         if array is not None and array.size != math.prod(shape):
             raise UnsupportedError(f"{name} has shape {array.shape[:8]}, expected {D} or {D} x 4H")
-    spend(8 * integers.size)
+    spend(12 * integers.size)
     try:
-        floats = dequantized(
-            integers, scale.reshape(shape), None if zero is None else zero.reshape(shape)
-        )
+        steps = steps_of(integers, scale, None if zero is None else zero.reshape(shape))
+        np.broadcast_shapes(steps.shape, shape)
     except ValueError as error:
         raise UnsupportedError(f"{key}: {error}") from error
-    return floats.transpose(0, 2, 1)
+    return _Integers(steps, scale.reshape(shape))
 
 
 def state_of(
@@ -255,9 +320,7 @@ def _notes(kind: str, attributes: Mapping[str, Any], options: Mapping[str, Any])
     if isinstance(said, int) and said != H:
         notes.append(f"its attribute hidden_size is {said}, its arrays are of {H} units")
     if kind != "LSTM":
-        notes.append(
-            "its weights were integers; the original also rounds x and h to integers at each step"
-        )
+        notes.append(CLOSE)
     if options.get("coupled_gates"):
         notes.append("its forget gate's arrays, which input_forget leaves unused, are left out")
     return notes

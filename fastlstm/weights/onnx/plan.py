@@ -25,6 +25,14 @@ ACTIVATIONS: dict[str, tuple[str, tuple[float, float] | None]] = {
 }
 
 
+#: The operator of 8 bits, ONNX Runtime's own, and the inputs that it has besides LSTM's.
+QUANTIZED, DOMAIN = "DynamicQuantizeLSTM", "com.microsoft"
+SCALES = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
+
+#: How the tensors (I,) are named by which x of a quantised layer is multiplied first.
+MULTIPLIERS = "x_multipliers"
+
+
 class Plan(NamedTuple):
     """What decides about the nodes of a graph."""
 
@@ -42,16 +50,31 @@ class Plan(NamedTuple):
     return_sequences: bool
     has_head: bool
     has_state: bool
+    is_quantized: bool
+    multiplied: tuple[int, ...]
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], bidirectional: bool, head: bool, state: bool) -> Plan:
-        """Return the plan of a layer with these options; those at their default may be missing."""
+    def of(
+        cls,
+        options: Mapping[str, Any],
+        bidirectional: bool,
+        head: bool,
+        state: bool,
+        quantized: bool = False,
+        multiplied: Sequence[int] = (),
+    ) -> Plan:
+        """Return the plan of a layer with these options; those at their default may be missing.
+
+        `multiplied` are the numbers of the layers whose input is multiplied first.
+        """
         told = {**DEFAULTS, **options}
         return cls(
             activations=tuple(told[name] for name in ACTIVATION_OPTIONS),
             bidirectional=bidirectional,
             has_head=head,
             has_state=state,
+            is_quantized=quantized,
+            multiplied=tuple(multiplied),
             **{name: told[name] for name in told.keys() & cls._fields},
         )
 
@@ -67,12 +90,23 @@ def nodes_of(plan: Plan) -> Iterator[Proto]:
     yield from _initial_states(plan, steps)
     for layer in range(plan.num_layers):
         end = f"_l{layer}"
+        if layer in plan.multiplied:
+            yield make_node("Mul", [steps, f"{MULTIPLIERS}{end}"], [f"x_scaled{end}"])
+            steps = f"x_scaled{end}"
         inputs = [steps, f"W{end}", f"R{end}", f"B{end}" if plan.bias else "", ""]
         inputs += [f"{name}{end}" if last or plan.has_state else name for name in ("h_0", "c_0")]
-        inputs += [f"P{end}"] * plan.peepholes
+        if plan.is_quantized:
+            inputs.append(f"P{end}" if plan.peepholes else "")
+            inputs += [f"{name}{end}" for name in SCALES]
+        else:
+            inputs += [f"P{end}"] * plan.peepholes
         outputs = [f"Y{end}" if layer < last or plan.return_sequences else ""]
         outputs += [f"h_n{end}", f"c_n{end}"] if last else ["h_n", "c_n"]
-        yield make_node("LSTM", inputs, outputs, f"lstm{end}" if last else "lstm", **_cell(plan))
+        name = f"lstm{end}" if last else "lstm"
+        if plan.is_quantized:
+            yield make_node(QUANTIZED, inputs, outputs, name, domain=DOMAIN, **_cell(plan))
+        else:
+            yield make_node("LSTM", inputs, outputs, name, **_cell(plan))
         if layer < last:
             steps = f"y{end}"
             yield from _side_by_side(plan, f"Y{end}", steps, 1)

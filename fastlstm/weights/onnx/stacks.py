@@ -28,6 +28,7 @@ from fastlstm.weights.onnx.graph import (
     text,
     value_of,
 )
+from fastlstm.weights.onnx.plan import MULTIPLIERS, QUANTIZED
 from fastlstm.weights.stacks import stacked
 
 #: Nodes between two layers, and those that compute one shape.
@@ -71,7 +72,10 @@ class _Piece(NamedTuple):
 
 def find_below(site: Site, found: Found, constants: Constants) -> int | None:
     """Return which node of the same graph feeds this LSTM as the layer below does, if one does."""
-    name = site.node.input[0]
+    start = site.node.input[0]
+    if text(site.node.op_type) == QUANTIZED:  # of others they are a layer's own
+        start, _ = before_factors(site.scope, start)
+    name = start
     for _ in range(LONGEST_WAY + 1):
         source = site.scope.find(name)
         if source is None or source.scope is not site.scope or source.node is None:
@@ -81,11 +85,22 @@ def find_below(site: Site, found: Found, constants: Constants) -> int | None:
             if name != node.output[0] or not node.output[0]:
                 return None
             follower = _Follower(source, found, constants)
-            return site.scope.graph.makers[name] if follower.arrives(site.node.input[0]) else None
+            return site.scope.graph.makers[name] if follower.arrives(start) else None
         if text(node.op_type) not in _PASSING or not node.input:
             return None
         name = node.input[0]
     return None
+
+
+def before_factors(scope: Scope, name: Any) -> tuple[Any, Any]:
+    """Return the input of a layer as it is before factors of this package, and those or None."""
+    source = scope.find(name)
+    node = None if source is None or source.scope is not scope else source.node
+    if node is not None and text(node.op_type) == "Mul" and len(node.input) == 2:
+        before, by = node.input
+        if text(by).startswith(f"{MULTIPLIERS}_l"):
+            return before, by
+    return name, None
 
 
 def starts_by_itself(site: Site) -> bool:

@@ -16,7 +16,9 @@ from fastlstm._merge import merge
 from fastlstm.weights.contents import Found
 from fastlstm.weights.onnx import locate
 from fastlstm.weights.onnx.graph import Proto, Scope, Site, text
-from fastlstm.weights.onnx.node import INPUTS, SCALES
+from fastlstm.weights.onnx.node import INPUTS
+from fastlstm.weights.onnx.plan import SCALES
+from fastlstm.weights.onnx.stacks import before_factors
 
 Array = NDArray[Any]
 
@@ -114,6 +116,10 @@ def _alone(path: Path, model: Proto, site: Site) -> Proto:
     if text(node.op_type) != "LSTM":
         # Its own operator would round x and h as well: dequantised, the same weights can be seen.
         weights |= {key: copy.dequantized(key, weights) for key in ("W", "R")}
+        _, factors = before_factors(scope, given["X"])
+        if factors is not None:
+            ours["X"] = "x_scaled"
+            copy.nodes.append(make_node("Mul", ["x", copy.value(scope, factors)], ["x_scaled"]))
     for key in ("W", "R", "B", "P"):
         if key in weights:  # half precision runs as single
             copy.nodes.append(make_node("Cast", [weights[key]], [f"{key}_float"], to=_FLOAT))

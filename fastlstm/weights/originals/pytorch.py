@@ -51,6 +51,8 @@ def run(
     """
     import torch
 
+    if found.quantized is not None or found.widened:
+        raise NotImplementedError("PyTorch makes no floats of digits")
     if lacking := [name for name in found.options if name not in TORCH_HAS]:
         raise NotImplementedError(f"PyTorch has no {', '.join(lacking)}")
     parameters = _parameters(torch, path)

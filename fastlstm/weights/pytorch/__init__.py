@@ -20,15 +20,23 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlstm._quantized import Digits
 from fastlstm.weights import native
+from fastlstm.weights.architectures import PARAMETER
 from fastlstm.weights.archive import Archive
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
+from fastlstm.weights.digits import digits_or_reason, with_digits
 from fastlstm.weights.names import find_layers, summarised
+from fastlstm.weights.parametrizations import OF_CELL
 from fastlstm.weights.pytorch.arrays import Array, Numbers, Opaque
 from fastlstm.weights.pytorch.legacy import read_pickles
 from fastlstm.weights.pytorch.module import from_torch, to_torch, write
+from fastlstm.weights.pytorch.packed import renamed
 from fastlstm.weights.pytorch.pickles import Mapped
-from fastlstm.weights.pytorch.records import Tensor
+from fastlstm.weights.pytorch.records import QuantizedTensor, Tensor
 from fastlstm.weights.pytorch.storages import Storages
 from fastlstm.weights.pytorch.walk import ADVICE, NotUnderstoodError, Walked, walk
 from fastlstm.weights.pytorch.zips import MEMBERS_SLACK, Budget, members_of, read_zip, root_of
@@ -172,10 +180,11 @@ def _read_pickles(path: Path, data: bytes) -> Contents:
 def _contents(
     path: Path, format_name: str, content: Any, walked: Walked, storages: Storages
 ) -> Contents:
-    arrays, unread = _arrays(walked.tensors, storages)
+    tensors, assumptions = renamed(walked.tensors)
+    arrays, unread, digits = _arrays(tensors, storages)
     contents = native.contents(path, format_name, arrays, _text(content))
     refused = list(contents.refused)
-    inside, _ = _arrays(walked.inside, storages)
+    inside, _, _ = _arrays(walked.inside, storages)
     layers, bad, _ = find_layers(inside, None)
     lstms: list[Found | Refused] = [*layers, *bad]
     for lstm in lstms:
@@ -189,28 +198,70 @@ def _contents(
     )
     return replace(
         contents,
-        layers=tuple(_with_note(found, walked) for found in contents.layers),
+        layers=tuple(
+            _with_note(_completed(found, digits, assumptions), walked) for found in contents.layers
+        ),
         refused=tuple(refused),
         others=summarised(others),
     )
 
 
-def _arrays(tensors: dict[str, Numbers], storages: Storages) -> tuple[Arrays, dict[str, Numbers]]:
-    """Return the arrays of tensors by their names, and the tensors that are not read."""
+def _arrays(
+    tensors: dict[str, Numbers], storages: Storages
+) -> tuple[Arrays, dict[str, Numbers], dict[int, Digits | str]]:
+    """Return the arrays of tensors by their names, the tensors that are not read, and digits.
+
+    Of quantised tensors those of LSTMs are read, into what they stand for: the digits, or why there
+    are none, are by the identity of that array.
+    """
     arrays: Arrays = {}
     unread: dict[str, Numbers] = {}
+    digits: dict[int, Digits | str] = {}
     for name, tensor in tensors.items():
         if name.rpartition(".")[0].rpartition(".")[2] == _SECOND_TIME:
             continue
         try:
-            view = storages.view(tensor)
+            if not isinstance(tensor, QuantizedTensor):
+                view = storages.view(tensor)
+            elif (pair := _quantized(name, tensor, storages)) is not None:
+                view, digits[id(view)] = pair
+            else:
+                view = None
         except ValueError as error:
             raise ValueError(f"{quoted(name)}: {error}") from error
         if view is None:
             unread[name] = tensor
         else:
             arrays[name] = view
-    return arrays, unread
+    return arrays, unread, digits
+
+
+def _quantized(
+    name: str, tensor: QuantizedTensor, storages: Storages
+) -> tuple[NDArray[Any], Digits | str] | None:
+    """Return what a quantised parameter stands for, in float32, and its digits or why it has none.
+
+    None of other tensors.
+    """
+    last = name.rpartition(".")[2]
+    if last not in OF_CELL and not PARAMETER.fullmatch(last):
+        return None
+    found = storages.quantized(tensor)
+    if found is None:
+        return None
+    integers, scale = found
+    with np.errstate(all="ignore"):
+        floats = integers.astype(np.float32) * scale[:, np.newaxis]
+    return floats, digits_or_reason(last, integers, scale)
+
+
+def _completed(found: Found, digits: dict[int, Digits | str], assumptions: dict[str, str]) -> Found:
+    """Give an LSTM its digits, if it has some, and what its packed weights don't tell."""
+    if found.name in assumptions:
+        note = assumptions[found.name]
+        found = replace(found, notes=(*found.notes, note), assumptions=(*found.assumptions, note))
+    parts = tuple(_completed(part, digits, assumptions) for part in found.parts)
+    return with_digits(replace(found, parts=parts), digits)
 
 
 def _with_note(found: Found, walked: Walked) -> Found:
@@ -229,7 +280,7 @@ def _described(tensor: Numbers) -> str:
     if isinstance(tensor, Tensor):
         kind = "expanded " if tensor.element.code else ""
         return f"{kind}{tensor.element.name} {tensor.shape}"
-    return tensor.what if isinstance(tensor, Opaque | Array) else ""
+    return tensor.what if isinstance(tensor, Opaque | Array | QuantizedTensor) else ""
 
 
 def _text(content: Any) -> str | None:

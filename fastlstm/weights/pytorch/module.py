@@ -199,6 +199,8 @@ def _check_options(layer: LSTMBase, what: str) -> None:
     lacking = [
         f"{name}={value!r}" for name, value in layer._spec.chosen.items() if name not in TORCH_HAS
     ]
+    if layer.bits is not None:
+        lacking.append(f"bits={layer.bits}")
     if lacking:
         raise ValueError(
             f"{', '.join(lacking)}: PyTorch's LSTM has no such option, so can't be {what}"

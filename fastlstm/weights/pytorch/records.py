@@ -56,8 +56,8 @@ _ELEMENTS = {
         Element("complex32", 4),
         Element("complex64", 8),
         Element("complex128", 16),
-        Element("qint8", 1),
-        Element("quint8", 1),
+        Element("qint8", 1, "i1"),
+        Element("quint8", 1, "u1"),
         Element("qint32", 4),
         Element("quint4x2", 1),
         Element("quint2x4", 1),
@@ -133,14 +133,49 @@ class Tensor(Numbers):
     stride: tuple[int, ...]
 
 
-def find(module: str, name: str) -> Global:
-    """Return what a name in a pickle stands for.
+@dataclass(frozen=True, eq=False, slots=True)
+class QuantizedTensor(Numbers):
+    """A tensor of integers q that stand for scale * (q - zero).
 
-    Raises
-    ------
-    ValueError
-        If it is that of weights which are packed in a way that is not read.
+    Attributes
+    ----------
+    integers : Tensor
+    scale, zero : Tensor of one axis, or a float and an int
+        For each number of an axis, or for all.
+    axis : int or None
+        None where there is one scale for all.
     """
+
+    integers: Tensor
+    scale: Tensor | float
+    zero: Tensor | int
+    axis: int | None
+
+    what = "quantized tensor"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return self.integers.shape
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """All that has numbers in a storage."""
+        parts = (self.integers, self.scale, self.zero)
+        return [part for part in parts if isinstance(part, Tensor)]
+
+
+class ScriptObject(Instance):
+    """An object of TorchScript's in a state dict: its state is (state, class)."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "torch.ScriptObject"
+
+
+def find(module: str, name: str) -> Global:
+    """Return what a name in a pickle stands for."""
     known = _GLOBALS.get((module, name))
     if known is not None:
         return known
@@ -148,10 +183,7 @@ def find(module: str, name: str) -> Global:
         return Global(module, name, new=Instance)
     if (module, name) == ("torch", "ScriptObject"):
         # Also in state dicts, those of dynamically quantised modules, whose weights it packs.
-        raise ValueError(
-            "holds torch.ScriptObject, as quantised modules do, and such are not read: in PyTorch "
-            "save the state_dict() of the module before it is quantised"
-        )
+        return Global(module, name, new=ScriptObject)
     return Global(module, name, known=False)
 
 
@@ -240,6 +272,28 @@ def _tensor(
     return Tensor(storage, element, offset, shape, stride)
 
 
+def _rebuild_quantized(arguments: tuple[Any, ...]) -> QuantizedTensor | Opaque:
+    """Of ``(storage, offset, size, stride, how)``, then ``requires_grad, hooks``.
+
+    ``how`` is ``(torch.per_tensor_affine, scale, zero)`` or ``(torch.per_channel_affine, scales,
+    zeros, axis)``.
+    """
+    tensor = _rebuild_tensor(arguments[:4])
+    how = arguments[4] if len(arguments) > 4 else None
+    if isinstance(tensor, Tensor) and tensor.element.name in ("qint8", "quint8"):
+        match how:
+            case (Global(name="per_tensor_affine"), float(scale), int(zero)):
+                return QuantizedTensor(tensor, scale, zero, None)
+            case (
+                Global(name="per_channel_affine"),
+                Tensor() as scale,
+                Tensor() as zero,
+                int(axis),
+            ):
+                return QuantizedTensor(tensor, scale, zero, axis)
+    return Opaque(QuantizedTensor.what)
+
+
 def _first(arguments: tuple[Any, ...]) -> Any:
     if not arguments:
         raise ValueError("damaged: a call without arguments")
@@ -290,7 +344,7 @@ _REDUCED = {
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_tensor_v3": _rebuild_tensor_v3,
     "torch._utils _rebuild_sparse_tensor": _opaque("sparse tensor"),
-    "torch._utils _rebuild_qtensor": _opaque("quantized tensor"),
+    "torch._utils _rebuild_qtensor": _rebuild_quantized,
     "torch._utils _rebuild_meta_tensor_no_storage": _opaque("tensor without numbers"),
     "torch._utils _rebuild_nested_tensor": _opaque("nested tensor"),
     "torch._utils _rebuild_wrapper_subclass": _opaque("tensor of a class of its own"),

@@ -10,8 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.weights.pytorch.arrays import Array, Numbers
-from fastlstm.weights.pytorch.records import BFLOAT16, Element, Storage, Tensor
+from fastlstm.weights.pytorch.records import (
+    BFLOAT16,
+    Element,
+    QuantizedTensor,
+    Storage,
+    Tensor,
+)
 from fastlstm.weights.raw import quoted, widened
+
+#: Of 8 bits, with or without a sign.
+_LARGEST_ZERO = 255
+
+#: What is made of an integer of a quantised tensor, and of all at most for each byte that is there.
+_BYTES_OF_INTEGER, _LARGEST_RATIO, _SLACK = 16, 32, 2**26
 
 
 class Storages:
@@ -31,6 +43,7 @@ class Storages:
         self._arrays: dict[str | int, tuple[Element, NDArray[Any]]] = {}
         self._bytes: dict[int, bytes] = {}  # of texts that hold bytes
         self._wide: dict[int, tuple[Any, NDArray[Any]]] = {}  # of bytes that hold bfloat16
+        self._left = _LARGEST_RATIO * sum(map(len, numbers.values())) + _SLACK
         self._views: dict[int, NDArray[Any]] = {}  # of tensors with several names
 
     def view(self, tensor: Numbers) -> NDArray[Any] | None:
@@ -52,6 +65,34 @@ class Storages:
                 return None
             self._views[id(tensor)] = view
         return self._views[id(tensor)]
+
+    def quantized(self, tensor: QuantizedTensor) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return the integers (R, K) of a quantised matrix around zero, and the scales (R,).
+
+        None if it is no matrix, or has its scales along columns.
+
+        Raises
+        ------
+        ValueError
+            If its numbers lie beyond the storages, or don't fit each other.
+        """
+        integers = self.view(tensor.integers)
+        if integers is None or integers.ndim != 2 or tensor.axis not in (None, 0):
+            return None
+        self._left -= _BYTES_OF_INTEGER * integers.size
+        if self._left < 0:
+            raise ValueError("shares its numbers with too many other quantised tensors")
+        pair = []
+        for part, kind in ((tensor.scale, "f"), (tensor.zero, "i")):
+            array = self.view(part) if isinstance(part, Tensor) else np.full(len(integers), part)
+            if array is None or array.shape != integers.shape[:1] or array.dtype.kind != kind:
+                raise ValueError("damaged: a quantised tensor's scales don't fit it")
+            pair.append(array)
+        scale, zero = pair
+        if ((zero < -_LARGEST_ZERO) | (zero > _LARGEST_ZERO)).any():
+            raise ValueError("damaged: a quantised tensor's zero point is none of 8 bits")
+        with np.errstate(all="ignore"):
+            return integers - zero.astype(np.int32)[:, np.newaxis], scale.astype(np.float32)
 
     def _bytes_of(self, text: str) -> bytes:
         """Return the bytes that letters stand for: of a text with several uses but once."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from fastlstm.weights.names import MOST_OTHERS
 from fastlstm.weights.pytorch.arrays import Array, Numbers
+from fastlstm.weights.pytorch.packed import unpack
 from fastlstm.weights.pytorch.pickles import Global, Instance, Key, Unknown, as_key
+from fastlstm.weights.pytorch.records import QuantizedTensor, ScriptObject
 from fastlstm.weights.raw import quoted
 
 #: Fits a whole module as well as a checkpoint with an object beside its state dicts.
@@ -49,9 +52,9 @@ class Walked:
 
     @property
     def all_tensors(self) -> Iterator[Numbers]:
-        """Those inside objects too."""
-        yield from self.tensors.values()
-        yield from self.inside.values()
+        """Those inside objects too, and those that quantised ones are made of."""
+        for tensor in chain(self.tensors.values(), self.inside.values()):
+            yield from tensor.parts if isinstance(tensor, QuantizedTensor) else (tensor,)
 
     def owner_of(self, name: str) -> str:
         """Return the object that something inside one is in: its name and its class."""
@@ -107,7 +110,7 @@ def walk(root: Any, pickle_size: int) -> Walked:
             continue
         prefix = f"{name}." if name else ""
         nested: list[tuple[str, Any]] = []
-        for key, child in _items(value):
+        for key, child in _items(unpack(value) if isinstance(value, ScriptObject) else value):
             budget -= 1
             if _is_node(child):
                 text = str(key)
@@ -129,6 +132,8 @@ _END = object()
 def _is_passed_over(value: Any) -> bool:
     if isinstance(value, Array):
         return value.objects is not None
+    if isinstance(value, ScriptObject):
+        return unpack(value) is None
     return isinstance(value, Unknown) or (isinstance(value, Global) and not value.known)
 
 
