@@ -2,7 +2,8 @@
 
 One module a command, imported when it is asked for: see `fastlstm.cli._commands`. What they share
 has a room each: ``_process`` (signals, pipes, exit codes), ``_messages``, ``_options``,
-``_arrays`` (what is read), ``_outputs`` (what is written), ``_weights``, ``_progress``.
+``_arrays`` (what is read), ``_outputs`` (what is written), ``_weights``, ``_models`` (a model, and
+data for it), ``_pictures``, ``_progress``.
 
 Exit codes: 0 all well; 1 an LSTM that ``verify`` found to differ, or contestants of ``bench`` that
 do; 2 a mistake in the arguments or files (one line on stderr, no traceback); 130 interrupted with

@@ -39,6 +39,7 @@ COMMANDS = (
     Command("train", "train an LSTM on your arrays"),
     Command("inspect", "what a file of weights holds"),
     Command("convert", "save an LSTM in another format"),
+    Command("quantize", "make an LSTM of 8, 16 or 24 bits, and report its errors"),
     Command("verify", "compare an LSTM in a file with the framework it comes from"),
     Command("info", "version, instruction sets, processor, caches, compiler"),
     Command("bench", "measure speed against the reference and installed peers", takes_all=True),

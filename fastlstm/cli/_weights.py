@@ -42,9 +42,9 @@ def choose(contents: Contents, name: str | None) -> Found:
 
 
 def build(path: Path, found: Found, **options: Any) -> LSTM | BiLSTM:
-    """Build an LSTM of a file; say what had to be assumed."""
+    """Build an LSTM of a file; say what had to be assumed, and that digits became floats."""
     with errors_of_files():
         layer = weights.build(path, found, **options)
-    for each in found.assumptions:
+    for each in filter(None, (*found.assumptions, found.widened)):
         note(f"warning: {each}")
     return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from fastlstm import weights
@@ -24,21 +25,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=Path, metavar="OUT", help=", ".join(WRITTEN))
     add("--name", help="of the LSTM in IN, where it holds several")
     add("--dtype", choices=("float32", "float64"), help="by default that of IN")
+    add(
+        "--dequantize",
+        action="store_true",
+        help="write floats that the digits of an LSTM of 8, 16 or 24 bits stand for; so it is "
+        "where the format of OUT can't hold digits",
+    )
     add_force(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Read one, write it."""
     with errors_of_files(f"{args.output}: "):
-        format_for(args.output)
+        chosen = format_for(args.output)
     found = choose(read(args.input), args.name)
-    layer = build(args.input, found, dtype=args.dtype)
+    dequantize = args.dequantize or (found.bits is not None and found.bits not in chosen.bits)
+    layer = build(args.input, found, dtype=args.dtype, dequantize=dequantize)
     with (
         new_file(args.output, args.force) as partial,
         errors_of_files(f"{args.output}: "),
+        warnings.catch_warnings(record=True) as caught,
     ):
+        warnings.simplefilter("always")
         weights.save(layer, partial, head=found.head, state=found.state, overwrite=True)
+    for warning in caught:
+        note(f"warning: {warning.message}")
+    if found.bits is not None and dequantize:
+        note(f"note: what the {found.bits} bits stand for is written, as {layer.dtype}")
     for each in found.notes:
-        if each not in found.assumptions:  # which were told when it was built
+        if each not in (*found.assumptions, found.widened):  # told when it was built
             note(f"note: {each}")
     print(f"{args.output}: {layer}")

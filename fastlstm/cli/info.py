@@ -26,6 +26,7 @@ def execute(args: argparse.Namespace) -> None:
         "version": __version__,
         "isa": isa,
         "isas": list(_core.available_isas()),
+        "quantized isas": list(_core.quantized_isas()),
         "features": list(_core.cpu_features()),
         "threads": _core.get_num_threads(),
         "cache sizes": dict(_core.cache_sizes()),
@@ -35,8 +36,9 @@ def execute(args: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
         return
     facts["isas"] = ", ".join(facts["isas"])
+    facts["quantized isas"] = ", ".join(facts["quantized isas"])
     facts["features"] = ", ".join(facts["features"]) or "none"
     caches = [f"{level} {size // 1024} KiB" for level, size in facts["cache sizes"].items()]
     facts["cache sizes"] = ", ".join(caches) or "unknown"
     for key, value in facts.items():
-        print(f"{key + ':':13}{value}")
+        print(f"{key + ':':16}{value}")

@@ -75,6 +75,7 @@ def _found_as_json(found: Found) -> dict[str, Any]:
         "layer": "BiLSTM" if found.bidirectional else "LSTM",
         "options": found.options,
         "dtype": str(found.stored_dtype),
+        "bits": found.bits,
         "gates": found.order,
         "arrays": {name: list(array.shape) for name, array in found.arrays.items()},
         "head": None if found.head is None else list(found.head.weight.shape),

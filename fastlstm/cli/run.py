@@ -6,24 +6,26 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastlstm._linear import linear
 from fastlstm._steps import as_steps
-from fastlstm.cli._arrays import STANDARD, Array, add_reading, open_array, open_counts, reading_of
-from fastlstm.cli._messages import UserError, as_user_errors, note
+from fastlstm.cli._arrays import STANDARD, Array, add_reading
+from fastlstm.cli._messages import UserError, note
+from fastlstm.cli._models import (
+    INPUTS,
+    Model,
+    add_layout,
+    layout_of,
+    load_model,
+    open_input,
+    present_steps,
+)
 from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import WRITERS, Block, new_file
 from fastlstm.cli._progress import counting
-from fastlstm.cli._weights import build, choose, read
 from fastlstm.weights.formats import SUFFIXES
-from fastlstm.weights.names import ORIENTATION
-
-if TYPE_CHECKING:
-    from fastlstm.lstm import LSTM, BiLSTM
-    from fastlstm.weights import Head
 
 # Numbers held at a time of the input or of the output, whichever is wider, unless --chunk says more
 # or less: enough that the cost of a call vanishes, little enough for any machine.
@@ -52,19 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="INPUT",
-        help=".npy of shape (T, I) or (T, B, I), .npz:NAME, or a table of T lines with I numbers: "
-        ".csv, .tsv or .txt; FILE:NAME,NAME,... chooses columns, - is standard input",
+        help=INPUTS,
     )
     add("--name", help="of the LSTM in MODEL, where it holds several")
     text = "file to write: .npy, .csv or .tsv; - is standard output, in the form of INPUT"
     add("-o", "--output", type=Path, help=text)
     add_force(parser)
-    text = "three-dimensional INPUT is (B, T, I), where MODEL does not say what it is"
-    add("--batch-first", action="store_true", help=text)
-    text = "steps of each sequence: .npy, (B,); what lies behind is padding, OUTPUT 0 there"
-    add("--lengths", type=Path, metavar="L", help=text)
-    text = "in place of --lengths, steps that exist: .npy of INPUT's shape without the last axis"
-    add("--mask", type=Path, metavar="M", help=text)
+    add_layout(parser, "INPUT", "what lies behind is padding, OUTPUT 0 there")
     add("--batch-size", type=count, default=64, metavar="N", help="sequences at a time (64)")
     add(
         "--chunk",
@@ -112,11 +108,13 @@ def _run_model(args: argparse.Namespace) -> None:
     if not to_standard and suffix not in WRITERS:
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be {' or '.join(WRITERS)}")
     with new_file(args.output, args.force) as partial:
-        model = _load_model(args)
+        model = load_model(args, head=not args.no_head, batch_first=False)
         lstm = model.lstm
-        stored, is_table = _open_input(args, lstm.input_size)
+        if lstm.merge_mode is None:
+            raise UserError(f"{args.model}: merge_mode=None gives two results, run writes one")
+        stored, is_table = open_input(args, "INPUT", lstm.input_size)
         writer = WRITERS[suffix or (".csv" if is_table else ".npy")]
-        batch_first = _layout(args, model, stored)
+        batch_first = layout_of(args, "INPUT", model, stored)
         each_step = lstm.return_sequences
         kept = stored.shape[:-1] if each_step else _batch_shape(stored, batch_first)
         shape = (*kept, model.width)
@@ -126,7 +124,7 @@ def _run_model(args: argparse.Namespace) -> None:
         # Every layout becomes (T, B, I), without a copy.
         x = stored[:, None] if stored.ndim == 2 else stored
         x = x.swapaxes(0, 1) if batch_first else x
-        present = _present(args, x, batch_first)
+        present = present_steps(args, x, batch_first)
         start = time.perf_counter()
         with counting(x.shape[0] * x.shape[1], "step", args.quiet) as advance:
             chunks = _apply(model, x, present, args.batch_size, args.chunk, advance)
@@ -145,87 +143,12 @@ def _run_model(args: argparse.Namespace) -> None:
         note(report)
 
 
-def _layout(args: argparse.Namespace, model: _Model, stored: Array) -> bool:
-    """Return whether INPUT is (B, T, I): as the model says, else as asked for."""
-    if args.batch_first and model.batch_first is False:
-        raise UserError(
-            f"--batch-first: {args.model} was made for (T, B, I), not for (B, T, I); leave it out, "
-            "or swap the first two axes of INPUT"
-        )
-    if stored.ndim != 3:
-        return False
-    return bool(model.batch_first or args.batch_first)
-
-
-def _present(args: argparse.Namespace, x: Array, batch_first: bool) -> Array | None:
-    """Return where a step of x (T, B, I) exists, (T, B); None if all do."""
-    lengths, mask = (
-        None if path is None else open_counts(path, name, reading_of(args, None))
-        for name, path in (("--lengths", args.lengths), ("--mask", args.mask))
-    )
-    if mask is not None and mask.ndim == 1:
-        mask = mask[:, None]  # of one sequence
-    with as_user_errors({"lengths": str(args.lengths), "mask": str(args.mask)}):
-        steps = as_steps(lengths, mask, x.shape[:2], batch_first)
-    if steps is None:
-        return None
-    present = np.zeros(x.shape[:2], np.bool_)
-    steps.scatter(np.True_, present)
-    return present
-
-
 def _batch_shape(stored: Array, batch_first: bool) -> tuple[int, ...]:
     return (1,) if stored.ndim == 2 else (stored.shape[0 if batch_first else 1],)
 
 
-def _open_input(args: argparse.Namespace, input_size: int) -> tuple[Array, bool]:
-    """Return the array in INPUT, (T, I), (T, B, I) or (B, T, I), and whether it was a table."""
-    path, reading = args.input, reading_of(args, args.missing)
-    x, table = open_array(path, "INPUT", reading, size=input_size, quiet=args.quiet)
-    if x.dtype.kind not in "biuf":
-        raise UserError(f"{path}: must hold real numbers, got {x.dtype}")
-    if x.ndim not in (2, 3):
-        raise UserError(f"{path}: must have two or three dimensions, got shape {x.shape}")
-    if x.shape[-1] != input_size:
-        raise UserError(
-            f"{path}: shape {x.shape} ends in {x.shape[-1]}, "
-            f"but the input size of {args.model} is {input_size}"
-        )
-    return x, table is not None
-
-
-class _Model(NamedTuple):
-    """What a file of weights makes of a sequence."""
-
-    lstm: LSTM | BiLSTM
-    head: Head | None
-    state: tuple[Array, Array] | None  # (L*D, P), (L*D, H)
-    batch_first: bool | None  # as the file says; None if it doesn't
-
-    @property
-    def width(self) -> int:
-        """N: numbers of an answer."""
-        if self.head is not None:
-            return len(self.head.bias)
-        sides = 2 if self.lstm.num_directions == 2 and self.lstm.merge_mode == "concat" else 1
-        return sides * self.lstm.output_size
-
-
-def _load_model(args: argparse.Namespace) -> _Model:
-    """Return the layer in a weights file, its head if there is one and it is wanted, its state."""
-    found = choose(read(args.model), args.name)
-    lstm = build(args.model, found, batch_first=False)
-    if lstm.merge_mode is None:
-        raise UserError(f"{args.model}: merge_mode=None gives two results, run writes one")
-    batch_first: bool | None = bool(found.option("batch_first"))
-    # A node of ONNX says how it takes its input, but not what the graph makes of the file's input.
-    if not batch_first and (ORIENTATION in found.notes or found.kind.startswith("ONNX")):
-        batch_first = None
-    return _Model(lstm, None if args.no_head else found.head, found.state, batch_first)
-
-
 def _apply(
-    model: _Model,
+    model: Model,
     x: Array,
     present: Array | None,
     batch_size: int,
@@ -262,7 +185,7 @@ def _apply(
 
 
 def _apply_to_block(
-    model: _Model, x: Array, present: Array | None, state: tuple[Array, Array] | None
+    model: Model, x: Array, present: Array | None, state: tuple[Array, Array] | None
 ) -> tuple[Array, tuple[Array, Array]]:
     """Return the output (t, b, N), or (b, N) of a last one alone, and the state after it."""
     lstm, head, *_ = model

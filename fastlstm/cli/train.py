@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from fastlstm import LSTM, BiLSTM, optim
-from fastlstm._extras import import_for
 from fastlstm.cli._arrays import (
     Array,
     Opened,
@@ -27,6 +26,7 @@ from fastlstm.cli._arrays import (
 from fastlstm.cli._messages import UserError, as_user_errors, note
 from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import new_file
+from fastlstm.cli._pictures import check_picture, drawing
 from fastlstm.cli._process import termination_interrupts
 from fastlstm.cli._progress import make_bar
 from fastlstm.training import (
@@ -155,7 +155,7 @@ def execute(args: argparse.Namespace) -> None:
     with ExitStack() as files:
         picture = args.plot and files.enter_context(new_file(args.plot, args.force))
         if picture:
-            _check_picture(args.plot)
+            check_picture(args.plot)
         with new_file(args.output, args.force) as model:
             training, validation = _read_parts(args)
             training, validation, trainer, scaling = _make_trainer(training, validation, args)
@@ -185,13 +185,8 @@ def _draw(
         Epoch(_in_unit_of_y(training, scaling), validation and _in_unit_of_y(validation, scaling))
         for training, validation in trainer.history
     ]
-    try:
+    with drawing(args.plot):
         plot_history(history, picture, label=f"loss: {_UNITS[trainer.network.loss]}")
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # matplotlib and its backends have many
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"--plot: {args.plot} could not be drawn: {reason}") from error
 
 
 def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
@@ -221,15 +216,6 @@ def _check_checkpoint(path: Path, args: argparse.Namespace) -> None:
         raise UserError(
             f"{path}: exists, use --resume to go on from this checkpoint or --force to start anew"
         )
-
-
-def _check_picture(path: Path) -> None:
-    """Find out before the training whether there can be a picture."""
-    backend_bases = import_for("--plot", "matplotlib.backend_bases", "cli", "matplotlib")
-    types = backend_bases.FigureCanvasBase.get_supported_filetypes()
-    suffixes = [f".{name}" for name in types if name != "pgf"]  # that one needs LaTeX
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f"{path}: unknown suffix, a picture can be {', '.join(suffixes)}")
 
 
 # data

@@ -46,6 +46,8 @@ def execute(args: argparse.Namespace) -> int:
             f"    largest difference {result.difference:.1e}, of numbers up to "
             f"{result.largest:.2g}: {verdict}"
         )
+        if result.in_bits is not None:
+            print(f"    in {found.bits} bits the largest difference is {result.in_bits:.1e}")
     if args.json:
         lstms = [{"name": found.name, **asdict(result)} for found, result in results]
         print(json.dumps({"file": str(args.file), "lstms": lstms}, indent=2))

@@ -24,7 +24,16 @@ from support.optional import require
 
 pytestmark = [pytest.mark.default_isa, pytest.mark.wheel]
 
-INFO = ("version", "isa", "isas", "features", "threads", "cache sizes", "compiler")
+INFO = (
+    "version",
+    "isa",
+    "isas",
+    "quantized isas",
+    "features",
+    "threads",
+    "cache sizes",
+    "compiler",
+)
 
 
 def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:

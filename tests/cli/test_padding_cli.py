@@ -318,7 +318,7 @@ def test_one_unit_of_losses(
         path.touch()
 
     monkeypatch.setattr("fastlstm.cli.train.plot_history", plot)
-    monkeypatch.setattr("fastlstm.cli.train._check_picture", lambda _: None)
+    monkeypatch.setattr("fastlstm.cli.train.check_picture", lambda _: None)
     command = f"train x.npy {answers}.npy -o m.npz --plot p.png --normalise --dtype float64"
     options = "--lengths lengths.npy --epochs 5 --batch-size 3 --hidden 6 --lr 0.01"
     assert cli.main([*command.split(), *options.split()]) == 0

@@ -96,6 +96,77 @@ def test_convert_keeps_head_and_state(here: Path) -> None:
     assert_same_bits(run("m.safetensors", "x.npy"), run("m.npz", "x.npy"))
 
 
+@pytest.mark.parametrize("bits", [8, 16, 24])
+def test_convert_keeps_bits_or_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str], bits: int
+) -> None:
+    require("safetensors")
+    layer = fastlstm.quantize(LSTM(3, 5, batch_first=True, seed=1), bits)
+    fastlstm.save(layer, "m.npz")
+    assert cli.main(["convert", "m.npz", "m.safetensors"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"m.safetensors: LSTM(3, 5, batch_first=True, dtype=float32, bits={bits})\n"
+    assert not err
+    x = np.load("x.npy")
+    y, _ = fastlstm.load("m.safetensors")(x)
+    assert_same_bits(y, layer(x)[0])
+    for more in (["--dequantize"], ["--dequantize", "--dtype", "float64"]):
+        assert cli.main(["convert", "m.npz", "wide.npz", "--force", *more]) == 0
+        told = f"note: what the {bits} bits stand for is written, as float{64 if more[1:] else 32}"
+        assert told in capsys.readouterr().err
+        wide = fastlstm.load("wide.npz")
+        assert_same_bits(wide.parameters, layer.parameters.astype(wide.dtype))
+    assert cli.main(["convert", "m.npz", "no.npz", "--dtype", "float64"]) == 2
+    assert "dequantize" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_convert_to_formats_of_floats(
+    here: Path, capsys: pytest.CaptureFixture[str], bits: int
+) -> None:
+    require("torch")
+    require("onnx")
+    layer = fastlstm.quantize(LSTM(20, 5, seed=1), bits)
+    fastlstm.save(layer, "m.npz")
+    assert cli.main(["convert", "m.npz", "m.pt"]) == 0
+    assert f"what the {bits} bits stand for is written, as float32" in capsys.readouterr().err
+    assert_same_bits(fastlstm.load("m.pt").parameters, layer.parameters)
+    assert cli.main(["convert", "m.npz", "m.onnx"]) == 0
+    told = capsys.readouterr().err
+    assert told == "" if bits == 8 else "stand for is written" in told
+    assert fastlstm.load("m.onnx").bits == (8 if bits == 8 else None)
+    assert_same_bits(fastlstm.load("m.onnx").parameters, layer.parameters)
+
+
+def test_convert_says_what_is_quantised_anew(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require("onnx")
+    fastlstm.save(fastlstm.quantize(LSTM(3, 5, seed=1), 8), "m.npz")
+    assert cli.main(["convert", "m.npz", "m.onnx"]) == 0
+    assert "fastlstm: warning: weight_ih_l0: in float32" in capsys.readouterr().err
+
+
+def test_inspect_and_verify_say_the_bits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = {"m": LSTM(20, 5, seed=1), "both": BiLSTM(3, 5, 2, merge_mode=None, seed=2)}
+    for bits, (name, layer) in zip((8, 24), layers.items(), strict=True):
+        fastlstm.save(fastlstm.quantize(layer, bits), f"{name}.npz")
+        assert cli.main(["inspect", f"{name}.npz"]) == 0
+        out = capsys.readouterr().out
+        assert f"{bits} bits\n" in out
+        assert f"{layer.parameters.size:,} parameters" in out
+        assert cli.main(["inspect", f"{name}.npz", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["lstms"]
+        assert found["bits"] == bits
+        assert cli.main(["verify", f"{name}.npz"]) == 0
+        out = capsys.readouterr().out
+        assert f", both in float32 with what the {bits} bits stand for" in out
+        assert f"in {bits} bits the largest difference is " in out
+        assert cli.main(["verify", f"{name}.npz", "--json"]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["lstms"]
+        assert 0 < result["in_bits"] <= (0.03 if bits == 8 else 2e-6)
+
+
 # run
 
 
