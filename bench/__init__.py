@@ -5,9 +5,9 @@ How that is done, and what the figures do not say, is told in ``docs/benchmarks.
 
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
-(one cell), ``load`` (several processes at once), ``limits`` (what the hardware allows), ``machine``
-(what it ran on), ``report`` (table and JSON), ``picture``, ``markdown`` (the tables of the docs,
-from JSON).
+(one cell), ``precision`` (one cell in every precision), ``load`` (several processes at once),
+``limits`` (what the hardware allows), ``machine`` (what it ran on), ``report`` (table and JSON),
+``picture``, ``markdown`` (the tables of the docs, from JSON).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--grid",
         default="short",
-        help="short (default; about a minute), full, training, variants, training-variants or load",
+        help="short (default; about a minute), full, training, variants, training-variants, "
+        "precision or load",
     )
     add(
         "--cell",
@@ -120,9 +121,11 @@ def _run(
     processors: tuple[int, ...] | None,
 ) -> int:
     """Measure, print, write; in the process that has the right environment."""
-    from . import limits, machine, report
-    from .compare import Settings, measure_cell
+    from . import compare, limits, machine, precision, report
+    from .compare import Settings
 
+    in_precisions = args.grid == "precision"
+    measure_cell = (precision if in_precisions else compare).measure_cell
     # With several threads, those that idle spin for some milliseconds after a call.
     settings = Settings(count, args.rounds, pause_seconds=0.01 if count > 1 else 0.0)
     described = machine.describe()
@@ -144,8 +147,9 @@ def _run(
         missing=missing,
         results=results,
     )
-    text = report.as_json(report.as_dict(found))
-    print(text if args.json else report.table(found))
+    writer = precision if in_precisions else report
+    text = report.as_json(writer.as_dict(found))
+    print(text if args.json else writer.table(found))
     if args.output:
         report.write_file(args.output, text.encode(), args.force)
     if args.plot:
@@ -221,7 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rounds = (5 if under_load else 15) if args.rounds is None else args.rounds
     try:
         cells = grid.select(args.grid, args.cell)
-        installed, missing = peers.select(args.peers)
+        known = peers.PRECISION_PEERS if args.grid == "precision" else peers.PEERS
+        installed, missing = peers.select(args.peers, known)
         count = threads.parse_count(args.threads)
         if args.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {args.rounds}")
@@ -232,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plot:
             if under_load:
                 raise ValueError("--plot draws ratios of times, and the grid load has none")
+            if args.grid == "precision":
+                raise ValueError("--plot draws one ratio a peer, and the grid precision has more")
             picture.check_format(args.plot)
             if not installed:
                 raise ValueError("--plot draws the ratio to the peers, but there is none")

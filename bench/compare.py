@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .grid import Cell
 from .measure import Call, Plan, Spread, interleave, make_plan, ratios
-from .peers import OURS, REFERENCE, Contestant, Runner, UnsupportedError
-from .problem import Arrays, agrees, difference, make_problem
+from .peers import OURS, OURS_IN_BITS, REFERENCE, Contestant, Runner, UnsupportedError
+from .problem import Arrays, Problem, difference, make_problem, tolerance
 
 # Measured in turns like contestants, reported relative to fastlstm's time.
 _REPACK, _VANILLA = "repack", "vanilla"
+_NO_PEERS = {OURS.name, REFERENCE.name, *(ours.name for ours in OURS_IN_BITS.values())}
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,17 @@ class Entry:
         Calls in a sample.
     difference : float
         Largest relative difference of its results from the base's.
+    bound : float or None
+        What that may be in the precision that it computes in; None where that is the cell's dtype.
+    error : (float, float) or None
+        In the grid ``precision``: y's largest difference from float64, and the root mean square.
     """
 
     samples: list[float]
     inner: int
     difference: float
+    bound: float | None = None
+    error: tuple[float, float] | None = None
 
     @property
     def time(self) -> Spread:
@@ -93,18 +100,18 @@ class CellResult:
     @property
     def peers(self) -> list[str]:
         """Names of the measured contestants other than fastlstm and its reference."""
-        return [name for name in self.entries if name not in (OURS.name, REFERENCE.name)]
+        return [name for name in self.entries if name not in _NO_PEERS]
 
     @property
     def best_peer(self) -> str | None:
         """The peer with the lowest median time; None if no peer was measured."""
         return min(self.peers, key=lambda n: self.entries[n].time.median, default=None)
 
-    def ratio(self, name: str | None) -> Spread | None:
-        """Time of ``name`` over fastlstm's, round by round; None if it was not measured."""
-        if name is None or name not in self.entries:
+    def ratio(self, name: str | None, ours: str = OURS.name) -> Spread | None:
+        """Time of ``name`` over fastlstm's, round by round; None if either was not measured."""
+        if name is None or not {name, ours} <= set(self.entries):
             return None
-        return Spread.of(ratios(self.entries[name].samples, self.entries[OURS.name].samples))
+        return Spread.of(ratios(self.entries[name].samples, self.entries[ours].samples))
 
     @property
     def lost(self) -> bool:
@@ -122,13 +129,72 @@ class CellResult:
     def disagreeing(self) -> list[str]:
         """Contestants whose results differ from the base's by more than rounding."""
         return [
-            name for name, entry in self.entries.items() if not agrees(entry.difference, self.cell)
+            name
+            for name, entry in self.entries.items()
+            if not entry.difference <= self.bound(name)  # NaN never is
         ]
+
+    def bound(self, name: str) -> float:
+        """Largest difference that passes for a contestant's rounding."""
+        bound = self.entries[name].bound
+        return tolerance(self.cell) if bound is None else bound
 
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+@dataclass(frozen=True)
+class Built:
+    """The contestants of a cell, ready to be timed.
+
+    Attributes
+    ----------
+    runners : dict of str to Runner
+    arrays : dict of str to Arrays
+        The results of each.
+    left_out : dict of str to str
+        Who can't do the cell or failed in it, and why.
+    """
+
+    runners: dict[str, Runner]
+    arrays: dict[str, Arrays]
+    left_out: dict[str, str]
+
+    @classmethod
+    def of(cls, contestants: Sequence[Contestant], problem: Problem, threads: int) -> Built:
+        """Build and run each; an error of fastlstm itself is raised."""
+        built = cls({}, {}, {})
+        for contestant in contestants:
+            try:
+                runner = contestant.build(problem, threads)
+                built.arrays[contestant.name] = runner.arrays()
+            except UnsupportedError as reason:
+                built.left_out[contestant.name] = str(reason)
+            except Exception as error:
+                if contestant.module == OURS.module:
+                    raise
+                built.left_out[contestant.name] = f"failed: {_first_line(error)}"
+            else:
+                built.runners[contestant.name] = runner
+        return built
+
+
+def sample(
+    calls: Mapping[str, Call], settings: Settings
+) -> tuple[dict[str, Plan], dict[str, list[float]]]:
+    """Plan how each call is sampled, and sample them in turns: seconds a call, one a round."""
+    plans = {
+        name: make_plan(
+            call,
+            rounds=settings.rounds,
+            sample_seconds=settings.sample_seconds,
+            budget_seconds=settings.budget_seconds,
+        )
+        for name, call in calls.items()
+    }
+    return plans, interleave(calls, plans, pause_seconds=settings.pause_seconds)
 
 
 def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) -> CellResult:
@@ -137,23 +203,8 @@ def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) ->
     A contestant that can't do the cell, or fails in it, is left out with the reason; an error of
     fastlstm itself is raised.
     """
-    problem = make_problem(cell)
-    runners: dict[str, Runner] = {}
-    arrays: dict[str, Arrays] = {}
-    left_out: dict[str, str] = {}
-    for contestant in (OURS, REFERENCE, *peers):
-        try:
-            runner = contestant.build(problem, settings.threads)
-            arrays[contestant.name] = runner.arrays()
-        except UnsupportedError as reason:
-            left_out[contestant.name] = str(reason)
-        except Exception as error:
-            if contestant is OURS:
-                raise
-            left_out[contestant.name] = f"failed: {_first_line(error)}"
-        else:
-            runners[contestant.name] = runner
-
+    built = Built.of((OURS, REFERENCE, *peers), make_problem(cell), settings.threads)
+    runners, arrays = built.runners, built.arrays
     base = REFERENCE.name if REFERENCE.name in arrays else OURS.name
     differences = {name: difference(got, arrays[base]) for name, got in arrays.items()}
     arrays.clear()
@@ -163,17 +214,8 @@ def measure_cell(cell: Cell, peers: Sequence[Contestant], settings: Settings) ->
         calls[_REPACK] = repack
     if vanilla := cell.vanilla:
         calls[_VANILLA] = OURS.build(make_problem(vanilla), settings.threads)
-    plans: dict[str, Plan] = {
-        name: make_plan(
-            call,
-            rounds=settings.rounds,
-            sample_seconds=settings.sample_seconds,
-            budget_seconds=settings.budget_seconds,
-        )
-        for name, call in calls.items()
-    }
-    samples = interleave(calls, plans, pause_seconds=settings.pause_seconds)
+    plans, samples = sample(calls, settings)
     entries = {name: Entry(samples[name], plans[name].inner, differences[name]) for name in runners}
     repacking = Spread.of(ratios(samples[_REPACK], samples[OURS.name])) if repack else None
     over = Spread.of(ratios(samples[OURS.name], samples[_VANILLA])) if vanilla else None
-    return CellResult(cell, entries, left_out, base, repacking, over)
+    return CellResult(cell, entries, built.left_out, base, repacking, over)

@@ -289,12 +289,25 @@ def _training_variants() -> list[Cell]:
     return [replace(cell, training=True) for cell in cells]
 
 
+def _precision() -> list[Cell]:
+    return [
+        *_square(1, 1, (128, 256, 512)),
+        *_square(100, 1, (128, 256, 512)),
+        *_square(100, 8, (128, 256, 512)),
+        *_square(100, 32, (128, 256, 512)),
+        *_square(50, 128, (512,)),
+        *_square(25, 64, (1024,)),
+        *(Cell(512, 1, 1, H, note="audio, a block of samples") for H in (16, 20, 40)),
+    ]
+
+
 GRIDS = {
     "short": tuple(_short()),
     "full": tuple(_full()),
     "training": tuple(_training()),
     "variants": tuple(_variants()),
     "training-variants": tuple(_training_variants()),
+    "precision": tuple(_precision()),
     "load": (Cell(100, 1, 256, 256),),
 }
 

@@ -1,7 +1,7 @@
 """The tables of ``docs/benchmarks.md``, from a file that ``--output`` wrote.
 
 ``python -m fastlstm.bench.markdown FILE`` prints one: the command, the limits of the hardware, the
-summary, and a row for each cell.
+summary, and a row for each cell; of the grid ``precision`` two, of times and of errors.
 """
 
 from __future__ import annotations
@@ -14,23 +14,16 @@ from typing import Any
 
 from fastlstm.cli._options import Parser
 
-from . import load
+from . import load, precision
 from .peers import OURS, PEERS, REFERENCE
 from .report import SCHEMA, aligned
-
-
-def _microseconds(contestant: Any) -> str:
-    if contestant is None:
-        return "-"
-    value = contestant["seconds"][0] * 1e6
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _row(cell: Any, names: Sequence[str], training: bool, variants: bool) -> list[str]:
     found = cell["contestants"]
     ours, best = found[OURS.name], cell["best_peer"]
     gigabytes = ours["weight_gb_per_s"] if cell["B"] == 1 else None
-    row = [cell["name"], *(_microseconds(found.get(name)) for name in names)]
+    row = [cell["name"], *(precision.microseconds(found.get(name)) for name in names)]
     row.append(f"{ours['gflop_per_s']:.0f}")
     if not training:
         row.append("-" if gigabytes is None else f"{gigabytes:.0f}")
@@ -70,11 +63,21 @@ def _summary(report: Any) -> str:
     return text + "."
 
 
+def _markdown(header: Sequence[str], *body: Sequence[str]) -> list[str]:
+    """A table as it stands in a page, not aligned."""
+    rule = "|".join("---" if name in ("cell", "best peer", "vanilla") else "--:" for name in header)
+    return [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in body)]
+
+
 def section(report: Any) -> str:
     """Command, summary and table of a report as ``as_dict`` makes it."""
     if report["grid"] == "load":
         header, *body = load.rows(report)
         return "\n".join([f"`{report['command']}`", "", *aligned(header, body)])
+    if report["grid"] == "precision":
+        times, errors = precision.times(report), precision.errors(report)
+        lines = [f"`{report['command']}`", "", *_markdown(*times), "", *_markdown(*errors)]
+        return "\n".join(lines)
     cells = report["cells"]
     training = any(cell.get("training", False) for cell in cells)
     # The reference last; who has no figure in any cell is left out.
@@ -87,10 +90,8 @@ def section(report: Any) -> str:
         header.append("repack")
     variants = any(cell.get("vanilla") for cell in cells)
     header += ["vanilla", "over vanilla"] if variants else []
-    rule = "|".join("---" if name in ("cell", "best peer", "vanilla") else "--:" for name in header)
-    lines = [f"`{report['command']}`", "", _summary(report), ""]
-    lines += [f"| {' | '.join(header)} |", f"|{rule}|"]
-    lines += [f"| {' | '.join(_row(cell, names, training, variants))} |" for cell in cells]
+    body = [_row(cell, names, training, variants) for cell in cells]
+    lines = [f"`{report['command']}`", "", _summary(report), "", *_markdown(header, *body)]
     return "\n".join(lines)
 
 

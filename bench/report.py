@@ -17,8 +17,7 @@ from .grid import Cell
 from .limits import Limits
 from .machine import Machine
 from .measure import Spread, geometric_mean
-from .peers import OURS, PEERS, REFERENCE, Contestant
-from .problem import tolerance
+from .peers import OURS, REFERENCE, Contestant
 
 SCHEMA = 2
 _DIGITS = 9  # of a figure in a file: more than any table shows
@@ -150,7 +149,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(header), rule, *map(line, rows)]
 
 
-def _reasons(results: Sequence[CellResult]) -> list[str]:
+def reasons(results: Sequence[CellResult]) -> list[str]:
     """Who was left out where, and why; one line a contestant and reason."""
     where: dict[tuple[str, str], list[str]] = {}
     for result in results:
@@ -202,11 +201,15 @@ def machine_in_words(machine: Machine) -> list[str]:
 def not_installed(missing: Sequence[Contestant]) -> list[str]:
     """Return a line for each peer that is missing."""
     return [
-        f"{peer.name} not installed (needs {', '.join(peer.missing)}): {_EXTRA}" for peer in missing
+        f"{peer.name} left out: {peer.library} has to name its shared library"
+        if peer.library in peer.missing
+        else f"{peer.name} not installed (needs {', '.join(peer.missing)}): {_EXTRA}"
+        for peer in missing
     ]
 
 
-def _heading(report: Report) -> list[str]:
+def heading(report: Report) -> list[str]:
+    """Machine, versions, threads, limits, and who is missing."""
     count = report.settings.threads
     threads = f"{count} thread{'s' if count > 1 else ''} each, "
     if report.pinned_to is None:
@@ -235,7 +238,7 @@ def table(report: Report) -> str:
     header += ["max diff", "repack"] if training else ["max diff"]
     variants = any(result.over_vanilla for result in report.results)
     header += ["vanilla", "over vanilla"] if variants else []
-    lines = [*_heading(report), ""]
+    lines = [*heading(report), ""]
     lines += aligned(header, [_row(result, names, report, variants) for result in report.results])
     lines += [
         "",
@@ -245,7 +248,8 @@ def table(report: Report) -> str:
         "peer over fastlstm's, median of per-round ratios; in bold where fastlstm lost, a draw",
         "where the quartiles of such a ratio include 1.  (!): a disturbed measurement.",
         "Max diff: largest difference of any contestant's results from the reference's, relative",
-        "to their scale.",
+        "to their scale.  Peers compute at their default precision, but for openvino, which is",
+        "held to that of the cell: --grid precision has its default, and what others have below.",
     ]
     if training:
         lines += [
@@ -258,7 +262,7 @@ def table(report: Report) -> str:
             "Over vanilla: fastlstm's time over its time with a usual LSTM, one that has the same",
             "sizes (for a projection, as many operations; for different lengths, their mean).",
         ]
-    lines += _reasons(report.results)
+    lines += reasons(report.results)
     found = summary(report.results)
     if found["cells"]:
         lost, drawn = found["lost"], found["drawn"]
@@ -270,21 +274,26 @@ def table(report: Report) -> str:
             f"{found['least']:.2f} ({found['least_cell']}), "
             f"{len(lost)} of {found['cells']} cells lost{draws}."
         )
-    for result in report.results:
-        if reasons := disturbances(result, report):
-            lines.append(
-                f"DISTURBED measurement of {result.cell.name}: {', '.join(reasons)}; measure again"
-            )
-    for result in report.results:
-        for name in result.disagreeing:
-            lines.append(
-                f"DISAGREEMENT in {result.cell.name}: {name} differs from {result.base} by "
-                f"{result.entries[name].difference:.1e}, more than "
-                f"{tolerance(result.cell):.0e}"
-            )
+    lines += verdicts(report)
+    return "\n".join(lines)
+
+
+def verdicts(report: Report) -> list[str]:
+    """Which measurements were disturbed, and whether the results agree."""
+    lines = [
+        f"DISTURBED measurement of {result.cell.name}: {', '.join(found)}; measure again"
+        for result in report.results
+        if (found := disturbances(result, report))
+    ]
+    lines += [
+        f"DISAGREEMENT in {result.cell.name}: {name} differs from {result.base} by "
+        f"{result.entries[name].difference:.1e}, more than {result.bound(name):.0e}"
+        for result in report.results
+        for name in result.disagreeing
+    ]
     if report.agreed:
         lines.append("All results agree.")
-    return "\n".join(lines)
+    return lines
 
 
 def _cell_as_dict(result: CellResult, report: Report) -> dict[str, object]:
@@ -335,8 +344,7 @@ def as_dict(report: Report) -> dict[str, object]:
 
     What was measured more than once is ``[median, first quartile, third quartile]``.
     """
-    known = {OURS.name: OURS, REFERENCE.name: REFERENCE, **PEERS}
-    measured = [OURS.name, REFERENCE.name, *(peer.name for peer in report.peers)]
+    measured = (OURS, REFERENCE, *report.peers)
     return {
         "schema": SCHEMA,
         "command": report.command,
@@ -346,7 +354,7 @@ def as_dict(report: Report) -> dict[str, object]:
         "settings": asdict(report.settings),
         "limits": asdict(report.limits),
         "pinned_to": None if report.pinned_to is None else list(report.pinned_to),
-        "threads_held_by": {name: known[name].threads for name in measured},
+        "threads_held_by": {one.name: one.threads for one in measured},
         "not_installed": [peer.name for peer in report.missing],
         "cells": [_cell_as_dict(result, report) for result in report.results],
         "summary": summary(report.results),

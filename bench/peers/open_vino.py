@@ -1,8 +1,8 @@
 """OpenVINO on its CPU device, from the ONNX model, with fixed shapes.
 
-Its performance hint is latency, and computing in float32 is asked for: on processors with
-bfloat16 instructions it would round to bfloat16 unasked.  Inputs are set once and share NumPy's
-memory.
+Its performance hint is latency, and unless told otherwise, computing in float32 is asked for: on
+processors with bfloat16 instructions it would round to bfloat16 unasked.  Inputs are set once and
+share NumPy's memory.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from .onnx_model import INPUTS, OUTPUTS, onnx_model
 
 
 class _Runner:
-    def __init__(self, problem: Problem, threads: int) -> None:
+    def __init__(self, problem: Problem, threads: int, precision: str | None) -> None:
         openvino: Any = import_module("openvino")
         core = openvino.Core()
         model = core.read_model(onnx_model(problem), b"")
-        compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": "1",
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-                "ENABLE_CPU_PINNING": False,  # the benchmark pins the whole process
-            },
-        )
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # the benchmark pins the whole process
+        }
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        compiled = core.compile_model(model, "CPU", settings)
         self._request = compiled.create_infer_request()
         # Kept alive here: the request only borrows their memory.
         self._inputs = [
@@ -51,8 +49,8 @@ class _Runner:
         return y, h_n, c_n
 
 
-def build(problem: Problem, threads: int) -> _Runner:
-    """Runner for OpenVINO.
+def build(problem: Problem, threads: int, precision: str | None = "f32") -> _Runner:
+    """Runner for OpenVINO; precision None leaves it the choice.
 
     Raises
     ------
@@ -61,4 +59,4 @@ def build(problem: Problem, threads: int) -> _Runner:
     """
     if problem.cell.dtype != "float32":
         raise UnsupportedError("its CPU device computes float64 models in float32")
-    return _Runner(problem, threads)
+    return _Runner(problem, threads, precision)

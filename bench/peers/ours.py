@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from fastlstm import LSTM, BiLSTM, Gradients
+from fastlstm import LSTM, BiLSTM, Gradients, quantize
 
 from ..problem import MASK_SEED, Arrays, Problem, result_gradients
 
@@ -98,8 +98,8 @@ class _Training:
         return (*results, *dinputs, *self._lstm.named_views(dparameters).values())
 
 
-def build(problem: Problem, threads: int) -> _Layer | _Stream | _Training:
-    """Runner for fastlstm; the thread count comes from FASTLSTM_NUM_THREADS.
+def build(problem: Problem, threads: int, bits: int | None = None) -> _Layer | _Stream | _Training:
+    """Runner for fastlstm, quantised with ``bits``; threads come from FASTLSTM_NUM_THREADS.
 
     A cell of a single step in one direction goes through a stream, as it would in an application
     that steps. What differs from the peers' calls is said in docs/benchmarks.md.
@@ -109,6 +109,8 @@ def build(problem: Problem, threads: int) -> _Layer | _Stream | _Training:
     options: dict[str, Any] = dict(cell.options)
     lstm = layer(cell.I, cell.H, cell.L, dtype=cell.dtype, **options)
     lstm.load_state_dict(problem.parameters)
+    if bits is not None:
+        lstm = quantize(lstm, bits)
     if cell.training:
         return _Training(problem, lstm)
     if cell.T == 1 and isinstance(lstm, LSTM):

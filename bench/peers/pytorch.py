@@ -1,7 +1,12 @@
-"""PyTorch: torch.nn.LSTM under torch.inference_mode, or with autograd; memory shared with NumPy."""
+"""PyTorch: torch.nn.LSTM under torch.inference_mode, or with autograd; memory shared with NumPy.
+
+In the grid ``precision`` also in bfloat16, as a module whose arrays are, x too, or under autocast
+with x in float32; and in 8 bits, by ``quantize_dynamic``.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -57,6 +62,34 @@ class _Runner:
         return y.numpy(), h_n.numpy(), c_n.numpy()
 
 
+def _in_int8(torch: Any, lstm: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is to go
+        quantized = torch.ao.quantization.quantize_dynamic
+        return quantized(torch.nn.Sequential(lstm), {torch.nn.LSTM}, torch.qint8)[0]
+
+
+class _LowPrecision:
+    def __init__(self, problem: Problem, torch: Any, precision: str) -> None:
+        self._inference_mode = torch.inference_mode
+        lstm = _make_lstm(torch, problem).eval()
+        real = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._lstm = _in_int8(torch, lstm) if precision == "int8" else lstm.to(real)
+        self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast")
+        self._x, h_0, c_0 = (
+            torch.from_numpy(array).to(real) for array in (problem.x, problem.h_0, problem.c_0)
+        )
+        self._state = (h_0, c_0)
+
+    def __call__(self) -> Any:
+        with self._inference_mode(), self._autocast:
+            return self._lstm(self._x, self._state)
+
+    def arrays(self) -> Arrays:
+        y, (h_n, c_n) = self()
+        return y.float().numpy(), h_n.float().numpy(), c_n.float().numpy()
+
+
 class _Training:
     """New gradients each call: with ``grad`` at None autograd hands them over, and adds nothing."""
 
@@ -87,8 +120,12 @@ class _Training:
         return tuple(a.numpy() for a in (*results, *(leaf.grad for leaf in self._leaves)))
 
 
-def build(problem: Problem, threads: int) -> _Runner | _Training:
-    """Runner for PyTorch."""
+def build(
+    problem: Problem, threads: int, precision: str = ""
+) -> _Runner | _LowPrecision | _Training:
+    """Runner for PyTorch; precision is "bfloat16", "autocast", "int8" or that of the cell."""
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
+    if precision:
+        return _LowPrecision(problem, torch, precision)
     return (_Training if problem.cell.training else _Runner)(problem, torch)
