@@ -15,6 +15,7 @@ from fastlstm import LSTM, _core
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the slow tests, too")
+    parser.addoption("--slow", action="store_true", help="run the slow tests alone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    suite = "the whole suite" if config.getoption("all") else "the quick suite; --all adds the rest"
+    suite = "the quick suite; --all adds the rest"
+    if config.getoption("slow"):
+        suite = "the slow tests"
+    elif config.getoption("all"):
+        suite = "the whole suite"
     isas = ", ".join(_core.available_isas())
     return [f"fastlstm: {LSTM(1, 1).isa} by default, of {isas}", f"fastlstm: {suite}"]
 
@@ -48,11 +53,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "isa" in getattr(item, "fixturenames", ()):
             item.add_marker("every_isa")
+    if config.getoption("slow"):
+        left_out = [item for item in items if not is_slow(item)]
     # Who names a single test wants it.
-    if not config.getoption("all") and not any("::" in argument for argument in config.args):
-        slow = [item for item in items if is_slow(item)]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not is_slow(item)]
+    elif config.getoption("all") or any("::" in argument for argument in config.args):
+        left_out = []
+    else:
+        left_out = [item for item in items if is_slow(item)]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session", autouse=True)
