@@ -110,10 +110,10 @@ void fl_digits_pack(const fl_digit_kernels *kernels, const fl_digits_sizes *size
         for (int e = 0; e < n; e++) {
             const signed char *from = matrix->digits + (e * G * units + row) * K;
             int8_t *to = digits + ((panel * k_blocks * n + e) * G + gate) * 4 * V + 4 * lane;
-            for (ptrdiff_t k = 0; k < K; k++) {
-                to[k / 4 * n * G * 4 * V + k % 4] = from[k];
-                totals[e] += (uint32_t)from[k];
-            }
+            const ptrdiff_t block = n * G * 4 * V, fours = K / 4;
+            for (ptrdiff_t k = 0; k < K; k++) totals[e] += (uint32_t)from[k];
+            for (ptrdiff_t k = 0; k < fours; k++) memcpy(to + k * block, from + 4 * k, 4);
+            for (ptrdiff_t k = 4 * fours; k < K; k++) to[fours * block + k % 4] = from[k];
         }
         for (int s = 0; s < S; s++) {
             uint32_t added = 0;

@@ -31,6 +31,7 @@
 #define FL_NOINLINE __declspec(noinline)
 #define FL_NOCLONE __declspec(noinline)
 #define FL_UNROLL
+#define FL_UNROLL_4
 #define FL_PREFETCH(p) ((void)(p))
 #define FL_PREFETCH_FAR(p) ((void)(p))
 #pragma fp_contract(off)
@@ -45,11 +46,14 @@
 #else
 #define FL_NOCLONE __attribute__((noinline, noclone))
 #endif
-/* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. */
+/* Register tiles are small arrays: every loop over one must be unrolled to stay in registers. Of
+ * loops that are as long as rows, those that cost little else go by four. */
 #if defined(__clang__)
 #define FL_UNROLL _Pragma("clang loop unroll(full)")
+#define FL_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #else
 #define FL_UNROLL _Pragma("GCC unroll 32")
+#define FL_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 #define FL_PREFETCH(p) __builtin_prefetch(p)
 #define FL_PREFETCH_FAR(p) __builtin_prefetch(p, 0, 2) /* not as far as the smallest cache */

@@ -15,6 +15,7 @@
 #include "kernels/train_tpl.h"
 #include "kernels/variant_tpl.h"
 #include "kernels/norm_tpl.h"
+#include "kernels/softmax_tpl.h"
 #include "kernels/limits_tpl.h"
 enum { FL_NAME(lanes) = FL_V };
 #include "kernels/pair_tpl.h"

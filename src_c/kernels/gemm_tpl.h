@@ -117,15 +117,16 @@ static void FL_NAME(pack_weights)(int gates, ptrdiff_t first_panel, ptrdiff_t pa
     for (ptrdiff_t panel = first_panel; panel < first_panel + panels; panel++)
         for (ptrdiff_t gate = 0; gate < gates; gate++)
             for (ptrdiff_t first = 0; first < K; first += block) {
-                const ptrdiff_t end = first + block < K ? first + block : K;
-                FL_REAL *packed = (FL_REAL *)packed_ + panel * K * line + gate * FL_V;
+                const ptrdiff_t count = K - first < block ? K - first : block;
+                FL_REAL *packed = (FL_REAL *)packed_ + (panel * K + first) * line + gate * FL_V;
                 for (ptrdiff_t unit = panel * FL_V; unit < (panel + 1) * FL_V; unit++, packed++) {
                     if (blocks[gate] < 0 || unit >= H) {
-                        for (ptrdiff_t k = first; k < end; k++) packed[k * line] = 0;
+                        for (ptrdiff_t k = 0; k < count; k++) packed[k * line] = 0;
                         continue;
                     }
-                    const FL_REAL *row = weights + (blocks[gate] * H + unit) * K;
-                    for (ptrdiff_t k = first; k < end; k++) packed[k * line] = row[k];
+                    const FL_REAL *row = weights + (blocks[gate] * H + unit) * K + first;
+                    FL_UNROLL_4
+                    for (ptrdiff_t k = 0; k < count; k++) packed[k * line] = row[k];
                 }
             }
 }

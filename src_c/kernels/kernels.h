@@ -190,6 +190,12 @@ typedef struct fl_kernels {
     void (*put_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from, ptrdiff_t from_stride, void *to,
                      ptrdiff_t to_stride, int accumulate);
 
+    /* out (rows, n) = scales (rows) * softmax of z (rows, n), n >= 1; largest, totals and at
+     * (rows): of each row the largest number, the sum of exp(z - largest), and the place of the
+     * first largest. All contiguous. */
+    void (*softmax)(ptrdiff_t rows, ptrdiff_t n, const void *z, const void *scales, void *out,
+                    void *largest, void *totals, double *at);
+
     /* out (rows, n) = m * a, + b unless that is NULL. out may be a or b. */
     void (*mask_rows)(ptrdiff_t rows, ptrdiff_t n, const void *m, ptrdiff_t m_stride, const void *a,
                       ptrdiff_t a_stride, const void *b, ptrdiff_t b_stride, void *out,

@@ -44,6 +44,7 @@ extern const fl_kernels FL_CAT(fl_kernels_, FL_HALF)[2];
         .add_outer = FL_CAT(add_outer, suffix),                     \
         .add_rows = FL_CAT(add_rows, suffix),                       \
         .put_rows = FL_CAT(put_rows, suffix),                       \
+        .softmax = FL_CAT(softmax, suffix),                         \
         .norm_gates = FL_CAT(norm_gates, suffix),                   \
         .norm_cell = FL_CAT(norm_cell, suffix),                     \
         .norm_gates_backward = FL_CAT(norm_gates_backward, suffix), \

@@ -24,13 +24,16 @@ FL_INLINE fl_ahead fl_ahead_of(int is_far, const void *w, ptrdiff_t K, ptrdiff_t
 #define FL_PANEL (4 * FL_V)
 #define FL_TILE_MAX (4 * (FL_TILE_ROWS > FL_TILE_PANELS ? FL_TILE_ROWS : FL_TILE_PANELS))
 
-/* Calls DO(j, n) for the vectors of a row from `first` up to `end`. */
-#define FL_FOR_VECTORS(first, end, DO)                    \
+/* Calls DO(j, n) for the vectors of a row from `first` up to `end`; UNROLL: nothing, or FL_UNROLL_4
+ * where DO is short. */
+#define FL_FOR_VECTORS_BY(UNROLL, first, end, DO)         \
     do {                                                  \
         ptrdiff_t j = (first);                            \
+        UNROLL                                            \
         for (; j + FL_V <= (end); j += FL_V) DO(j, FL_V); \
         if (j < (end)) DO(j, (end) - j);                  \
     } while (0)
+#define FL_FOR_VECTORS(first, end, DO) FL_FOR_VECTORS_BY(, first, end, DO)
 
 /* Calls TILE(R, N, row, panel) so that the tiles cover a single row's panels: several at a time
  * where the weights are far, or FL_GROUP_ALWAYS (see the vocabularies). With `backward`, the last

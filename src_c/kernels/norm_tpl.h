@@ -57,13 +57,35 @@ FL_INLINE void FL_NAME(means)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdif
 }
 
 /* Means of R rows of x (R, n), and factors: 1 / sqrt(variance + epsilon). */
-FL_INLINE void FL_NAME(measure)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
-                                FL_REAL *centres, FL_REAL *factors) {
+FL_INLINE void FL_NAME(measure_rows)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                                     FL_REAL *centres, FL_REAL *factors) {
     FL_REAL variances[FL_NORM_ROWS];
     FL_NAME(means)(R, n, x, stride, 0, NULL, centres);
     FL_NAME(means)(R, n, x, stride, 1, centres, variances);
     FL_UNROLL
     for (int r = 0; r < R; r++) factors[r] = 1 / FL_SQRT(variances[r] + (FL_REAL)FL_NORM_EPSILON);
+}
+
+/* Those of one row and of FL_NORM_ROWS, and the mean of one row alone, are functions of their own:
+ * they are long, and needed in many places. */
+static FL_NOINLINE void FL_NAME(measure_1)(ptrdiff_t n, const FL_REAL *x, FL_REAL *centres,
+                                           FL_REAL *factors) {
+    FL_NAME(measure_rows)(1, n, x, 0, centres, factors);
+}
+static FL_NOINLINE void FL_NAME(measure_many)(ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                                              FL_REAL *centres, FL_REAL *factors) {
+    FL_NAME(measure_rows)(FL_NORM_ROWS, n, x, stride, centres, factors);
+}
+static FL_NOINLINE FL_REAL FL_NAME(mean_of)(ptrdiff_t n, const FL_REAL *x) {
+    FL_REAL mean;
+    FL_NAME(means)(1, n, x, 0, 0, NULL, &mean);
+    return mean;
+}
+
+FL_INLINE void FL_NAME(measure)(const int R, ptrdiff_t n, const FL_REAL *x, ptrdiff_t stride,
+                                FL_REAL *centres, FL_REAL *factors) {
+    if (R == 1) FL_NAME(measure_1)(n, x, centres, factors);
+    else FL_NAME(measure_many)(n, x, stride, centres, factors);
 }
 
 /* Calls DO(R, row) for `rows` rows, FL_NORM_ROWS at a time as long as there are so many. */
@@ -74,15 +96,29 @@ FL_INLINE void FL_NAME(measure)(const int R, ptrdiff_t n, const FL_REAL *x, ptrd
         for (; row < (rows); row++) DO(1, row);                                          \
     } while (0)
 
+/* out (n) = a * b. */
+static FL_NOINLINE void FL_NAME(multiply_numbers)(ptrdiff_t n, const FL_REAL *a, const FL_REAL *b,
+                                                  FL_REAL *out) {
+#define FL_DO(j, n_) \
+    FL_NAME(store)(out + (j), v_mul(FL_NAME(load)(a + (j), n_), FL_NAME(load)(b + (j), n_)), n_)
+    FL_FOR_VECTORS_BY(FL_UNROLL_4, 0, n, FL_DO);
+#undef FL_DO
+}
+
 /* dx (n), given the gradient of `normal` in it: factor * (dx - mean(dx) - normal *
  * mean(dx*normal)). products (n) is scratch. */
 static void FL_NAME(normalise_backward)(ptrdiff_t n, const FL_REAL *normal, FL_REAL factor,
                                         FL_REAL *dx, FL_REAL *products) {
-    FL_REAL mean, slope;
-    for (ptrdiff_t j = 0; j < n; j++) products[j] = dx[j] * normal[j];
-    FL_NAME(means)(1, n, dx, 0, 0, NULL, &mean);
-    FL_NAME(means)(1, n, products, 0, 0, NULL, &slope);
-    for (ptrdiff_t j = 0; j < n; j++) dx[j] = ((dx[j] - mean) - normal[j] * slope) * factor;
+    FL_NAME(multiply_numbers)(n, dx, normal, products);
+    const FL_REAL mean = FL_NAME(mean_of)(n, dx), slope = FL_NAME(mean_of)(n, products);
+#define FL_DO(j, n_)                                                                \
+    do {                                                                            \
+        const vreal centred = v_sub(FL_NAME(load)(dx + (j), n_), v_set1(mean));     \
+        const vreal along = v_mul(FL_NAME(load)(normal + (j), n_), v_set1(slope));  \
+        FL_NAME(store)(dx + (j), v_mul(v_sub(centred, along), v_set1(factor)), n_); \
+    } while (0)
+    FL_FOR_VECTORS_BY(FL_UNROLL_4, 0, n, FL_DO);
+#undef FL_DO
 }
 
 /* Calls DO(at, gate, unit, n) for the runs of n units that lie together in a row of pre-activations
@@ -208,10 +244,10 @@ static void FL_NAME(norm_gates_backward)(const fl_norm *norm, const void *dz_, v
         const FL_REAL *normal = (const FL_REAL *)norm->normal + row * norm->normal_stride;
         FL_REAL *terms = (FL_REAL *)terms_ + row * norm->z_stride;
         FL_REAL *out = (FL_REAL *)out_ + row * norm->z_stride;
-        for (ptrdiff_t j = 0; j < n; j++) out[j] = dz[j] * scale[j];
+        FL_NAME(multiply_numbers)(n, dz, scale, out);
         FL_NAME(normalise_backward)(
             n, normal, ((const FL_REAL *)norm->factors)[row * norm->normal_stride], out, terms);
-        for (ptrdiff_t j = 0; j < n; j++) terms[j] = dz[j] * normal[j];
+        FL_NAME(multiply_numbers)(n, dz, normal, terms);
     }
 }
 
@@ -238,10 +274,10 @@ static void FL_NAME(norm_cell_backward)(const fl_norm *norm, const void *o_, ptr
     } while (0)
         FL_FOR_VECTORS(0, H, FL_DO);
 #undef FL_DO
-        for (ptrdiff_t j = 0; j < H; j++) dc[j] = to_shift[j] * scale[j];
+        FL_NAME(multiply_numbers)(H, to_shift, scale, dc);
         FL_NAME(normalise_backward)(
             H, normal, ((const FL_REAL *)norm->factors)[row * norm->normal_stride], dc, to_scale);
-        for (ptrdiff_t j = 0; j < H; j++) to_scale[j] = to_shift[j] * normal[j];
+        FL_NAME(multiply_numbers)(H, to_shift, normal, to_scale);
     }
 }
 

@@ -121,14 +121,15 @@ static void FL_NAME(pack_columns)(ptrdiff_t first_panel, ptrdiff_t end_panel, pt
         const ptrdiff_t width = FL_NAME(vectors_from)(column, N) * FL_V;
         const ptrdiff_t full = N - column < width ? N - column : width;
         FL_REAL *packed = (FL_REAL *)packed_ + column * K;
+#define FL_DO(j, n) FL_NAME(store)(packed + (j), FL_NAME(load)(w + (j), n), n)
         for (ptrdiff_t k = 0; k < K; k++, packed += width) {
             const FL_REAL *w = (const FL_REAL *)w_ + k * w_k + column * w_n;
-            if (w_n == 1)
-                for (ptrdiff_t j = 0; j < full; j++) packed[j] = w[j];
+            if (w_n == 1) FL_FOR_VECTORS(0, full, FL_DO);
             else
                 for (ptrdiff_t j = 0; j < full; j++) packed[j] = w[j * w_n];
             for (ptrdiff_t j = full; j < width; j++) packed[j] = 0;
         }
+#undef FL_DO
     }
 }
 
@@ -258,12 +259,15 @@ static void FL_NAME(put_rows)(ptrdiff_t rows, ptrdiff_t n, const void *from_, pt
                               void *to_, ptrdiff_t to_stride, int accumulate) {
     const FL_REAL *from = from_;
     FL_REAL *to = to_;
+#define FL_PUT(j, n_) FL_NAME(store)(to + (j), FL_NAME(load)(from + (j), n_), n_)
+#define FL_ADD(j, n_) \
+    FL_NAME(store)(to + (j), v_add(FL_NAME(load)(to + (j), n_), FL_NAME(load)(from + (j), n_)), n_)
     for (ptrdiff_t row = 0; row < rows; row++, from += from_stride, to += to_stride) {
-        if (accumulate)
-            for (ptrdiff_t j = 0; j < n; j++) to[j] += from[j];
-        else
-            for (ptrdiff_t j = 0; j < n; j++) to[j] = from[j];
+        if (accumulate) FL_FOR_VECTORS(0, n, FL_ADD);
+        else FL_FOR_VECTORS(0, n, FL_PUT);
     }
+#undef FL_PUT
+#undef FL_ADD
 }
 
 #undef FL_PANEL_COLUMNS

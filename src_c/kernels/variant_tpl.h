@@ -320,10 +320,14 @@ static void FL_NAME(mask_rows)(ptrdiff_t rows, ptrdiff_t n, const void *m_, ptrd
         const FL_REAL *a = (const FL_REAL *)a_ + row * a_stride;
         const FL_REAL *b = b_ ? (const FL_REAL *)b_ + row * b_stride : NULL;
         FL_REAL *out = (FL_REAL *)out_ + row * out_stride;
-        if (b)
-            for (ptrdiff_t j = 0; j < n; j++) out[j] = m[j] * a[j] + b[j];
-        else
-            for (ptrdiff_t j = 0; j < n; j++) out[j] = m[j] * a[j];
+#define FL_DO(j, n_)                                                                         \
+    do {                                                                                     \
+        const vreal product = v_mul(FL_NAME(load)(m + (j), n_), FL_NAME(load)(a + (j), n_)); \
+        const vreal sum = b ? v_add(product, FL_NAME(load)(b + (j), n_)) : product;          \
+        FL_NAME(store)(out + (j), sum, n_);                                                  \
+    } while (0)
+        FL_FOR_VECTORS(0, n, FL_DO);
+#undef FL_DO
     }
 }
 
