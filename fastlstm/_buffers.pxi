@@ -244,3 +244,30 @@ cdef class _Starts:
 
 cdef void *_data(_Buffer buffer) noexcept:
     return NULL if buffer is None else buffer.view.buf
+
+
+def same_bytes(parts, whole):
+    """Return whether some memory, end to end, holds the same bytes as other memory.
+
+    Parameters
+    ----------
+    parts : sequence of objects with the buffer protocol, contiguous
+    whole : object with the buffer protocol, contiguous
+    """
+    cdef Py_buffer whole_, part
+    cdef Py_ssize_t start = 0
+    cdef bint same = True
+    PyObject_GetBuffer(whole, &whole_, PyBUF_SIMPLE)
+    try:
+        for one in parts:
+            PyObject_GetBuffer(one, &part, PyBUF_SIMPLE)
+            with nogil:
+                same = part.len <= whole_.len - start
+                same = same and memcmp(part.buf, <char *> whole_.buf + start, part.len) == 0
+                start += part.len
+            PyBuffer_Release(&part)
+            if not same:
+                return False
+        return start == whole_.len
+    finally:
+        PyBuffer_Release(&whole_)

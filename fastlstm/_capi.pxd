@@ -212,3 +212,32 @@ cdef extern from "linear.h" nogil:
         void *z
 
     fl_status fl_linear_apply(const fl_linear *, const char *)
+
+    ctypedef struct fl_linear_gradient:
+        fl_dtype dtype
+        ptrdiff_t rows
+        ptrdiff_t K
+        ptrdiff_t N
+        const void *dz
+        const void *x
+        const void *weight
+        void *dweight
+        void *dbias
+        void *dx
+
+    fl_status fl_linear_backward(const fl_linear_gradient *, const char *)
+
+
+cdef extern from "softmax.h" nogil:
+    ctypedef struct fl_softmax:
+        fl_dtype dtype
+        ptrdiff_t rows
+        ptrdiff_t N
+        const void *z
+        const void *scales
+        void *out
+        void *largest
+        void *totals
+        double *at
+
+    fl_status fl_softmax_apply(const fl_softmax *, const char *)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -23,10 +24,29 @@ def activation(
 def limit_fma(is_double: bool, rounds: int, isa: str | None = None) -> float: ...
 def limit_read(x: _Array, repeats: int, isa: str | None = None) -> float: ...
 def linear(x: _Array, weight: _Array, bias: _Array, z: _Array, isa: str | None = None) -> None: ...
+def softmax(
+    z: _Array,
+    scales: _Array,
+    out: _Array,
+    largest: _Array,
+    totals: _Array,
+    at: _Array,
+    isa: str | None = None,
+) -> None: ...
+def linear_backward(
+    dz: _Array,
+    x: _Array,
+    weight: _Array,
+    dweight: _Array,
+    dbias: _Array,
+    dx: _Array,
+    isa: str | None = None,
+) -> None: ...
 def sort_pieces(
     lengths: npt.NDArray[np.intp], first_rows: npt.NDArray[np.intp], step: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]: ...
 def unpack_rows(packed: _Array, rows: npt.NDArray[np.intp], out: _Array) -> None: ...
+def same_bytes(parts: Sequence[object], whole: object) -> bool: ...
 def quantize_rows(
     bits: int, weights: _Array
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]: ...

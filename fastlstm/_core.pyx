@@ -11,6 +11,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT,
     PyBUF_ND,
+    PyBUF_SIMPLE,
     PyBUF_STRIDES,
     PyBUF_WRITABLE,
     PyBuffer_IsContiguous,
@@ -21,7 +22,7 @@ from cpython.exc cimport PyErr_Occurred
 from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strcmp
+from libc.string cimport memcmp, memcpy, memset, strcmp
 
 from fastlstm._capi cimport *
 

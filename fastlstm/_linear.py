@@ -47,3 +47,43 @@ def linear(x: RealArray, weight: RealArray, bias: RealArray, isa: str | None = N
     z: RealArray = np.empty((len(rows), len(bias)), x.dtype)
     _core.linear(rows, weight, bias, z, isa)
     return z.reshape(*x.shape[:-1], len(bias))
+
+
+def linear_backward(
+    dz: RealArray,
+    x: RealArray,
+    weight: RealArray,
+    dweight: RealArray,
+    dbias: RealArray,
+    isa: str | None = None,
+) -> RealArray:
+    """Write the gradients of weight and bias, and return that of x.
+
+    Sums over rows are cut into blocks of 256, those over outputs into blocks of 1024: each is one
+    chain of fused multiply-adds, and they are added in order. The bits do not depend on the number
+    of threads, on a BLAS or on the instruction set.
+
+    Parameters
+    ----------
+    dz : array (..., N)
+        The gradient by what :func:`linear` returned.
+    x, weight, isa
+        As of :func:`linear`; weight of the dtype of x.
+    dweight, dbias : array (N, K), (N,)
+        Written.
+
+    Returns
+    -------
+    array (..., K)
+        Of the dtype of x.
+
+    Raises
+    ------
+    MemoryError
+        If memory is short.
+    """
+    features = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    rows = np.ascontiguousarray(dz).reshape(-1, dz.shape[-1])
+    dx: RealArray = np.empty_like(features)
+    _core.linear_backward(rows, features, weight, dweight, dbias, dx, isa)
+    return dx.reshape(x.shape)

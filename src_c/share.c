@@ -122,6 +122,16 @@ fl_plan fl_plan_begin(const fl_work *work) {
     return plan;
 }
 
+fl_plan fl_plan_products(double work) {
+    const int most = fl_get_num_threads();
+    if (most < 2 || work < 2 * READY_WORK) return (fl_plan){.threads = 1};
+    const fl_pool_use use = fl_pool_enter();
+    const double worth = use.is_ready ? READY_WORK : THREAD_WORK;
+    const int wanted = work < most * worth ? (int)(work / worth) : most;
+    const int taken = fl_pool_take(wanted > 1 ? wanted : 1, use.others);
+    return (fl_plan){.threads = taken, .taken = taken, .is_noted = 1};
+}
+
 void fl_plan_end(const fl_plan *plan) {
     fl_pool_release(plan->taken);
     if (plan->is_noted) fl_pool_leave();

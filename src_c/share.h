@@ -47,6 +47,9 @@ int fl_work_is_shareable(const fl_work *work);
 fl_plan fl_plan_begin(const fl_work *work);
 void fl_plan_end(const fl_plan *plan);
 
+/* The same of products of so many multiply-adds in all, whose rows are shared out. */
+fl_plan fl_plan_products(double work);
+
 /* The most threads that share a direction's units, whatever fl_plan_renew finds. */
 static inline int fl_plan_sharers(const fl_plan *plan) {
     if (plan->sharing == FL_BY_ROWS) return 1;
