@@ -94,6 +94,11 @@ def as_reader(head: Any, threshold: Any, layer: LSTMBase) -> Reader:
     if layer.merge_mode is None:
         raise ValueError("head: the layer has merge_mode=None, and gives two results")
     if hasattr(head, "lstm"):  # a Network: of answers to squared errors none is a decision
+        if not head.is_linear:
+            raise ValueError(
+                "head: got a Network with an embedding, pooling or several heads, expected one of "
+                "a linear layer"
+            )
         arrays = head.state_dict()
         read, outputs = _as_linear(arrays["head.weight"], arrays["head.bias"], width, layer)
         each_step, decides = head.each_step, head.loss == "cross_entropy"

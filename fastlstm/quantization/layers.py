@@ -82,7 +82,7 @@ def quantize(
     True
     """
     _check_layer(layer)
-    bits = _as_bits(bits)
+    bits = as_bits(bits)
     check_widths(layer._spec, bits)
     factors = None
     if data is not None:
@@ -104,7 +104,13 @@ def _check_layer(layer: Any) -> None:
         raise ValueError(f"dtype: got a layer of {layer.dtype}, expected float32")
 
 
-def _as_bits(bits: Any) -> int:
+def as_bits(bits: Any) -> int:
+    """Return the bits of products, checked: 8, 16 or 24.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
     problem = f"bits: got {shown(bits)}, expected {', '.join(map(str, MOST_TERMS))}"
     problem = " or ".join(problem.rsplit(", ", 1))
     try:

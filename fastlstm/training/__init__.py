@@ -24,7 +24,10 @@ on the number of threads, nor on where it was interrupted and resumed, to the bi
 Letters: T time steps, B batch, I input size, H hidden size, D directions, K outputs, N parameters.
 """
 
-from fastlstm.training.losses import Score
+from fastlstm.training.embedding import Embedding
+from fastlstm.training.evaluation import Evaluation
+from fastlstm.training.heads import HeadSpec
+from fastlstm.training.losses import Score, check_loss
 from fastlstm.training.network import Network
 from fastlstm.training.plot import plot_history
 from fastlstm.training.scaling import Scaling
@@ -32,12 +35,16 @@ from fastlstm.training.sequences import Sequences
 from fastlstm.training.trainer import Epoch, Trainer, cosine, evaluate
 
 __all__ = [
+    "Embedding",
     "Epoch",
+    "Evaluation",
+    "HeadSpec",
     "Network",
     "Scaling",
     "Score",
     "Sequences",
     "Trainer",
+    "check_loss",
     "cosine",
     "evaluate",
     "plot_history",

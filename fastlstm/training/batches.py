@@ -58,11 +58,11 @@ class PaddedBatch:
         array = as_array("x", x, "biuf", "real numbers")
         if array.ndim != 3:
             raise ValueError(f"x: got shape {array.shape}, expected a batch")
-        T, B = self._time_first(array).shape[:2]
+        T, B = self.time_first(array).shape[:2]
         self._steps = as_steps(lengths, mask, (T, B), batch_first)
         assert self._steps is not None
-        gathered = self._steps.gather(self._time_first(array))
-        self.x = self._time_first(gathered)
+        gathered = self._steps.gather(self.time_first(array))
+        self.x = self.time_first(gathered)
         present = self._steps.present(len(gathered))
         if not present.all():
             self.lengths, self._present = self._steps.lengths, present
@@ -72,24 +72,40 @@ class PaddedBatch:
         """Whether it was said which steps exist."""
         return self._steps is not None
 
+    @property
+    def taken(self) -> Mask | None:
+        """Where a step exists, (T, B) of those that the layer takes; None if all do."""
+        return self._present
+
     def present(self) -> Mask | None:
         """Where a step exists, as the caller has it; None if all do."""
         if self._steps is None:
             return None
         present = np.zeros(self.outer, np.bool_)
-        self._steps.scatter(np.True_, self._time_first(present))
+        self._steps.scatter(np.True_, self.time_first(present))
         return present
 
     def rows_of_given(self, array: Array) -> Array:
         """Return what the caller has at each step, (T, B, ...), as rows (N, ...)."""
         if array.ndim < 2 or not (self._batch_first or self._steps):
             return array
-        array = self._time_first(array)
+        array = self.time_first(array)
         return self._rows(array if self._steps is None else self._steps.gather(array))
 
-    def rows_of_made(self, features: RealArray) -> RealArray:
+    def rows_before(self, array: Array, lag: int) -> Array:
+        """Return what the caller has (T, B, ...) so many steps before each, as `rows_of_given`.
+
+        NaN where there is no such step. Steps that don't exist are not counted.
+        """
+        array = self.time_first(array)
+        array = array if self._steps is None else self._steps.gather(array)
+        before = np.full(array.shape, np.nan)
+        before[lag:] = array[:-lag]
+        return self._rows(before)
+
+    def rows_of_made(self, features: Array) -> Array:
         """Return what the layer makes, (T, B, F), as rows: (N, F), or (T, B, F) without padding."""
-        return self._rows(self._time_first(features)) if features.ndim == 3 else features
+        return self._rows(self.time_first(features)) if features.ndim == 3 else features
 
     def as_made(self, rows: RealArray) -> RealArray:
         """Return rows as the layer has them: of steps that don't exist zeros."""
@@ -97,18 +113,19 @@ class PaddedBatch:
             made = np.zeros((*self._present.shape, rows.shape[-1]), rows.dtype)
             made[self._present] = rows
             rows = made
-        return self._time_first(rows) if rows.ndim == 3 else rows
+        return self.time_first(rows) if rows.ndim == 3 else rows
 
     def as_given(self, rows: RealArray) -> RealArray:
         """Return rows as the caller has steps, (T, B, ...): of those that don't exist zeros."""
         if self._steps is None:
-            return np.ascontiguousarray(self._time_first(rows)) if rows.ndim == 3 else rows
+            return np.ascontiguousarray(self.time_first(rows)) if rows.ndim == 3 else rows
         given = np.zeros((*self.outer, rows.shape[-1]), rows.dtype)
-        self._steps.scatter(rows.reshape(-1, rows.shape[-1]), self._time_first(given))
+        self._steps.scatter(rows.reshape(-1, rows.shape[-1]), self.time_first(given))
         return given
 
     def _rows(self, array: Array) -> Array:
         return np.ascontiguousarray(array) if self._present is None else array[self._present]
 
-    def _time_first(self, array: Array) -> Array:
+    def time_first(self, array: Array) -> Array:
+        """Return an array (T, B, ...) of one in the layout of x, or the other way: a view."""
         return array.swapaxes(0, 1) if self._batch_first else array

@@ -19,7 +19,12 @@ PIECE = 2**24
 
 
 def check_answers(
-    y: Array, counted: Mask | None, *, classes: bool, below: int | None = None
+    y: Array,
+    counted: Mask | None,
+    *,
+    classes: bool,
+    below: int | None = None,
+    name: str = "y",
 ) -> None:
     """Raise a ValueError where an answer that counts is NaN, infinite, or no class.
 
@@ -31,23 +36,25 @@ def check_answers(
     classes : bool
     below : int, optional
         The number of classes.
+    name : str
+        What y is called, for the error.
     """
     if not classes:
         if found := find(y, lambda part: ~np.isfinite(part).all(axis=-1), counted):
             raise ValueError(
-                f"y: holds NaN or infinity in {found}, expected finite numbers or a weight of 0; "
-                "weights=np.isfinite(y).all(axis=-1) leaves such answers out"
+                f"{name}: holds NaN or infinity in {found}, expected finite numbers or a weight of "
+                "0; weights=np.isfinite(y).all(axis=-1) leaves such answers out"
             )
         return
     if found := find(y, lambda part: (part < 0) | (below is not None and part >= below), counted):
         if below is None:
             raise ValueError(
-                f"y: got class {found.lowest}, expected classes from 0 up or a weight of 0; "
+                f"{name}: got class {found.lowest}, expected classes from 0 up or a weight of 0; "
                 f"the like in {found}"
             )
         raise ValueError(
-            f"y: got classes {found.lowest} to {found.highest}, expected 0 to {below - 1} or a "
-            f"weight of 0; the like in {found}"
+            f"{name}: got classes {found.lowest} to {found.highest}, expected 0 to {below - 1} or "
+            f"a weight of 0; the like in {found}"
         )
 
 
@@ -103,17 +110,19 @@ def as_array(name: str, value: Any, kinds: str, expected: str) -> Array:
     return array
 
 
-def as_weights(value: Any, shape: tuple[int, ...], steps: tuple[int, ...] | None = None) -> Array:
+def as_weights(
+    value: Any, shape: tuple[int, ...], steps: tuple[int, ...] | None = None, name: str = "weights"
+) -> Array:
     """Return value as an array of weights, finite and 0 or more; else TypeError or ValueError.
 
     ``steps`` is the shape of one for each step, for what a message says of it.
     """
-    weights = as_array("weights", value, "biuf", "real numbers")
+    weights = as_array(name, value, "biuf", "real numbers")
     if weights.shape != shape:
         hint = ""
         if weights.shape == steps:
             hint = ", one of each answer; lengths= or mask= say which steps are padding"
-        raise ValueError(f"weights: got shape {weights.shape}, expected {shape}{hint}")
+        raise ValueError(f"{name}: got shape {weights.shape}, expected {shape}{hint}")
     if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
-        raise ValueError("weights: some are negative or not finite, expected 0 or more")
+        raise ValueError(f"{name}: some are negative or not finite, expected 0 or more")
     return weights

@@ -1,30 +1,30 @@
-"""An LSTM with a linear head as one vector of parameters: answers, gradients, steps."""
+"""A network: what is trained, saved, loaded and used."""
 
 from __future__ import annotations
 
-import math
-import numbers
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._arguments import RealArray, as_flag, as_real_array, as_size
-from fastlstm._linear import linear
+from fastlstm._arguments import shown
 from fastlstm.lstm import LSTM, BiLSTM
-from fastlstm.optim import SGD, Adam, clip_grad_norm
-from fastlstm.training.batches import PaddedBatch
-from fastlstm.training.checks import as_array, as_weights, check_answers
-from fastlstm.training.losses import LOSSES, LossName, Score, weighted
-from fastlstm.training.padding import steps_of_tails
-from fastlstm.training.sequences import Given, as_padded
-from fastlstm.weights import Head, save
+from fastlstm.training.embedding import Embedding
+from fastlstm.training.evaluation import evaluation_of
+from fastlstm.training.heads import ClassName, HeadSpec, as_names
+from fastlstm.training.losses import LossName, OwnLoss
+from fastlstm.training.pooling import Pooling
+from fastlstm.training.predictions import decided, probabilities
+from fastlstm.training.recurrent import ONLY, RecurrentModel
+from fastlstm.training.scaling import Scaling, check_scaling
+from fastlstm.training.sequences import Given
 
 
-class Network:
-    """A layer with a linear head on its hidden states, ``z = h @ weight.T + bias``, and a loss.
+class Network(RecurrentModel):
+    """A layer with one linear head or several, ``z = h @ weight.T + bias``, and their losses.
 
     Parameters
     ----------
@@ -32,20 +32,51 @@ class Network:
         Any number of layers. It belongs to the network from then on, which changes its parameters.
         With ``batch_first`` all arrays with an axis of time are (B, T, ...) in place of
         (T, B, ...).
-    outputs : int
-        K, numbers in an answer, or classes.
-    loss : {"mse", "cross_entropy"}
-        Mean squared error, or the cross-entropy of a softmax over K classes.
+    outputs : int, optional
+        K, numbers in an answer, classes or labels. What `classes` or `targets` count need not be
+        said.
+    loss : str or callable
+        "mse", "mae", "huber", "pinball", "cross_entropy", "binary_cross_entropy", or a function
+        ``(z, y) -> (losses, gradient)``: see `HeadSpec`, which also tells of `quantiles`,
+        `class_weights`, `classes`, `targets` and `check`.
     each_step : bool
-        Whether there is an answer at each step, from h_t, or one for the sequence, from the last
-        layer's h_n: of a BiLSTM the final states of both directions, side by side.
+        Whether there is an answer at each step, from h_t, or one for the sequence.
     seed : int or numpy.random.Generator, optional
-        For the head's first parameters, drawn from U(-1/sqrt(D*P), 1/sqrt(D*P)) as PyTorch's are.
+        For the heads' first parameters, drawn from U(-1/sqrt(D*P), 1/sqrt(D*P)) as PyTorch's are,
+        and those of the embedding.
+    embedding : Embedding, optional
+        Then x holds integers (T, B), each of which stands for a vector that is learnt.
+    pooling : {"last", "mean", "max"}
+        What one answer for a sequence is read from: the last layer's h_n, of a BiLSTM the final
+        states of both directions, side by side; or the mean, or the largest of each number, over
+        the steps that exist.
+    heads : mapping of str to HeadSpec, optional
+        Several heads on the same features, in place of `outputs` and what tells of one head. y,
+        and all answers, are then mappings by these names, and the loss is the sum of the heads'
+        mean losses times their weights.
+    quantiles, class_weights, classes, targets, check
+        As of `HeadSpec`.
+    features : sequence of str, optional
+        Names of the I inputs.
+    scaling : Scaling, optional
+        See the attribute.
+    metadata : mapping, optional
+        Whatever JSON can hold; it is kept in files.
 
     Attributes
     ----------
-    lstm, outputs, loss, each_step
+    lstm, each_step, embedding, pooling
         As above.
+    heads : mapping of str to HeadSpec
+        Of a network with one head its name is "".
+    outputs, loss, classes, targets
+        Of the head; of several a dict by their names.
+    features : tuple of str or None
+    scaling : Scaling or None
+        Means and scales of x and y: `predict` and `evaluate` take x, and give or take y, in their
+        own units. All that trains works in the network's: x and y as `Scaling.apply` returns them.
+        May be set at any time.
+    metadata : dict
 
     Raises
     ------
@@ -54,22 +85,43 @@ class Network:
 
     Notes
     -----
-    An answer's bits depend on the parameters and its sequence alone, and are those that
-    ``fastlstm run`` gives for the file that `save` writes. The sums of the head's gradient are
-    NumPy's own (``einsum``), not those of a BLAS, whose bits may depend on the number of threads;
-    with a thousand classes they take longer than the layer does.
+    An answer's bits depend on the parameters and its sequence alone, and of a layer with a linear
+    head are those that ``fastlstm run`` gives for the file that `save` writes; it refuses what is
+    more, a `scaling` for instance. The sums of the heads' gradients are
+    this package's own, not those of a BLAS, whose bits may depend on the number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastlstm import LSTM
+    >>> from fastlstm.training import Network
+    >>> network = Network(LSTM(3, 8, seed=0), loss="cross_entropy", classes=["low", "high"],
+    ...                   each_step=False, pooling="mean", seed=0)
+    >>> network.predict(np.zeros((5, 1, 3)))  # x (T, B, I)
+    array(['high'], dtype='<U4')
     """
 
-    __slots__ = ("__weakref__", "_vector", "each_step", "loss", "lstm", "outputs")
+    __slots__ = ("_metadata", "_scaling", "features")
 
     def __init__(
         self,
         lstm: LSTM | BiLSTM,
-        outputs: int,
+        outputs: int | None = None,
         *,
-        loss: LossName = "mse",
+        loss: LossName | OwnLoss = "mse",
         each_step: bool = True,
         seed: int | np.random.Generator | None = None,
+        embedding: Embedding | None = None,
+        pooling: Pooling = "last",
+        heads: Mapping[str, HeadSpec] | None = None,
+        quantiles: Iterable[float] | None = None,
+        class_weights: Iterable[float] | Mapping[ClassName, float] | None = None,
+        classes: Iterable[ClassName] | None = None,
+        targets: Iterable[str] | None = None,
+        features: Iterable[str] | None = None,
+        scaling: Scaling | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        check: bool = False,
     ) -> None:
         if not isinstance(lstm, LSTM | BiLSTM):
             raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
@@ -79,97 +131,94 @@ class Network:
             )
         if lstm.merge_mode != "concat" or not lstm.return_sequences:
             raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, side by side")
-        if loss not in LOSSES:
-            raise ValueError(f"loss: got {loss!r}, expected one of {', '.join(LOSSES)}")
-        self.lstm = lstm
-        self.outputs = as_size("outputs", outputs)
-        self.loss: LossName = loss
-        self.each_step = as_flag("each_step", each_step)
-        width = lstm.num_directions * lstm.output_size
-        bound = 1 / math.sqrt(width)
-        try:
-            # A child, or LSTM(seed=0) and Network(seed=0) would begin with the same numbers.
-            (rng,) = np.random.default_rng(seed).spawn(1)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"seed: got {seed!r}: {error}") from None
-        head = rng.uniform(-bound, bound, self.outputs * (width + 1))
-        self._vector: RealArray = np.concatenate([lstm.parameters, head.astype(lstm.dtype)])
+        given = {
+            "outputs": outputs,
+            "quantiles": quantiles,
+            "class_weights": class_weights,
+            "classes": classes,
+            "targets": targets,
+        }
+        if heads is None:
+            heads = {ONLY: HeadSpec(loss=loss, check=check, **given)}  # type: ignore[arg-type]
+        else:
+            beside = [name for name, value in given.items() if value is not None]
+            if beside or loss != "mse" or check:
+                what = [*beside, "loss", "check"][0]
+                raise ValueError(f"{what}: got one beside heads, which say it of each")
+            heads = _as_heads(heads)
+        super().__init__(lstm, heads, each_step, seed, embedding, pooling)
+        self.features = None if features is None else as_names("features", features)
+        inputs = lstm.input_size if embedding is None else 1
+        if self.features is not None and len(self.features) != inputs:
+            raise ValueError(f"features: got {len(self.features)} names, expected {inputs}")
+        self._metadata = _as_json({} if metadata is None else metadata)
+        self.scaling = scaling
 
     def __repr__(self) -> str:
-        return (
-            f"Network({self.lstm}, {self.outputs}, loss={self.loss!r}, each_step={self.each_step})"
-        )
+        parts: list[str] = [str(self.lstm)]
+        if ONLY in self._heads:
+            options = self._heads[ONLY].options
+            loss = options.pop("loss", "mse")
+            parts += [f"{options.pop('outputs')}", f"loss={loss!r}", f"each_step={self.each_step}"]
+            parts += [f"{k}={v!r}" for k, v in options.items() if k not in ("classes", "targets")]
+        else:
+            parts += [f"heads={self._heads}", f"each_step={self.each_step}"]
+        if self.embedding is not None:
+            parts.append(f"embedding={self.embedding}")
+        if self.pooling != "last":
+            parts.append(f"pooling={self.pooling!r}")
+        return f"Network({', '.join(parts)})"
 
     @property
-    def parameters(self) -> RealArray:
-        """(N,) of the layer's dtype, read-only: `LSTM.parameters`, then head.weight, head.bias."""
-        view = self._vector.view()
-        view.flags.writeable = False
-        return view
+    def heads(self) -> Mapping[str, HeadSpec]:
+        """What each head answers, by its name; "" where there is one."""
+        return dict(self._heads)
 
-    def load_parameters(self, vector: npt.ArrayLike) -> None:
-        """Replace all parameters by those of a vector laid out as `parameters`.
+    @property
+    def outputs(self) -> Any:
+        """K, of several heads a dict."""
+        return self._of_heads("outputs")
 
-        Raises
-        ------
-        TypeError, ValueError
-            If it doesn't hold real numbers, or not N of them. The network is then as it was.
-        """
-        given = as_real_array("vector", vector, self._vector.dtype)
-        if given.shape != self._vector.shape:
-            raise ValueError(f"vector: got shape {given.shape}, expected {self._vector.shape}")
-        self.lstm.load_parameters(given[: self.lstm.parameters.size])
-        self._vector[:] = given
+    @property
+    def loss(self) -> Any:
+        """The loss's name, or the function; of several heads a dict."""
+        return self._of_heads("loss")
 
-    def named_views(self, vector: RealArray) -> dict[str, RealArray]:
-        """Return views of a vector laid out as `parameters`, by the names that files have."""
-        lstm, weight, bias = self._parts(vector)
-        return {**self.lstm.named_views(lstm), "head.weight": weight, "head.bias": bias}
+    @property
+    def classes(self) -> Any:
+        """Names of the classes or labels, or None; of several heads a dict."""
+        return self._of_heads("classes")
 
-    def state_dict(self) -> Mapping[str, RealArray]:
-        """Return the parameters by name, those of the head as ``head.weight`` and ``head.bias``."""
-        return self.named_views(self.parameters)
+    @property
+    def targets(self) -> Any:
+        """Names of the numbers of an answer, or None; of several heads a dict."""
+        return self._of_heads("targets")
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write layer, head and options, for ``fastlstm run`` and :func:`fastlstm.load`.
+    def _of_heads(self, name: str) -> Any:
+        values = {head: getattr(spec, name) for head, spec in self._heads.items()}
+        return values.get(ONLY, values) if ONLY in values else values
 
-        A network with one answer for a sequence writes a layer with ``return_sequences=False``.
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the network was given to keep; a dict of its own, which may be changed."""
+        return self._metadata
 
-        Raises
-        ------
-        ImportError, OSError, TypeError, ValueError
-            As :func:`fastlstm.save`, which also tells of ``overwrite``.
-        """
-        lstm = self.lstm
-        if not self.each_step:
-            # Not its own class, which may be one of the user's with other arguments.
-            kind = BiLSTM if lstm.num_directions == 2 else LSTM
-            lstm = kind(**{**lstm.options, "return_sequences": False}, isa=lstm.isa)
-            lstm.load_parameters(self.lstm.parameters)
-        _, weight, bias = self._parts(self.parameters)
-        save(lstm, path, head=Head(weight, bias), overwrite=overwrite)
+    @metadata.setter
+    def metadata(self, value: Mapping[str, Any]) -> None:
+        self._metadata = _as_json(value)
 
-    def load_state_dict(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
-        """Replace all parameters by those of a mapping, such as ``numpy.load(path)`` of a file.
+    @property
+    def scaling(self) -> Scaling | None:
+        """Means and scales of x and y, or None."""
+        return self._scaling
 
-        Raises
-        ------
-        TypeError, ValueError
-            If its names are not those of `state_dict`, or an array has another shape or does not
-            hold real numbers. The network is then as it was.
-        """
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"arrays: got {type(arrays).__name__}, expected a mapping of names")
-        vector = np.empty_like(self._vector)
-        views = self.named_views(vector)
-        if wrong := sorted(views.keys() ^ arrays.keys()):
-            raise ValueError(f"arrays: missing or unexpected {', '.join(map(str, wrong))}")
-        for name, view in views.items():
-            array = as_real_array(name, arrays[name], vector.dtype)
-            if array.shape != view.shape:
-                raise ValueError(f"{name}: got shape {array.shape}, expected {view.shape}")
-            view[:] = array
-        self.load_parameters(vector)
+    @scaling.setter
+    def scaling(self, value: Scaling | None) -> None:
+        if value is not None:
+            inputs = None if self.embedding is not None else self.lstm.input_size
+            spec = self._heads.get(ONLY)
+            check_scaling(value, inputs, None if not spec or spec.is_decision else spec.outputs)
+        self._scaling = value
 
     def __call__(
         self,
@@ -177,236 +226,256 @@ class Network:
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
-    ) -> RealArray | list[RealArray]:
-        """Return the answers to x.
+    ) -> Any:
+        """Return the answers to x as the heads' numbers.
 
         Parameters
         ----------
         x : array_like (T, B, I), or list of B arrays (T_b, I)
+            With an embedding integers (T, B), or a list of B arrays (T_b,).
         lengths, mask : array_like, optional
             Which steps exist, as of `Sequences`.
 
         Returns
         -------
-        ndarray or list of ndarray
-            z (T, B, K), 0 at steps that don't exist, of a list x a list of B arrays (T_b, K); or
-            (B, K) without ``each_step``.
+        ndarray, list of ndarray, or dict of these
+            z (T, B, N), 0 at steps that don't exist, of a list x a list of B arrays (T_b, N); or
+            (B, N) without ``each_step``. N is K, of quantiles K*Q, those of a number side by side.
+            Of several heads a dict by their names.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described.
         """
-        (padded,), counts = as_padded({"x": x}, lengths, mask, self.lstm.batch_first)
-        batch = PaddedBatch(padded, counts, mask, self.lstm.batch_first)
-        y, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
-        z = self._answers(self._features(batch, y, h_n))
-        if not self.each_step:
-            return z
-        z = batch.as_given(z)
-        if counts is lengths:
-            return z
-        sequences = z if self.lstm.batch_first else z.swapaxes(0, 1)
-        return [sequence[:n] for sequence, n in zip(sequences, counts, strict=True)]
+        return self._each_answer(x, lengths, mask, lambda spec, z, present: z)
 
-    def score(
+    def predict(
         self,
         x: Given,
-        y: Given,
-        weights: Given | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
-    ) -> Score:
-        """Score the answers to x (T, B, I); arguments and errors as of `gradient`."""
-        batch, y, weights = self._batch(x, y, weights, lengths, mask)
-        out, (h_n, _) = self.lstm(batch.x, lengths=batch.lengths)
-        return self._score(batch, self._features(batch, out, h_n), y, weights)[0]
-
-    def gradient(
-        self,
-        x: Given,
-        y: Given,
-        weights: Given | None = None,
-        *,
-        lengths: npt.ArrayLike | None = None,
-        mask: npt.ArrayLike | None = None,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[Score, RealArray]:
-        """Return the score of a batch, and the gradient (N,) of its mean loss.
-
-        Without any answer that counts the score's weight and the gradient are 0.
+    ) -> Any:
+        """Return the answers to x: numbers in y's own unit, classes by their names, labels.
 
         Parameters
         ----------
         x : array_like (T, B, I), or list of B arrays (T_b, I)
-        y : array (T, B, K) or (B, K), of classes below K (T, B) or (B,); or list, as of `Sequences`
-        weights : array (T, B) or (B,), optional
-            Finite, 0 or more. Where it is 0, y may be anything, but x is read all the same.
+            In its own unit where there is a `scaling`. With an embedding integers (T, B), or a list
+            of B arrays (T_b,).
         lengths, mask : array_like, optional
-            Which steps exist, as of `Sequences`; weights don't say that.
-        rng : numpy.random.Generator, optional
-            For what the layer drops, if it drops anything, and then needed: see `LSTM.record`.
+            Which steps exist, as of `Sequences`.
+
+        Returns
+        -------
+        ndarray, list of ndarray, or dict of these
+            With ``each_step`` (T, B, ...), of a list x a list of B arrays (T_b, ...), without (B,
+            ...). Behind these axes
+
+            - of a regression (K,), with quantiles (K, Q): sorted, so that they don't cross where z
+              does, as "Quantile and Probability Curves without Crossing" (Chernozhukov and others,
+              2010) has it, which makes no loss larger;
+            - of classes nothing: the likeliest one's name out of `classes`, or without names its
+              number, the first of equal ones;
+            - of labels (K,) of bool: those with a probability above 1/2;
+            - of a loss of one's own (K,), as of a regression.
+
+            At steps that don't exist numbers are NaN, classes -1, names empty or 0, and labels
+            False. Of several heads a dict by their names.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described.
-
-        Warns
-        -----
-        UserWarning
-            If a layer that begins at the end gets sequences that end in blank steps of weight 0,
-            and nobody said which steps exist: these are taken for padding, as by `Trainer`.
         """
-        batch, y, weights = self._batch(x, y, weights, lengths, mask)
-        rng = rng if self.lstm.drops else None
-        out, (h_n, _), tape = self.lstm.record(batch.x, lengths=batch.lengths, rng=rng)
-        features = self._features(batch, out, h_n)
-        score, dz = self._score(batch, features, y, weights)
+        scaling = self._scaling if ONLY in self._heads else None
+        return self._each_answer(
+            self._in_own_unit(x),
+            lengths,
+            mask,
+            lambda spec, z, present: decided(spec, z, scaling, present),
+        )
 
-        gradient = np.empty_like(self._vector)
-        lstm_part, dweight, dbias = self._parts(gradient)
-        _, weight, _ = self._parts(self._vector)
-        dz = dz.reshape(-1, self.outputs)
-        np.einsum("nk,nh->kh", dz, features.reshape(len(dz), features.shape[-1]), out=dweight)
-        np.sum(dz, axis=0, out=dbias)
-        dfeatures = np.empty_like(features)
-        np.einsum("nk,kh->nh", dz, weight, out=dfeatures.reshape(len(dz), features.shape[-1]))
-        if self.each_step:
-            grads = tape.backward(batch.as_made(dfeatures), wrt=("params",))
-        else:
-            dh_n = np.zeros_like(h_n)
-            D = self.lstm.num_directions
-            dh_n[-D:] = np.split(dfeatures, D, axis=-1)
-            grads = tape.backward(None, (dh_n, None), wrt=("params",))
-        lstm_part[:] = grads.params
-        return score, gradient
-
-    def train_step(
+    def predict_proba(
         self,
-        optimizer: SGD | Adam,
         x: Given,
-        y: Given,
-        weights: Given | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
-        clip: float = math.inf,
-        rng: np.random.Generator | None = None,
-    ) -> Score:
-        """Take one step of an optimiser on a batch.
+    ) -> Any:
+        """Return the probabilities of classes, which sum to 1, or of labels.
 
         Parameters
         ----------
-        optimizer : SGD, Adam or AdamW
-        x, y, weights, lengths, mask, rng
-            As of `gradient`.
-        clip : float
-            Largest norm of the gradient; a longer one is scaled down to it.
+        x, lengths, mask
+            As of `predict`.
 
         Returns
         -------
-        Score
-            Of the batch, before the step.
+        ndarray, list of ndarray, or dict of these
+            (T, B, K), (T_b, K) or (B, K), in the order of `classes`; NaN at steps that don't exist.
+            Of several heads a dict of those that have probabilities.
 
         Raises
         ------
-        FloatingPointError
-            If the loss or the gradient is not finite. The parameters are then as they were.
         TypeError, ValueError
-            As from `gradient` and ``fastlstm.optim``.
+            If an argument is not as described, or the loss is that of no classification.
         """
-        check_optimizer(optimizer)
-        clip = as_clip(clip)
-        score, gradient = self.gradient(x, y, weights, lengths=lengths, mask=mask, rng=rng)
-        norm = clip_grad_norm(gradient, clip)
-        if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"the training diverged: loss {score.loss}, gradient of norm {norm}; "
-                "a smaller lr or clip may help"
+        likely = {name for name, s in self._heads.items() if s.is_decision}
+        if not likely:
+            raise ValueError(
+                f"predict_proba: the loss is {shown(self.loss)}, expected one of a "
+                "classification: cross_entropy or binary_cross_entropy"
             )
-        optimizer.step(self._vector, gradient)
-        self.lstm.load_parameters(self._vector[: self.lstm.parameters.size])
-        return score
+        return self._each_answer(self._in_own_unit(x), lengths, mask, probabilities, likely)
 
-    def _batch(
-        self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
-    ) -> tuple[PaddedBatch, Any, Any]:
-        """Return the inputs of a batch, and its answers and their weights as arrays."""
-        batch_first = self.lstm.batch_first
-        given = {"x": x, "y": y, "weights": weights}
-        (x, y, weights), lengths = as_padded(given, lengths, mask, batch_first)
-        unsaid = lengths is None and mask is None and weights is not None
-        if unsaid and self.each_step and self.lstm.needs_whole_sequences:
-            arrays = [np.asarray(array) for array in (x, y, weights)]
-            # Others are refused when it is their turn.
-            if arrays[0].ndim == 3 and len({array.shape[:2] for array in arrays}) == 1:
-                arrays = [a.swapaxes(0, 1) if batch_first else a for a in arrays]
-                steps = steps_of_tails("x", *arrays, read_silently=True)
-                lengths = None if steps is None else steps.lengths
-        return PaddedBatch(x, lengths, mask, batch_first), y, weights
-
-    def _features(self, batch: PaddedBatch, y: RealArray, h_n: RealArray) -> RealArray:
-        """What the head reads: a row for each step, or (B, D*P) of the last layer's final states.
-
-        Rows are (N, D*P) of the steps that exist, or of plain arrays (T, B, D*P).
-        """
-        if self.each_step:
-            return batch.rows_of_made(y)
-        return np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
-
-    def _score(
+    def evaluate(
         self,
-        batch: PaddedBatch,
-        features: RealArray,
+        x: Given,
         y: Any,
-        weights: Any,
-    ) -> tuple[Score, RealArray]:
-        """Check y and weights, and return the score with the gradient by the answers."""
-        outer = batch.outer
-        if 0 in (outer if batch.is_padded else features.shape[:-1]):
-            raise ValueError("x: got no steps or no sequences, expected at least one")
-        classes = self.loss == "cross_entropy"
-        y = as_array("y", y, *(("iu", "integer classes") if classes else ("iuf", "real numbers")))
-        answers = outer if self.each_step else features.shape[:-1]
-        shape = answers if classes else (*answers, self.outputs)
-        if y.shape != shape:
-            raise ValueError(f"y: got shape {y.shape}, expected {shape}")
-        counted = batch.present() if self.each_step else None
-        if weights is not None:
-            weights = as_weights(weights, answers, outer)
-            counted = weights > 0 if counted is None else (weights > 0) & counted
-        check_answers(y, counted, classes=classes, below=self.outputs if classes else None)
-        if classes and counted is not None:
-            y = np.where(counted, y, 0)  # so that every answer has a class
-        if self.each_step:
-            y = batch.rows_of_given(y)
-            weights = None if weights is None else batch.rows_of_given(weights)
-        return weighted(LOSSES[self.loss], self._answers(features), y, weights)
+        weights: Any = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+        season: int | None = None,
+        baselines: Mapping[str, npt.ArrayLike] | None = None,
+    ) -> Any:
+        """Compare what `predict` gives with what is right.
 
-    def _answers(self, features: RealArray) -> RealArray:
-        _, weight, bias = self._parts(self._vector)
-        return linear(features, weight, bias, self.lstm.isa)
+        Parameters
+        ----------
+        x, lengths, mask
+            As of `predict`.
+        y : array_like, or list
+            As of `gradient`, in its own unit; classes by their names or, where these are strings,
+            by number. Of several heads a mapping.
+        weights : array_like, optional
+            As of `gradient`.
+        season : int, optional
+            Steps of a season, of a regression at each step: then "seasonal persistence" is among
+            the forecasts without a model.
+        baselines : mapping of str to array_like, optional
+            Forecasts by other means, as y, of a regression with one head.
 
-    def _parts(self, vector: RealArray) -> tuple[RealArray, RealArray, RealArray]:
-        """Views of the layer's part (n,), head.weight (K, D*P) and head.bias (K,)."""
-        K = self.outputs
-        lstm, weight, bias = np.split(vector, [self.lstm.parameters.size, vector.size - K])
-        return lstm, weight.reshape(K, -1), bias
+        Returns
+        -------
+        Evaluation, or dict of these
+            Of several heads a dict by their names.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described, or no answer counts.
+        """
+        return evaluation_of(self, x, y, weights, lengths, mask, season, baselines or {})
+
+    def _each_answer(
+        self, x: Any, lengths: Any, mask: Any, use: Any, names: Iterable[str] | None = None
+    ) -> Any:
+        """Return what a function (spec, z, present) makes of z of each head, in x's layout."""
+        answers, batch, counts = self._answers(x, lengths, mask)
+        present = batch.present() if self.each_step else None
+        results = {}
+        for name in self._heads if names is None else names:
+            z = batch.as_given(answers[name]) if self.each_step else answers[name]
+            made = use(self._heads[name], z, present)
+            if self.each_step and counts is not lengths:
+                sequences = made if self.lstm.batch_first else made.swapaxes(0, 1)
+                made = [each[:n] for each, n in zip(sequences, counts, strict=True)]
+            results[name] = made
+        return results[ONLY] if ONLY in self._heads else results
+
+    def _in_own_unit(self, x: Any) -> Any:
+        """Return x as the network takes it, of an x in its own unit."""
+        if self._scaling is None or self.embedding is not None:
+            return x
+        return self._scaling.apply_x(x, self.lstm.dtype)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write all of the network to a file, for `load`, ``fastlstm run`` and others.
+
+        :func:`fastlstm.load` of such a file gives the layer: with one answer for a sequence from
+        its last states, one with ``return_sequences=False``.
+
+        Parameters
+        ----------
+        path : str or path
+            ``.npz`` and ``.safetensors`` hold everything, but of a loss of one's own its name
+            alone. Other formats that :func:`fastlstm.save` writes hold the layer and a linear head:
+            a network that is more than these is refused.
+        overwrite : bool
+            As of :func:`fastlstm.save`.
+
+        Raises
+        ------
+        ImportError, OSError, TypeError, ValueError
+            As :func:`fastlstm.save`.
+        """
+        from fastlstm.training.files import save_network
+
+        save_network(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        loss: LossName | OwnLoss | None = None,
+        isa: str | None = None,
+    ) -> Network:
+        """Load a network.
+
+        Parameters
+        ----------
+        path : str or path
+            What `save` wrote; or any file that :func:`fastlstm.load` reads and that holds a linear
+            layer on top of the LSTM.
+        name : str, optional
+            Of the LSTM in the file, where it holds several.
+        loss : str or callable, optional
+            Where the file does not say it, or names a function of one's own.
+        isa : str, optional
+            As for :class:`fastlstm.LSTM`.
+
+        Raises
+        ------
+        FileNotFoundError, ImportError, ValueError
+            As :func:`fastlstm.load`; or if the file holds no linear layer, or what it says of the
+            network is damaged.
+
+        Warns
+        -----
+        AssumptionWarning
+            If the file does not say what the loss is, and neither does the argument: it is taken
+            for "mse".
+        """
+        from fastlstm.training.files import load_network
+
+        return load_network(cls, path, name, loss=loss, isa=isa)
 
 
-def check_optimizer(value: Any) -> None:
-    """Raise a TypeError if a value is no optimiser."""
-    if not isinstance(value, SGD | Adam):
-        raise TypeError(f"optimizer: got {type(value).__name__}, expected SGD, Adam, AdamW")
+def _as_heads(value: Any) -> dict[str, HeadSpec]:
+    """Return a mapping of names to heads; else TypeError or ValueError."""
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError(f"heads: got {shown(value)}, expected a mapping of names to HeadSpec")
+    for name, spec in value.items():
+        if not isinstance(name, str) or not isinstance(spec, HeadSpec):
+            raise TypeError(f"heads: got {shown(name)}: {shown(spec)}, expected a name: HeadSpec")
+        if not name.isidentifier():
+            raise ValueError(f"heads: got the name {shown(name)}, expected one as of a variable")
+    if not any(spec.weight for spec in value.values()):
+        raise ValueError("heads: the weights of all are 0, expected some above")
+    return dict(value)
 
 
-def as_clip(value: Any) -> float:
-    """Return value as the largest norm of a gradient; TypeError or ValueError if it is none."""
-    expected = "expected a number above 0"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"clip: got {value!r}, {expected}")
-    if not (clip := float(value)) > 0:
-        raise ValueError(f"clip: got {value}, {expected}")
-    return clip
+def _as_json(value: Any) -> dict[str, Any]:
+    """Return a copy of metadata as a file gives it back."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"metadata: got {type(value).__name__}, expected a mapping")
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise type(error)(f"metadata: got what JSON does not hold: {error}") from None
+    return copy

@@ -34,13 +34,15 @@ class Sequences:
     Parameters
     ----------
     x : array_like (T, B, I), or list of B arrays (T_b, I)
-        Inputs, any real dtype. An array is kept, not copied: a ``numpy.memmap`` stays on disk,
-        and batches are read from it. A list holds one array for each sequence; they may differ in
-        length, and are copied into one array, padded.
+        Inputs, any real dtype; what an `Embedding` reads as an integer array (T, B), or a list of
+        B such arrays (T_b,), which are kept with an axis of length 1 behind. An array is kept, not
+        copied: a ``numpy.memmap`` stays on disk, and batches are read from it. A list holds one
+        array for each sequence; they may differ in length, and are copied into one array, padded.
     y : array_like
         Floating: regression, (T, B, K) with an answer at each step or (B, K) with one for each
-        sequence. Integer: classification, classes from 0 up, (T, B) or (B,). With a list x it may
-        be a list, too, of B arrays (T_b, K) or, of classes, (T_b,).
+        sequence. Integer: classification, classes from 0 up, (T, B) or (B,). Booleans, of the
+        shape of a regression: K labels of which any may apply. With a list x it may be a list, too,
+        of B arrays (T_b, K) or, of classes, (T_b,).
     weights : array_like, optional
         Of the answers in the loss, finite and 0 or more: (T, B) or (B,), or a list as y. 0 leaves
         an answer out, and its y may be anything, NaN or class -100 for instance; the input of its
@@ -100,12 +102,12 @@ class Sequences:
         self.batch_first = as_flag("batch_first", batch_first)
         given = {"x": x, "y": y, "weights": weights}
         (x, y, weights), lengths = as_padded(given, lengths, mask, self.batch_first)
-        self.x = as_array("x", x, "biuf", "real numbers")
-        self.y = as_array("y", y, "iuf", "real numbers or integer classes")
+        self.x = as_tokens(as_array("x", x, "biuf", "real numbers"))
+        self.y = as_array("y", y, "biuf", "real numbers, labels or integer classes")
         if self.x.ndim != 3 or 0 in self.x.shape:
             axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(f"x: got shape {self.x.shape}, expected {axes}, none of them 0")
-        self.classes = self.y.dtype.kind != "f"
+        self.classes = self.y.dtype.kind not in "bf"
         answers = self.y.shape if self.classes else self.y.shape[:-1]  # (T, B) or (B,)
         self.each_step = len(answers) == 2
         outer = self.x.shape[:2]
@@ -209,6 +211,12 @@ class Sequences:
                 )
         return parts
 
+    def subset(self, positions: Rows) -> Sequences:
+        """Return the sequences at positions in `rows`, in that order, without a copy of any."""
+        part = copy.copy(self)
+        part.rows = self.rows[positions]
+        return part
+
     def batch(self, positions: Rows | slice) -> Batch:
         """Return x (T, b, I), y and weights of the sequences at positions in `rows`.
 
@@ -294,17 +302,33 @@ def is_list_of_sequences(value: Any) -> TypeGuard[Sequence[npt.ArrayLike]]:
     )
 
 
+def as_tokens(x: Array) -> Array:
+    """Return integers (T, B) with an axis of length 1 behind, other arrays as they are."""
+    return x[..., np.newaxis] if x.ndim == 2 and x.dtype.kind in "iu" else x
+
+
+def _as_listed_tokens(x: Any) -> Any:
+    """Return a list of arrays (T_b,) of integers as one of (T_b, 1), other things as they are."""
+    listed = isinstance(x, list | tuple) and len(x) > 0
+    if listed and all(
+        isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype.kind in "iu" for item in x
+    ):
+        return [item[:, np.newaxis] for item in x]
+    return x
+
+
 def as_padded(
     arrays: Mapping[str, Any], lengths: Any, mask: Any, batch_first: bool
 ) -> tuple[list[Any], Any]:
-    """Return x, y and weights, by these names, and lengths; of lists padded arrays.
+    """Return x, y and weights, by names that begin so, and lengths; of lists padded arrays.
 
     Raises
     ------
     TypeError, ValueError
         If x is a list and there are lengths or a mask, or arrays don't fit it.
     """
-    x = arrays["x"]
+    x = _as_listed_tokens(arrays["x"])
+    arrays = {**arrays, "x": x}
     if not is_list_of_sequences(x):
         if isinstance(x, list | tuple) and len(set(map(_length, x))) > 1:
             raise ValueError("x: got a list of unequal items, expected arrays (T_b, I) in it")
@@ -334,7 +358,7 @@ def _padded(name: str, value: Any, lengths: Sequence[int], batch_first: bool) ->
         return value
     arrays = [_arguments.as_array(f"{name}[{b}]", item) for b, item in enumerate(value)]
     each_step = {array.ndim for array in arrays} == {2} or any(a.dtype.kind != "f" for a in arrays)
-    if not (each_step or name == "weights"):
+    if not (each_step or name.startswith("weights")):
         if [len(array) for array in arrays] == list(lengths):
             raise ValueError(
                 f"{name}: got arrays (T_b,) of {arrays[0].dtype}, expected (T_b, K), or for one "

@@ -18,9 +18,10 @@ from fastlstm._files import as_path, replaceable
 from fastlstm._version import __version__
 from fastlstm.optim import SGD, Adam
 from fastlstm.training import checkpoint
+from fastlstm.training.fitting import fitting
 from fastlstm.training.losses import Score
-from fastlstm.training.network import Network, as_clip, check_optimizer
-from fastlstm.training.padding import without_padding
+from fastlstm.training.network import Network
+from fastlstm.training.recurrent import as_clip, check_optimizer
 from fastlstm.training.sequences import Rows, Sequences, generator
 
 #: A checkpoint of another layout is refused.
@@ -138,9 +139,9 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         patience = None if patience is None else as_size("patience", patience)
-        training = _fitting("training", training, network)
+        training = fitting("training", training, network)
         if validation is not None:
-            validation = _fitting("validation", validation, network)
+            validation = fitting("validation", validation, network)
         elif patience is not None:
             raise ValueError("patience: got a number, but there is no validation to watch")
         check_optimizer(optimizer)
@@ -270,7 +271,7 @@ class Trainer:
         batch, lengths = self.training.batch(rows), self.training.lengths_of(rows)
         self.optimizer.lr = SCHEDULES[self.schedule](self._lr, self.steps, self.total_steps)
         # A step's masks depend on the seed and its number, so that a run continues with the same.
-        rng = generator(self.seed, 2, self.steps)
+        rng = generator(self.seed, 2, self.steps) if self.network.lstm.drops else None
         score = self.network.train_step(
             self.optimizer, *batch, lengths=lengths, clip=self.clip, rng=rng
         )
@@ -425,7 +426,7 @@ def evaluate(network: Network, sequences: Sequences, batch_size: int = 32) -> Sc
     TypeError, ValueError
         If an argument is not as described, or the sequences do not fit the network.
     """
-    sequences = _fitting("sequences", sequences, network)
+    sequences = fitting("sequences", sequences, network)
     score = Score()
     for rows in sequences.positions(as_size("batch_size", batch_size)):
         score += network.score(*sequences.batch(rows), lengths=sequences.lengths_of(rows))
@@ -450,31 +451,6 @@ def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
         yield came.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _fitting(name: str, sequences: Sequences, network: Network) -> Sequences:
-    """Return sequences as the network reads them; raise unless it can answer them."""
-    if not isinstance(network, Network):
-        raise TypeError(f"network: got {type(network).__name__}, expected a Network")
-    if not isinstance(sequences, Sequences):
-        raise TypeError(f"{name}: got {type(sequences).__name__}, expected Sequences")
-    problems = []
-    if (I := sequences.x.shape[-1]) != network.lstm.input_size:
-        problems.append(f"x has {I} inputs")
-    if sequences.batch_first != network.lstm.batch_first:
-        problems.append(f"batch_first={sequences.batch_first}")
-    if sequences.classes != (network.loss == "cross_entropy"):
-        problems.append("y holds classes" if sequences.classes else "y holds real numbers")
-    if sequences.each_step != network.each_step:
-        each = "each step" if sequences.each_step else "each sequence"
-        problems.append(f"y has an answer for {each}")
-    spare = network.outputs - sequences.outputs
-    if spare < 0 or (spare > 0 and not sequences.classes):
-        what = "classes" if sequences.classes else "outputs"
-        problems.append(f"y has {sequences.outputs} {what}")
-    if problems:
-        raise ValueError(f"{name}: {', '.join(problems)}; that does not fit {network}")
-    return without_padding(name, sequences, network.lstm)
 
 
 def _as_row(score: Score) -> NDArray[np.float64]:

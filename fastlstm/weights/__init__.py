@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Head,
         Other,
         Refused,
+        Trained,
     )
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
@@ -147,7 +149,13 @@ def load(
             stacklevel=2,
         )
     for what, use in (("state", "an initial state"), ("head", "a linear layer on top")):
-        if getattr(found, what) is not None:
+        if what == "head" and found.network is not None and not found.network.is_plain:
+            warnings.warn(
+                f"{path}: holds a network, with more than {found.name or 'the LSTM'}: see "
+                "fastlstm.training.Network.load",
+                stacklevel=2,
+            )
+        elif getattr(found, what) is not None:
             warnings.warn(
                 f"{path}: gives {found.name or 'the LSTM'} {use}, which a layer does not hold: see "
                 f"fastlstm.weights.read(path).choose(name).{what}",
@@ -201,18 +209,30 @@ def save(
         If an argument is wrong, or the format can't express one of the layer's options, or its 8,
         16 or 24 bits. What was there before is then still there.
     """
-    from fastlstm._arguments import as_flag
-    from fastlstm._files import as_path, replaceable, whole_file
     from fastlstm.weights.contents import Trained
-    from fastlstm.weights.formats import format_for
 
     if not isinstance(layer, LSTMBase):
         raise TypeError(f"layer: got {type(layer).__name__}, expected an LSTM or BiLSTM")
+    write(lambda: Trained.checked(layer, head, state), path, overwrite=overwrite)
+
+
+def write(made: Callable[[], Trained], path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Write what a function returns; path and format are found good before it is called.
+
+    Raises
+    ------
+    FileExistsError, ImportError, OSError, TypeError, ValueError
+        As `save`.
+    """
+    from fastlstm._arguments import as_flag
+    from fastlstm._files import as_path, replaceable, whole_file
+    from fastlstm.weights.formats import format_for
+
     file = as_path(path)
     replace = as_flag("overwrite", overwrite)
     replaceable(file)  # a folder has no suffix, and the suffix isn't what is wrong with it
     chosen = format_for(file)
-    trained = Trained.checked(layer, head, state)
+    trained = made()
     with whole_file(file, overwrite=replace) as partial:
         chosen.write(trained, partial)
 

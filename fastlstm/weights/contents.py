@@ -15,6 +15,7 @@ from fastlstm._arguments import as_flag, as_precision, as_real_array, shown
 from fastlstm._quantized import Quantized
 from fastlstm._spec import DEFAULTS, REQUIRED, as_spec
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm.weights.networks import Described
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -76,6 +77,9 @@ class Found:
         The parameters in digits, of a layer of 8, 16 or 24 bits.
     widened : str
         Why weights that the file has in 8 bits are float32 here; else empty.
+    network : Described or None
+        What `fastlstm.training.Network.load` needs besides, of a network's file. Where it is more
+        than a layer and a linear head, `head` is None.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Found:
     is_guess: bool = False
     quantized: Quantized | None = None
     widened: str = ""
+    network: Described | None = None
 
     @property
     def bits(self) -> int | None:
@@ -328,11 +333,13 @@ class Trained(NamedTuple):
     head : Head or None
     state : (h_0, c_0) or None
         (L*D, P) and (L*D, H), of the layer's dtype as the head is.
+    network : Described or None
     """
 
     layer: LSTMBase
     head: Head | None = None
     state: tuple[NDArray[Any], NDArray[Any]] | None = None
+    network: Described | None = None
 
     @classmethod
     def checked(
@@ -340,9 +347,10 @@ class Trained(NamedTuple):
         layer: LSTMBase,
         head: Head | None = None,
         state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        network: Described | None = None,
     ) -> Trained:
         """Return them in the layer's dtype, or raise TypeError or ValueError by what is wrong."""
-        return cls(layer, _checked_head(layer, head), _checked_state(layer, state))
+        return cls(layer, _checked_head(layer, head), _checked_state(layer, state), network)
 
 
 def _checked_head(layer: LSTMBase, head: Head | None) -> Head | None:

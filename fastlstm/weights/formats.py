@@ -103,6 +103,8 @@ class Format:
         Suffixes that are not written, and why.
     bits : tuple of int
         Of the quantised layers that it can hold.
+    networks : bool
+        Whether it can hold networks that are more than a layer and a linear head.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Format:
     original: str
     read_only: Mapping[str, str] = field(default_factory=dict)
     bits: tuple[int, ...] = ()
+    networks: bool = False
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -146,7 +149,7 @@ class Format:
             If a package is missing.
         ValueError
             If the format can't express an option of the layer, or its bits, or has no place for a
-            state.
+            state, or for what a network is more than its layer.
         """
         bits = trained.layer.bits
         if bits is not None and bits not in self.bits:
@@ -154,6 +157,12 @@ class Format:
             raise ValueError(
                 f"layer: its {bits} bits can't be saved as {', '.join(self.written)}, but as "
                 f"{', '.join(able)}; fastlstm convert writes what they stand for in float32"
+            )
+        if trained.network is not None and not trained.network.is_plain and not self.networks:
+            able = [suffix for each in FORMATS if each.networks for suffix in each.written]
+            raise ValueError(
+                f"path: {', '.join(self.written)} holds a layer and a linear head, but the network "
+                f"has more than these, which {', '.join(able)} hold"
             )
         self._module.write(trained, path)
 
@@ -216,10 +225,11 @@ FORMATS = (
         (".npz",),
         needs="NumPy",
         reads="this package's own, and any with PyTorch's names",
-        writes="all options, head, initial state",
+        writes="all options, head, initial state, networks",
         recognises=_is_npz,
         original="pytorch",
         bits=(8, 16, 24),
+        networks=True,
     ),
     Format(
         "safetensors",
@@ -230,6 +240,7 @@ FORMATS = (
         recognises=_is_safetensors,
         original="pytorch",
         bits=(8, 16, 24),
+        networks=True,
     ),
     Format(
         "pytorch",

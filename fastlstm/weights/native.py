@@ -6,7 +6,8 @@ Both ``.npz`` and ``.safetensors`` have the parameters by the names of ``state_d
     {"class": "LSTM", "options": {"bias": true, "input_size": 3, ...}, "version": 1}
 
 Version 2 is of quantised layers, with ``"bits": 8``, and with digits and units in place of matrices
-(`fastlstm.weights.digits`): what reads version 1 alone refuses them.
+(`fastlstm.weights.digits`), version 3 of networks that are more than a layer and a linear head
+(`fastlstm.weights.networks`): what reads version 1 alone refuses them.
 
 A file without that text (version 0: other programs, and this one before it had options) is read by
 the names and shapes of its arrays alone.
@@ -15,19 +16,25 @@ the names and shapes of its arrays alone.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastlstm.lstm import LSTMBase
+from fastlstm.weights import networks
 from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Arrays, Contents, Trained
 from fastlstm.weights.digits import find_quantized, unpacked
 from fastlstm.weights.names import find_layers
+from fastlstm.weights.networks import Described
 
 #: Under which the text lies in a file.
 KEY = "fastlstm"
+
+#: All texts of a file.
+KEYS = (KEY, networks.KEY)
 
 #: Of files of float32 and float64, and of those of quantised layers.
 VERSION, QUANTIZED_VERSION = 1, 2
@@ -36,7 +43,7 @@ VERSION, QUANTIZED_VERSION = 1, 2
 LONGEST = 10_000
 
 
-def text_of(layer: LSTMBase) -> str:
+def text_of(layer: LSTMBase, network: Described | None = None) -> str:
     """Return the text that describes a layer."""
     metadata: dict[str, Any] = {
         "class": CLASSES[layer.num_directions],
@@ -45,6 +52,8 @@ def text_of(layer: LSTMBase) -> str:
     }
     if layer.bits is not None:
         metadata |= {"bits": layer.bits, "version": QUANTIZED_VERSION}
+    if network is not None and not network.is_plain:
+        metadata["version"] = networks.VERSION
     return json.dumps(metadata, sort_keys=True)
 
 
@@ -54,15 +63,21 @@ def arrays_of(trained: Trained) -> Arrays:
     Raises
     ------
     ValueError
-        If the layer is a quantised one that no file can hold: its units are not finite.
+        If the layer is a quantised one that no file can hold: its units are not finite; or the text
+        of the network is too long.
     """
-    layer, head, state = trained
+    layer, head, state, network = trained
     quantized = layer._quantized
-    arrays = dict(layer.state_dict()) if quantized is None else unpacked(layer._spec, quantized)
+    arrays: Arrays = (
+        dict(layer.state_dict()) if quantized is None else unpacked(layer._spec, quantized)
+    )
     if head is not None:
         arrays.update({"head.weight": head.weight, "head.bias": head.bias})
     if state is not None:
         arrays.update({"state.h_0": state[0], "state.c_0": state[1]})
+    if network is not None:
+        arrays.update(network.arrays)
+        arrays[networks.KEY] = networks.text_of(network)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -72,13 +87,18 @@ def contents(path: Path, format_name: str, arrays: Arrays, text: str | None) -> 
     Raises
     ------
     ValueError
-        If the text is damaged, or a later version of this package wrote it.
+        If a text is damaged, or a later version of this package wrote it.
     """
     metadata = None if text is None else _parse(path, text)
+    version = 0 if metadata is None else metadata.pop("version")
+    network = networks.taken_from(path, arrays, version)
     if metadata is not None and "bits" in metadata:
         layers, refused, others = find_quantized(arrays, metadata)
     else:
         layers, refused, others = find_layers(arrays, metadata)
+    if network is not None:
+        # Of the layer whose names have no prefix, which such a file has, or says why it is none.
+        layers = tuple(replace(e, network=network) if e.name == "" else e for e in layers)
     return Contents(path, format_name, layers, refused, others)
 
 
@@ -92,12 +112,11 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     version = metadata.get("version") if isinstance(metadata, dict) else None
     if type(version) is not int or version < 1:
         raise ValueError(f"{path}: {KEY!r}, the options, is damaged: no version in {text[:80]!r}")
-    if version > QUANTIZED_VERSION:
+    if version > networks.VERSION:
         raise ValueError(
             f"{path}: written by a later fastlstm (version {version} of its files, this one reads "
-            f"up to {QUANTIZED_VERSION})"
+            f"up to {networks.VERSION})"
         )
     if ("bits" in metadata) != (version == QUANTIZED_VERSION):
         raise ValueError(f"{path}: {KEY!r}, the options, is damaged: bits in version {version}")
-    del metadata["version"]
     return dict(metadata)

@@ -41,7 +41,7 @@ def read(path: Path) -> Contents:
 
 def write(trained: Trained, path: Path) -> None:
     """Write a layer with its options; equal layers make equal files."""
-    write_npz(path, {KEY: np.array(text_of(trained.layer)), **arrays_of(trained)})
+    write_npz(path, {KEY: np.array(text_of(trained.layer, trained.network)), **arrays_of(trained)})
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

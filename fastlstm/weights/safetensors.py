@@ -81,7 +81,7 @@ def write(trained: Trained, path: Path) -> None:
     import_for("writing .safetensors", "safetensors", "io")
     from safetensors.numpy import save
 
-    path.write_bytes(save(arrays_of(trained), {KEY: text_of(trained.layer)}))
+    path.write_bytes(save(arrays_of(trained), {KEY: text_of(trained.layer, trained.network)}))
 
 
 def _texts(data: bytes) -> dict[str, str]:

@@ -19,7 +19,8 @@ import numpy as np
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, _core
-from fastlstm._linear import linear
+from fastlstm._linear import linear, linear_backward
+from fastlstm.training.losses import cross_entropy
 
 VARIANT = {"proj_size": 7, "layer_norm": True, "peepholes": True}
 DTYPES = (np.float32, np.float64)
@@ -169,7 +170,7 @@ def loading(make: Callable[[], LSTM | BiLSTM]) -> Operation:
 
 
 def answering(make: Callable[[], LSTM | BiLSTM]) -> Operation:
-    """The linear head alone."""
+    """The linear head alone, its softmax and its gradient."""
 
     def prepare() -> Any:
         layer = make()
@@ -178,8 +179,11 @@ def answering(make: Callable[[], LSTM | BiLSTM]) -> Operation:
         return layer, *(rng.normal(size=s).astype(layer.dtype) for s in ((9, width), (3, width), 3))
 
     def run(prepared: Any) -> list[np.ndarray]:
-        layer, *arrays = prepared
-        return [linear(*arrays, layer.isa)]
+        layer, x, weight, bias = prepared
+        z = linear(x, weight, bias, layer.isa)
+        _, dz, _ = cross_entropy(z, np.zeros(len(z), np.intp))
+        dweight, dbias = np.empty_like(weight), np.empty_like(bias)
+        return [z, dz, linear_backward(dz, x, weight, dweight, dbias, layer.isa), dweight, dbias]
 
     return Operation(prepare, run, nothing)
 

@@ -35,6 +35,8 @@ import numpy as np
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, weights
+from fastlstm.training import Embedding, HeadSpec, Network, Scaling
+from fastlstm.weights import networks as networks_in_files
 
 SECONDS = 10
 HDF5_SECONDS = 90  # the process that reads it has a minute, whoever else uses the processor
@@ -80,10 +82,42 @@ def seeds(folder: Path) -> dict[str, bytes]:
         except ImportError:
             continue
         made[name] = (folder / name).read_bytes()
+    for name, network in networks().items():
+        try:
+            network.save(folder / name)
+        except ImportError:
+            continue
+        made[name] = (folder / name).read_bytes()
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
     made["compressed.npz"] = compressed.getvalue()
     return made | torch_seeds() | onnx_seeds() | keras_seeds(folder) | audio_seeds()
+
+
+def networks() -> dict[str, Network]:
+    """Networks with all that files keep of them, by the names of such files."""
+    scaling = Scaling(np.ones(3), np.full(3, 2.0), np.zeros(2), 3.0)
+    made = {
+        "scaled.npz": Network(
+            LSTM(3, 4, seed=1),
+            2,
+            targets=["a", "b"],
+            features=["x", "y", "z"],
+            scaling=scaling,
+            metadata={"a": [1, {"b": None}]},
+        ),
+        "heads.npz": Network(
+            BiLSTM(2, 3, seed=1),
+            each_step=False,
+            pooling="mean",
+            embedding=Embedding(5, 2, padding_idx=0),
+            heads={
+                "one": HeadSpec(1, loss="pinball", quantiles=[0.1, 0.9]),
+                "other": HeadSpec(loss="cross_entropy", classes=["a", "b"], class_weights=[1, 2]),
+            },
+        ),
+    }
+    return {**made, "scaled.safetensors": made["scaled.npz"]}
 
 
 def onnx_seeds() -> dict[str, bytes]:
@@ -285,6 +319,8 @@ def torch_seeds() -> dict[str, bytes]:
 
 def mutate(data: bytes, rng: Random, name: str = "") -> bytes:
     """Damage bytes a few times; of a zip often a member, with sound checksums around it."""
+    if name in ("scaled.npz", "heads.npz") and rng.random() < 0.5:
+        return _mutate_network(data, rng)
     if zipfile.is_zipfile(io.BytesIO(data)) and rng.random() < 0.7:
         return _mutate_member(data, rng)
     if name.endswith(".safetensors") and rng.random() < 0.7:
@@ -294,6 +330,20 @@ def mutate(data: bytes, rng: Random, name: str = "") -> bytes:
     if name.endswith((".json", ".nam")) and rng.random() < 0.7:
         return _mutate_json(data, rng)
     return _mutate_bytes(data, rng)
+
+
+def _mutate_network(data: bytes, rng: Random) -> bytes:
+    """Damage what a file says of its network, or drop an array, as JSON and zip allow."""
+    with np.load(io.BytesIO(data)) as file:
+        arrays = {name: file[name] for name in file}
+    if rng.random() < 0.2:
+        del arrays[list(arrays)[rng.integers(len(arrays))]]
+    if (text := arrays.get(networks_in_files.KEY)) is not None:
+        damaged = _mutate_json(text.tobytes(), rng)
+        arrays[networks_in_files.KEY] = np.frombuffer(damaged, np.uint8)
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
 
 
 #: What may stand in the place of anything in JSON, as text.
@@ -400,6 +450,12 @@ def outcome(path: Path) -> str:
             except ValueError:
                 continue
             built += 1
+    if any(found.network is not None for found in contents.layers):
+        try:
+            Network.load(path)
+        except ValueError as error:
+            if not str(error).startswith(str(path)):
+                raise AssertionError(f"the error does not begin with the file: {error}") from error
     return "loaded" if built else "no LSTM"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm import LSTM, BiLSTM, _core, cli
-from fastlstm._linear import linear
+from fastlstm import LSTM, BiLSTM, _core, cli, num_threads
+from fastlstm._linear import linear, linear_backward
 from fastlstm.data import MODELS, load_sst, model_path
 from fastlstm.data.features import HORIZONS, gap_masks
 from fastlstm.data.models import load_model
@@ -65,6 +65,57 @@ def test_any_layout(dtype: Any) -> None:
     assert_same_bits(linear(swapped, weight, bias), expected)
     for shape in ((0, 4, 10), (6, 0, 10), (0, 10)):
         assert linear(np.empty(shape, dtype), weight, bias).shape == (*shape[:-1], 3)
+
+
+@pytest.mark.parametrize(("rows", "K", "N"), [(1, 1, 1), (300, 7, 33), (257, 16, 1030)])
+def test_gradients_have_their_bits_on_any_threads(rows: int, K: int, N: int, dtype: Any) -> None:
+    x, weight = numbers(rows, K, dtype=dtype), numbers(N, K, dtype=dtype, seed=4)
+    dz = numbers(rows, N, dtype=dtype, seed=5)
+    first = None
+    for isa in _core.available_isas():
+        for threads in (1, 2, 3):
+            dweight, dbias = np.full_like(weight, np.nan), np.full(N, np.nan, dtype)
+            with num_threads(threads):
+                dx = linear_backward(dz, x, weight, dweight, dbias, isa)
+                z = linear(x, weight, dbias, isa)
+            if first is None:
+                first = dx, dweight, dbias, z
+            for got, expected in zip((dx, dweight, dbias, z), first, strict=True):
+                assert_same_bits(got, expected)
+    assert first is not None
+    wide = np.longdouble
+    exact = dz.astype(wide) @ weight, dz.T.astype(wide) @ x, dz.sum(axis=0, dtype=wide)
+    for got, expected in zip(first[:3], exact, strict=True):
+        bound = 2 * max(rows, N) * np.finfo(dtype).eps * max(1.0, float(np.abs(expected).max()))
+        assert np.abs(got - expected).max() <= bound
+    nothing = np.empty((0, K), dtype)
+    dweight, dbias = np.full_like(weight, np.nan), np.full(N, np.nan, dtype)
+    assert linear_backward(dz[:0], nothing, weight, dweight, dbias).shape == (0, K)
+    assert not dweight.any()
+    assert not dbias.any()
+
+
+@pytest.mark.parametrize("N", [1, 2, 17, 1030])
+def test_softmax_is_numpy_s(N: int, dtype: Any) -> None:
+    z, scales = 5 * numbers(6, N, dtype=dtype), numbers(6, dtype=dtype, seed=1)
+    exp = np.exp(z.astype(np.longdouble) - z.max(axis=-1, keepdims=True))
+    exact = scales[:, None] * exp / exp.sum(axis=-1, keepdims=True)
+    first = None
+    for isa in _core.available_isas():
+        out, largest, totals = np.empty_like(z), np.empty_like(scales), np.empty_like(scales)
+        place = np.empty(6)
+        _core.softmax(z, scales, out, largest, totals, place, isa)
+        np.testing.assert_allclose(out, exact.astype(dtype), rtol=100 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(place, z.argmax(axis=-1))
+        assert_same_bits(largest, z.max(axis=-1))
+        first = out if first is None else first
+        assert_same_bits(out, first)
+    z[1, N // 2] = np.nan
+    _core.softmax(z, scales, out, largest, totals, place)
+    assert np.isnan(out[1]).all()
+    assert_same_bits(np.delete(out, 1, axis=0), np.delete(first, 1, axis=0))
+    with pytest.raises(ValueError, match="buffer of size 5 in dimension 0, expected 6"):
+        _core.softmax(z, scales[:5], out, largest, totals, place)
 
 
 def test_what_is_not_finite_stays_in_its_row() -> None:

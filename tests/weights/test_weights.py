@@ -236,8 +236,11 @@ def test_files_of_other_versions(tmp_path: Path) -> None:
     good = {"class": "LSTM", "options": layer.options, "version": 1}
     with_text(json.dumps(good))
     assert_same_layer(fastlstm.load(path), layer)
-    with_text(json.dumps({**good, "version": 3}))
-    with pytest.raises(ValueError, match=r"m\.npz: written by a later fastlstm \(version 3"):
+    with_text(json.dumps({**good, "version": 4}))
+    with pytest.raises(ValueError, match=r"m\.npz: written by a later fastlstm \(version 4"):
+        fastlstm.load(path)
+    with_text(json.dumps({**good, "version": 3}))  # of networks
+    with pytest.raises(ValueError, match=r"m\.npz: 'fastlstm\.network', the network, is missing"):
         fastlstm.load(path)
     with_text(json.dumps({**good, "version": 2}))  # of quantised layers
     with pytest.raises(ValueError, match=r"m\.npz: .* is damaged: bits in version 2"):

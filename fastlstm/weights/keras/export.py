@@ -78,7 +78,7 @@ def write_model(trained: Trained, path: Path) -> None:
         If Keras does not have one of the options, or there is a state, which it has no place for.
     """
     h5py = import_for(f"writing {path.suffix}", "h5py", "keras")
-    layer, head, state = trained
+    layer, head, state, _ = trained
     options = layer.options
     _check(options, state)
     layers = _layers(layer, options)

@@ -102,7 +102,7 @@ def to_onnx(
 
 def _model(what: str, trained: Trained) -> Proto:
     onnx = import_for(what, "onnx", "onnx")
-    layer, head, state = trained
+    layer, head, state, _ = trained
     options = layer.options
     unusual = chosen(options)
     for name in _IMPOSSIBLE:
