@@ -43,7 +43,7 @@ def to_numpy(value: Any) -> npt.NDArray[Any]:
     if type(value).__module__ != "builtins":
         if _is_of(value, "torch"):
             value = _as_plain_tensor(value)
-        columns = _columns(value)
+        columns = columns_of(value)
     array = _nested(value) if columns is None else _stacked(value, columns)
     return _widened(array, value)
 
@@ -137,7 +137,7 @@ def _widened(array: npt.NDArray[Any], value: Any) -> npt.NDArray[Any]:
 # Tables
 
 
-def _columns(value: Any) -> list[tuple[Any, Any]] | None:
+def columns_of(value: Any) -> list[tuple[Any, Any]] | None:
     """Return the columns of a table with their names, one of a series; None if it is neither."""
     if _is_of(value, "pandas"):
         if hasattr(value, "iloc") and hasattr(value, "columns"):

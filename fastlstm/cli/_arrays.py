@@ -25,8 +25,9 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlstm.cli._forms import Reading
 from fastlstm.cli._messages import UserError, note
-from fastlstm.cli._tables import Reading, Table, read_table
+from fastlstm.cli._tables import Table, read_table
 
 Array: TypeAlias = NDArray[Any]
 
@@ -112,21 +113,21 @@ def open_array(
         If there is no such file, or it holds no array.
     """
     file, part = _split(path)
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else file.suffix.lower()
+    suffix = suffix_of(file)
     if not _is_stream(file) and suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also as .gz"
         raise UserError(f"{file}: unknown suffix, {name} can be {allowed}")
-    if str(file) != STANDARD and not file.exists():
-        raise UserError(f"{file}: no such file")
-    try:
-        with _content(file) as content:
-            opened = _read(content, str(file), suffix, part, reading, size)
-    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: cut short or damaged: {error}") from error
+    with content_of(file) as content:
+        opened = _read(content, str(file), suffix, part, reading, size)
     if opened.table is not None and opened.table.notes and not quiet:
         note(f"{file}: {'; '.join(opened.table.notes)}")
     return opened
+
+
+def suffix_of(file: Path) -> str:
+    """Return the suffix of a file, before ``.gz`` if there is one."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else file.suffix.lower()
 
 
 def open_counts(path: Path, name: str, reading: Reading) -> Array:
@@ -147,8 +148,25 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def _content(path: Path) -> Iterator[IO[bytes]]:
-    """Give what a file holds, unpacked if it is of gzip, as a file that can be sought."""
+def content_of(path: Path) -> Iterator[IO[bytes]]:
+    """Give what a file holds, unpacked if it is of gzip, as a file that can be sought.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is cut short.
+    """
+    if str(path) != STANDARD and not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        with _unpacked(path) as content:
+            yield content
+    except (EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cut short or damaged: {error}") from error
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() if _is_stream(path) else path.open("rb") as file:
         if _is_stream(path):
             standard = nullcontext(sys.stdin.buffer) if str(path) == STANDARD else None

@@ -15,6 +15,12 @@ _OPTIONS = {
     r"\blengths=\d+": "--lengths all",
     r"\b(lengths|mask)=": r"--\1",
     r"\bweights=": "--weights ",
+    r'missing="drop", "ffill", "interpolate" or "mean"': (
+        "--missing drop, forward, interpolate or mean"
+    ),
+    r'missing="ffill", "interpolate" or "mean"': "--missing forward, interpolate or mean",
+    r"\blength=": "--window",
+    r"\b(group|inputs|resample|time)= ?": r"--\1 ",
     r"\bbatch_first=True\b": "--batch-first",
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastlstm._steps import as_steps
 from fastlstm.cli._arrays import Array, open_array, open_counts, reading_of
-from fastlstm.cli._messages import UserError, as_user_errors
+from fastlstm.cli._messages import UserError, as_user_errors, note
 from fastlstm.cli._weights import build, choose, read
 from fastlstm.weights.names import ORIENTATION
 
@@ -63,6 +63,12 @@ def load_model(args: argparse.Namespace, *, head: bool = True, **options: Any) -
     `options` are of `fastlstm.weights.Found.build`.
     """
     found = choose(read(args.model), args.name)
+    if found.network is not None and not found.network.is_plain:
+        holds = f"{args.model}: holds a network that is more than an LSTM and a linear layer"
+        if head:
+            raise UserError(f"{holds}, which fastlstm.training.Network.load runs")
+        if not args.quiet:
+            note(f"{holds}; the LSTM alone is run, on INPUT as it stands, without any scaling")
     lstm = build(args.model, found, **options)
     batch_first: bool | None = bool(found.option("batch_first"))
     # A node of ONNX says how it takes its input, but not what the graph makes of the file's input.

@@ -11,6 +11,7 @@ from fastlstm.cli._messages import note
 from fastlstm.cli._options import add_force
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._weights import build, choose, errors_of_files, read
+from fastlstm.weights.contents import Trained
 from fastlstm.weights.formats import WRITTEN, format_for
 
 
@@ -47,7 +48,11 @@ def execute(args: argparse.Namespace) -> None:
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        weights.save(layer, partial, head=found.head, state=found.state, overwrite=True)
+        weights.write(
+            lambda: Trained.checked(layer, found.head, found.state, found.network),
+            partial,
+            overwrite=True,
+        )
     for warning in caught:
         note(f"warning: {warning.message}")
     if found.bits is not None and dequantize:

@@ -25,6 +25,7 @@ from fastlstm.cli._models import (
 from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import WRITERS, Block, new_file
 from fastlstm.cli._progress import counting
+from fastlstm.cli._series import add_time_format, is_table
 from fastlstm.weights.formats import SUFFIXES
 
 # Numbers held at a time of the input or of the output, whichever is wider, unless --chunk says more
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Without MODEL: run the bundled models on the bundled data and report the "
         "error, the speed and the agreement with the NumPy reference. "
-        "With MODEL and INPUT: apply your own weights to your own data."
+        "With MODEL and INPUT: apply your own weights to your own data. Of a MODEL that "
+        "`fastlstm train --target` made, and a table INPUT, OUTPUT is what follows the table."
     )
     add, count = parser.add_argument, number(int, 1)
     add(
@@ -78,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quiet(parser)
     group = parser.add_argument_group("tables")
     add_reading(group, "nan", "zero", "mean", "forward", "drop", default="nan")
+    add_time_format(group)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -97,8 +100,18 @@ def execute(args: argparse.Namespace) -> None:
         raise UserError(f"-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
     elif args.plot is not None:
         raise UserError(f"--plot works without MODEL only{_HELP}")
-    else:
+    elif not (is_table(args.input) and _did_forecast(args)):
         _run_model(args)
+
+
+def _did_forecast(args: argparse.Namespace) -> bool:
+    """Forecast what follows a table, and say so, if the model was trained on series."""
+    from fastlstm.cli._forecast import forecaster_of, run_forecast
+
+    network = forecaster_of(args)
+    if network is not None:
+        run_forecast(network, args)
+    return network is not None
 
 
 def _run_model(args: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""Data and models that come with the package (see SOURCES.md beside this file)."""
+"""Windows of tables and series, and the data and models that come with the package.
+
+`windows` cuts a DataFrame, or any other table, into what a network reads and what it is to answer.
+What the package brings with it is told in SOURCES.md beside this file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MODELS", "SeaSurfaceTemperature", "load_sst", "model_path"]
+from fastlstm.data.forecasting import Forecast, forecast
+from fastlstm.data.windowing import Windows, windows
+
+__all__ = [
+    "MODELS",
+    "Forecast",
+    "SeaSurfaceTemperature",
+    "Windows",
+    "forecast",
+    "load_sst",
+    "model_path",
+    "windows",
+]
 
 #: Names that `model_path` knows.
 MODELS = ("sst_forecast", "sst_gapfill")

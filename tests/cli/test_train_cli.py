@@ -119,6 +119,29 @@ def test_it_learns(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["validation"][1] < 0.7 * spread
 
 
+@pytest.mark.parametrize(
+    ("sizes", "size", "words"),
+    [
+        ([1, 1, 1], 1, None),
+        ([1, 5, 20], 50, None),
+        ([1, 500, 1], 1, "inputs are about 5"),
+        ([1, 0.003, 1], 1, "inputs are between 0.00"),
+        ([1, 1, 1], 500, "answers are about "),
+    ],
+)
+def test_numbers_that_call_for_scaling_are_told_of(
+    here: Path, capsys: pytest.CaptureFixture[str], sizes: list[float], size: float, words: str
+) -> None:
+    np.save("x.npy", (np.load("x.npy") - 50) / 10 * sizes)
+    np.save("each.npy", np.load("each.npy") / 30 * size)
+    for options in [[], ["--normalise", "--force"], ["--quiet", "--force"]]:
+        assert train("x.npy", "each.npy", *options) == 0
+        err = capsys.readouterr().err
+        assert ("--normalise makes" in err) == (words is not None and not options)
+        if words and not options:
+            assert f"x.npy: {words}" in err
+
+
 def test_batch_first_gives_the_same_model(here: Path) -> None:
     assert train("x.npy", "each.npy", "--weights", "w.npy") == 0
     expected = read()
