@@ -6,7 +6,14 @@ import importlib
 from typing import Any
 
 
-def import_for(what: str, package: str, extra: str | None = None, title: str | None = None) -> Any:
+def import_for(
+    what: str,
+    package: str,
+    extra: str | None = None,
+    title: str | None = None,
+    *,
+    at_least: tuple[int, int] | None = None,
+) -> Any:
     """Import a package that need not be installed.
 
     Parameters
@@ -18,16 +25,24 @@ def import_for(what: str, package: str, extra: str | None = None, title: str | N
         Of this package, that installs it.
     title : str, optional
         What it is called, where that is not the package's name.
+    at_least : (int, int), optional
+        The oldest version that will do.
 
     Raises
     ------
     ImportError
-        As of `missing`.
+        As of `missing`, or if the version is older.
     """
     try:
-        return importlib.import_module(package)
+        found = importlib.import_module(package)
     except ImportError as error:
         raise missing(what, package, extra, title) from error
+    if at_least is not None:
+        version = found.__version__
+        if tuple(map(int, version.split(".")[:2])) < at_least:
+            oldest = ".".join(map(str, at_least))
+            raise ImportError(f"{what} needs {title or package} {oldest} or later, found {version}")
+    return found
 
 
 def missing(

@@ -1,0 +1,80 @@
+"""What the modules share of their options: specs for the kernels, and what PyTorch's have not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastlstm._spec import Spec, as_spec, chosen
+
+#: The dtypes of the kernels.
+PRECISIONS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+
+_said: set[str] = set()
+
+
+def specs_of(num_directions: int, **options: Any) -> dict[torch.dtype, Spec]:
+    """Return the spec of a module's kernels in each of their dtypes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As of :func:`fastlstm._spec.as_spec`.
+    """
+    return {
+        dtype: as_spec(num_directions, dtype=precision, **options)
+        for dtype, precision in PRECISIONS.items()
+    }
+
+
+def own_options(spec: Spec, theirs: Iterable[str]) -> dict[str, Any]:
+    """Return the options that are not at their defaults, but for those that PyTorch has."""
+    return {name: value for name, value in chosen(spec.options).items() if name not in theirs}
+
+
+def parameters_of(module: torch.nn.Module, names: Sequence[str]) -> list[Tensor]:
+    """Return the parameters by name, as they are now: some may be computed of others."""
+    parameters: Any = module._parameters
+    try:
+        return [parameters[name] for name in names]
+    except KeyError:
+        return [getattr(module, name) for name in names]
+
+
+def reset_norms(module: torch.nn.Module) -> None:
+    """Set the scales of layer normalisation to 1 and its shifts to 0."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if name.startswith(("scale", "shift")):
+            torch.nn.init.constant_(parameter, 1.0 if name.startswith("scale") else 0.0)
+
+
+def representation(own: dict[str, Any], strict: bool) -> str:
+    """Return what ``repr`` adds to that of PyTorch's module."""
+    return "".join(f", {k}={v!r}" for k, v in (*own.items(), *[("strict", True)] * strict))
+
+
+def refuse(name: str, reason: str, own: Iterable[str], strict: bool) -> None:
+    """Refuse a call that only PyTorch's module computes, where that will not do.
+
+    Raises
+    ------
+    RuntimeError
+        If PyTorch's module of this name has not all that the call needs, or ours is strict.
+    """
+    what = ", ".join(own)
+    if what or strict:
+        why = f"that has no {what}" if what else "strict=True"
+        raise RuntimeError(f"{name}: got {reason}, which only torch.nn.{name} computes, and {why}")
+
+
+def say_once(name: str, reason: str) -> None:
+    """Warn that PyTorch's module of this name did it, the first time in this process."""
+    message = f"fastlstm.torch.{name}: {reason} are left to torch.nn.{name}"
+    if message not in _said:
+        _said.add(message)
+        warnings.warn(message, stacklevel=5)  # to where the module is called

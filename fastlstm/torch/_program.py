@@ -1,0 +1,131 @@
+"""What a spec's text says to the operations, and the models that they run."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastlstm import _core
+from fastlstm._arguments import RealArray
+from fastlstm._parameters import parameter_count, parameter_shapes
+from fastlstm.torch._spec import from_text
+
+#: Packed parameters of more bytes are not kept for the next call: packing them takes little of the
+#: time that it takes to read them.
+_KEPT_BYTES = 64 * 1024 * 1024
+
+
+class _Kept(NamedTuple):
+    """A model, and the parameters that it was made of, end to end; never changed."""
+
+    model: _core.Model
+    contents: RealArray
+
+
+class Program:
+    """What a spec's text says, and a model of it.
+
+    Attributes
+    ----------
+    spec : Spec
+    dtype : torch.dtype
+    count : int
+        n: numbers of all parameters.
+    shapes : list of tuple of int
+        Of the parameters.
+    rows, width : int
+        L*D and D*P.
+    kept : _Kept or None
+        The last that ran, if it is small: for parameters of the very same bytes, so that none is
+        ever stale. The backward pass reads a model's options alone, and the parameters from their
+        tensors, so any model of the spec will do there.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.spec = from_text(text)
+        self.dtype = torch.float64 if self.spec.dtype == np.float64 else torch.float32
+        self.count = parameter_count(self.spec)
+        self.shapes = [shape for _, shape in parameter_shapes(self.spec)]
+        stops = list(accumulate(map(math.prod, self.shapes)))
+        self._slices = list(map(slice, [0, *stops], stops))
+        self.rows = self.spec.num_layers * self.spec.num_directions
+        self.width = self.spec.num_directions * self.spec.output_size
+        self.kept: _Kept | None = None
+
+    @cached_property
+    def record_size(self) -> int:
+        """R: numbers that a tape has for each step of a sequence, in a layer and a direction."""
+        one = self.spec._replace(input_size=1, num_layers=1, num_directions=1, reverse=False)
+        model = _core.Model(one, np.zeros(parameter_count(one), one.dtype), None)
+        return model.tape_size(1, 1)
+
+    def split(self, parameters: Tensor) -> list[Tensor]:
+        """Return views of the parameters that one vector holds."""
+        parts = parameters.split([math.prod(shape) for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def share(self, vector: RealArray) -> tuple[Tensor, ...]:
+        """Return tensors of the parameters' shapes in the memory of one vector."""
+        places = zip(self._slices, self.shapes, strict=True)
+        return tuple(torch.from_numpy(vector[part].reshape(shape)) for part, shape in places)
+
+    def read(self, parameters: Any) -> RealArray:
+        """Return the numbers of parameters end to end: the kept ones, if they are the same."""
+        if type(parameters) is not tuple:
+            if parameters.shape != (self.count,):
+                raise ValueError("parameters of another shape")
+            parameters = (parameters,)
+        memory = [_memory_of(parameter, self.dtype) for parameter in parameters]
+        kept = self.kept
+        if kept is not None and _core.same_bytes(memory, kept.contents):
+            return kept.contents
+        return np.frombuffer(b"".join(memory), self.spec.dtype)
+
+    def pack(self, contents: RealArray) -> _core.Model:
+        """Return the model of what `read` returned."""
+        kept = self.kept
+        if kept is not None and kept.contents is contents:
+            return kept.model
+        model = _core.Model(self.spec, contents, None)
+        self.kept = _Kept(model, contents) if model.nbytes <= _KEPT_BYTES else None
+        return model
+
+
+def _memory_of(tensor: Tensor, dtype: torch.dtype) -> Any:
+    """Return a buffer of a tensor's numbers, good while the tensor is there.
+
+    At its address where it can be: ``Tensor.numpy`` takes longer than a small pass does, and would
+    keep a storage from being resized ever after.
+    """
+    if tensor.dtype is not dtype:
+        raise TypeError(f"parameters: got {tensor.dtype}, expected {dtype}")
+    if tensor.is_contiguous() and not tensor.is_neg():
+        address = tensor.data_ptr()
+        if address:  # else a storage without memory
+            return (ctypes.c_char * tensor.nbytes).from_address(address)
+    return whole(tensor)
+
+
+@lru_cache(maxsize=256)
+def program_of(spec: str) -> Program:
+    """Return what a text of :func:`fastlstm.torch._spec.to_text` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or an option is wrong.
+    """
+    return Program(spec)
+
+
+def whole(tensor: Tensor) -> RealArray:
+    """Return a tensor's numbers, contiguous."""
+    array: RealArray = tensor.contiguous().numpy(force=True)
+    return array
