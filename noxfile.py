@@ -3,7 +3,9 @@
 ``nox -l`` lists them, ``nox -s lint types`` runs two, ``nox -s tests -- -k stream`` hands arguments
 on to pytest, and ``nox`` alone runs what a change should pass before it is sent. Sessions that need
 PyTorch, JAX and the other peers share one virtual environment, which ``environment`` makes; with
-``-R`` nothing is installed or built again.
+``-R`` nothing is installed or built again. ``.ci/run`` has all of them but ``tests``, which is for
+who works on the project and for other platforms: ``readme`` and ``peers`` run the same tests, each
+once.
 
 All but ``lint``, ``types``, ``coefficients``, ``readme`` and ``tests`` need Linux on x86-64 with
 Clang, gcc-aarch64-linux-gnu, qemu-user and Valgrind.
@@ -17,6 +19,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,10 +37,12 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
+TORCH = "torch==2.13.0"  # a range could bring gigabytes for GPUs
 PEERS = [
-    "torch==2.13.0", "onnxruntime", "openvino", "jax", "flax", "dm-haiku", "equinox", "thinc",
+    TORCH, "onnxruntime", "openvino", "jax", "flax", "dm-haiku", "equinox", "thinc",
     "ncnn", "ai-edge-litert>=2", "keras>=3.5", "atheris", "mpmath", "statsmodels", "scikit-learn",
-    "threadpoolctl", "pandas", "polars", "pyarrow", "ml_dtypes", "onnxscript",
+    "threadpoolctl", "pandas", "polars", "pyarrow", "ml_dtypes", "onnxscript", "expecttest",
+    "Deprecated",
 ]  # fmt: skip
 # Models to load, and sound to judge one by; not the frameworks that they ask for.
 PRETRAINED = ["silero-vad", "g2p-fa", "pyannote-audio"]
@@ -53,15 +58,16 @@ TEXT = {
 }  # fmt: skip
 GENERATED = {ROOT / "fastlstm" / "_core.c"}
 
+# Sanitizers, too, see what these make of the kernels: less would let each run five times as long.
 C_FLAGS = ["-O2", "-Wno-missing-field-initializers", "-Werror", "-Isrc_c"]
 COMPILERS = {
     "gcc": ["gcc"],
     "clang": ["clang"],
     "arm64": ["aarch64-linux-gnu-gcc", "-static"],
     "asan": [
-        "gcc", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+        "gcc", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
     ],
-    "tsan": ["gcc", "-O1", "-g", "-fsanitize=thread"],
+    "tsan": ["gcc", "-g", "-fsanitize=thread"],
 }  # fmt: skip
 # What tests/c/fail_allocations.c stands in for.
 WRAPPED = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=free,--wrap=pthread_create"
@@ -133,12 +139,13 @@ def instruction_sets(session: nox.Session) -> list[str]:
     return isas
 
 
-def at_once(session: nox.Session, commands: Iterable[list[str]], **env: str) -> None:
+def at_once(session: nox.Session, commands: Iterable[list[Any]], **env: str) -> None:
     """Run commands on all processors, and fail if one of them does."""
+    words = [list(map(str, command)) for command in commands]
     env = {**os.environ, **env}
     with ThreadPoolExecutor(processors()) as pool:
-        for ran in pool.map(lambda one: subprocess.run(one, check=False, env=env), commands):
-            expect(session, ran.returncode == 0, f"failed: {' '.join(map(str, ran.args))}")
+        for ran in pool.map(lambda one: subprocess.run(one, check=False, env=env), words):
+            expect(session, ran.returncode == 0, f"failed: {' '.join(ran.args)}")
 
 
 def hashes_at_once(session: nox.Session, commands: Iterable[list[Any]]) -> list[list[str]]:
@@ -252,7 +259,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types of the package, by mypy."""
-    session.install(*EXTRAS["lint"], *PROJECT["dependencies"])
+    session.install(*EXTRAS["lint"], *PROJECT["dependencies"], TORCH)
     session.run("mypy")
 
 
@@ -260,8 +267,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite, but for what needs a package that is not there; arguments are pytest's."""
     session.install("-e", ".[test,cli,io,onnx,keras]", "pytest-xdist")
-    report = cache(session) / "tests.xml"
-    session.run(*PYTEST, f"--junitxml={report}", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(reuse_venv=False)
@@ -269,9 +275,10 @@ def readme(session: nox.Session) -> None:
     """Both commands of the README, as they stand there, in a new virtual environment."""
     commands = re.findall(r"^pip install .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     expect(session, len(commands) == 2, f"the README has two commands, found {commands}")
+    report = {"PYTEST_ADDOPTS": f"--junitxml={cache(session) / 'readme.xml'}"}  # for `peers`
     for command in commands:
         start = time.perf_counter()
-        session.run("bash", "-c", command, external=True)
+        session.run("bash", "-c", command, external=True, env=report)
         session.log(f"{time.perf_counter() - start:.0f} s: {command}")
 
 
@@ -304,22 +311,28 @@ def coefficients(session: nox.Session) -> None:
 @nox.session
 def environment(session: nox.Session) -> None:
     """The virtual environment with every peer, which the sessions below share."""
-    session.install(*PEERS, "-e", ".[dev,cli,io,onnx,keras]")
-    session.install("--no-deps", *PRETRAINED)
+    session.install(*PEERS, "-e", ".[dev,cli,io,onnx,keras,sklearn]")
+    # aeon asks for an older Numba than the others take; what else it needs is in PEERS.
+    session.install("--no-deps", *PRETRAINED, "aeon")
 
 
-@nox.session(venv_backend="none", requires=["environment", "tests"])
+@nox.session(venv_backend="none", requires=["environment", "readme"])
 def peers(session: nox.Session) -> None:
-    """The tests that were skipped for want of a peer or a tool: with all of them, and strictly."""
-    names, report = cache(session) / "skipped", cache(session) / "peers.xml"
-    found = list(skipped(cache(session) / "tests.xml"))
+    """The tests that `readme` left out: the slow ones, and those for which it had no peer or tool.
+
+    With all of them, and strictly: each test has run in one of the two sessions.
+    """
+    names = cache(session) / "skipped"
+    found = list(skipped(cache(session) / "readme.xml"))
     expect(session, found, "no test was skipped, though peers were missing")
     names.write_text("\n".join(found) + "\n")
     session.log(f"{len(found)} tests or files were skipped")
-    strict = {"FASTLSTM_TEST_STRICT": "1"}
-    shared(session, *PYTEST, f"--junitxml={report}", f"@{names}", env=strict)
-    again = list(skipped(report))
-    expect(session, not again, f"skipped again, whatever for: {again}")
+    for which in ("--slow", f"@{names}"):
+        report = cache(session) / "peers.xml"
+        strict = {"FASTLSTM_TEST_STRICT": "1"}
+        shared(session, *PYTEST, f"--junitxml={report}", which, env=strict)
+        again = list(skipped(report))
+        expect(session, not again, f"skipped again, whatever for: {again}")
 
 
 @nox.session(venv_backend="none", requires=["environment"])
@@ -328,6 +341,24 @@ def isas(session: nox.Session) -> None:
     marks = "default_isa and not every_isa"
     for isa in instruction_sets(session)[1:]:
         shared(session, *PYTEST, "-m", marks, env={"FASTLSTM_ISA": isa})
+
+
+@nox.session(name="torch-versions", reuse_venv=False, requires=["environment"])
+def torch_versions(session: nox.Session) -> None:
+    """`fastlstm.torch` with the oldest PyTorch that works and the newest; `peers` has another."""
+    (oldest,) = (need.replace(">=", "==") for need in EXTRAS["torch"])
+    # PyTorch's own packages for Linux on x86-64 are for GPUs: 5 GB each, and no use to keep them.
+    if shutil.disk_usage(ROOT).free < 15e9:
+        session.warn("NOT RUN: there are less than 15 GB of disk")
+        return
+    install = ["--no-cache-dir", "--upgrade", *PROJECT["dependencies"], *EXTRAS["test"]]
+    for version in (oldest, "torch"):
+        session.install(version, "pytest-xdist", "expecttest", *install)
+        session.run("python", "-c", "import torch; print(torch.__version__)")
+        # With the core as it is built in place.
+        strict = {"FASTLSTM_TEST_STRICT": "1"}
+        session.run("python", "-m", "pytest", "-q", "-n", "2", "tests/pytorch", env=strict)
+    remove(Path(session.virtualenv.location))
 
 
 @nox.session(venv_backend="none", requires=["environment"])
@@ -355,23 +386,25 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def sanitizers(session: nox.Session) -> None:
     """C under AddressSanitizer and UndefinedBehaviorSanitizer, threads under ThreadSanitizer."""
-    # The longest first. Most have one thread.
-    names = "backward variants capi sizes stream side_by_side units linear structs features"
+    # The longest first.
+    names = "units side_by_side variants stream backward capi linear sizes structs features"
     names += " machine variant_errors"
-    programs = [[str(build_c(session, f"test_{name}", "asan"))] for name in names.split()]
-    # All instruction sets take a quarter of an hour there.
-    programs.insert(1, [str(build_c(session, "test_faults", "asan")), "quick"])
+    programs = [[build_c(session, f"test_{name}", "asan")] for name in names.split()]
     # What tiles load and store, which only their emulation lets a sanitizer see.
-    for name in ("test_amx", "test_digits", "test_quantized"):
-        programs.insert(2, [str(build_c(session, name, "asan", tiles=True)), "quick"])
-    at_once(session, programs, ASAN_OPTIONS="allocator_may_return_null=1")
+    names = "amx digits quantized"
+    tiled = [build_c(session, f"test_{name}", "asan", tiles=True) for name in names.split()]
     # The pool, its barriers and many callers.
-    options = {"TSAN_OPTIONS": "die_after_fork=0"}
-    for name in ("test_threads", "test_units", "test_quantized"):
-        run(session, build_c(session, name, "tsan"), "quick", env=options)
-    run(session, build_c(session, "stress", "tsan"), "10")  # seconds
-    for name in ("test_backward", "test_variants"):  # with as many threads as there are processors
-        run(session, build_c(session, name, "tsan"), "only_hash")
+    names = "threads units quantized"
+    threaded = [build_c(session, f"test_{name}", "tsan") for name in names.split()]
+    # All instruction sets take a quarter of an hour in test_faults.
+    quick = [build_c(session, "test_faults", "asan"), *tiled, *threaded]
+    programs += [[program, "quick"] for program in quick]
+    programs += [[build_c(session, "stress", "tsan"), "10"]]  # seconds
+    # With as many threads as there are processors.
+    hashes = [build_c(session, f"test_{name}", "tsan") for name in ("backward", "variants")]
+    programs += [[program, "only_hash"] for program in hashes]
+    options = {"ASAN_OPTIONS": "allocator_may_return_null=1", "TSAN_OPTIONS": "die_after_fork=0"}
+    at_once(session, programs, **options)
 
 
 @nox.session(venv_backend="none")
@@ -399,11 +432,11 @@ def valgrind(session: nox.Session) -> None:
 def emulated(session: nox.Session) -> None:
     """The same hash of all results on x86-64, on one without AVX, and on arm64."""
     nehalem, haswell = ["qemu-x86_64", "-cpu", "Nehalem"], ["qemu-x86_64", "-cpu", "Haswell"]
-    names = "capi linear backward variants digits quantized"
+    names = "capi linear head backward variants digits quantized"
     for name in (f"test_{name}" for name in names.split()):
         gcc, clang, arm64 = (build_c(session, name, c) for c in ("gcc", "clang", "arm64"))
         # Emulated, all of the others takes too long.
-        quick = [] if name in ("test_capi", "test_linear") else ["only_hash"]
+        quick = [] if name in ("test_capi", "test_linear", "test_head") else ["only_hash"]
         first, *others = hashes_at_once(
             session,
             [
@@ -512,8 +545,11 @@ def wheel(session: nox.Session) -> None:
     )
     (built,) = work.glob("*.whl")
     size = built.stat().st_size
-    session.log(f"{built.name}: {size} bytes")
-    expect(session, size < 1_000_000, f"a wheel of {size} bytes")  # the README promises it
+    with zipfile.ZipFile(built) as files:
+        (core,) = (file for file in files.infolist() if file.filename.endswith(".so"))
+    session.log(f"{built.name}: {size} bytes, {core.compress_size} of them the compiled core")
+    expect(session, size < 1_200_000, f"a wheel of {size} bytes")  # 1.2 megabytes (README)
+    expect(session, core.compress_size < 540_000, f"a core of {core.compress_size} bytes")
     session.install(str(built), *EXTRAS["test"], "pytest-xdist")
     with tarfile.open(archive) as contents:
         contents.extractall(work, filter="data")

@@ -5,9 +5,10 @@ How that is done, and what the figures do not say, is told in ``docs/benchmarks.
 
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``
-(one cell), ``precision`` (one cell in every precision), ``load`` (several processes at once),
-``limits`` (what the hardware allows), ``machine`` (what it ran on), ``report`` (table and JSON),
-``picture``, ``markdown`` (the tables of the docs, from JSON).
+(one cell), ``precision`` (one cell in every precision), ``drop_in`` (one cell as a module of
+PyTorch), ``load`` (several processes at once), ``limits`` (what the hardware allows), ``machine``
+(what it ran on), ``report`` (table and JSON), ``picture``, ``markdown`` (the tables of the docs,
+from JSON).  Commands of their own: ``accuracy``, ``whole_models``, ``long_training``.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--grid",
         default="short",
         help="short (default; about a minute), full, training, variants, training-variants, "
-        "precision or load",
+        "precision, torch or load",
     )
     add(
         "--cell",
@@ -121,11 +122,11 @@ def _run(
     processors: tuple[int, ...] | None,
 ) -> int:
     """Measure, print, write; in the process that has the right environment."""
-    from . import compare, limits, machine, precision, report
+    from . import compare, drop_in, limits, machine, precision, report
     from .compare import Settings
 
-    in_precisions = args.grid == "precision"
-    measure_cell = (precision if in_precisions else compare).measure_cell
+    own = {"precision": precision, "torch": drop_in}.get(args.grid)
+    measure_cell = (own or compare).measure_cell
     # With several threads, those that idle spin for some milliseconds after a call.
     settings = Settings(count, args.rounds, pause_seconds=0.01 if count > 1 else 0.0)
     described = machine.describe()
@@ -147,7 +148,7 @@ def _run(
         missing=missing,
         results=results,
     )
-    writer = precision if in_precisions else report
+    writer = own or report
     text = report.as_json(writer.as_dict(found))
     print(text if args.json else writer.table(found))
     if args.output:
@@ -225,8 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.rounds = (5 if under_load else 15) if args.rounds is None else args.rounds
     try:
         cells = grid.select(args.grid, args.cell)
-        known = peers.PRECISION_PEERS if args.grid == "precision" else peers.PEERS
-        installed, missing = peers.select(args.peers, known)
+        installed, missing = peers.select(
+            args.peers, peers.PEERS_OF_GRIDS.get(args.grid, peers.PEERS)
+        )
         count = threads.parse_count(args.threads)
         if args.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {args.rounds}")
@@ -237,8 +239,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plot:
             if under_load:
                 raise ValueError("--plot draws ratios of times, and the grid load has none")
-            if args.grid == "precision":
-                raise ValueError("--plot draws one ratio a peer, and the grid precision has more")
+            if args.grid in peers.PEERS_OF_GRIDS:
+                raise ValueError(
+                    f"--plot draws one ratio a peer, and the grid {args.grid} has more"
+                )
             picture.check_format(args.plot)
             if not installed:
                 raise ValueError("--plot draws the ratio to the peers, but there is none")

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 
 from .grid import Cell
 from .measure import Call, Plan, Spread, interleave, make_plan, ratios
-from .peers import OURS, OURS_IN_BITS, REFERENCE, Contestant, Runner, UnsupportedError
+from .peers import (
+    DROP_IN,
+    DROP_IN_FROZEN,
+    OURS,
+    OURS_IN_BITS,
+    REFERENCE,
+    Contestant,
+    Runner,
+    UnsupportedError,
+)
 from .problem import Arrays, Problem, difference, make_problem, tolerance
 
 # Measured in turns like contestants, reported relative to fastlstm's time.
 _REPACK, _VANILLA = "repack", "vanilla"
-_NO_PEERS = {OURS.name, REFERENCE.name, *(ours.name for ours in OURS_IN_BITS.values())}
+_NO_PEERS = {one.name for one in (OURS, REFERENCE, DROP_IN, DROP_IN_FROZEN, *OURS_IN_BITS.values())}
 
 
 @dataclass(frozen=True)

@@ -301,6 +301,14 @@ def _precision() -> list[Cell]:
     ]
 
 
+def _torch() -> list[Cell]:
+    step = _square(1, 1, (16,), training=True)
+    ragged = [cell for cell in _variants() if cell.ragged == "lengths"]
+    projected = [cell for cell in _variants() if cell.chosen(["proj_size"])]
+    trained = [cell for cell in _training_variants() if cell.ragged or cell.chosen(["proj_size"])]
+    return [*_full(), *projected, *ragged, *step, *_training(), *trained]
+
+
 GRIDS = {
     "short": tuple(_short()),
     "full": tuple(_full()),
@@ -308,6 +316,7 @@ GRIDS = {
     "variants": tuple(_variants()),
     "training-variants": tuple(_training_variants()),
     "precision": tuple(_precision()),
+    "torch": tuple(_torch()),
     "load": (Cell(100, 1, 256, 256),),
 }
 

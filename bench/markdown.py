@@ -14,7 +14,7 @@ from typing import Any
 
 from fastlstm.cli._options import Parser
 
-from . import load, precision
+from . import drop_in, load, precision
 from .peers import OURS, PEERS, REFERENCE
 from .report import SCHEMA, aligned
 
@@ -78,6 +78,9 @@ def section(report: Any) -> str:
         times, errors = precision.times(report), precision.errors(report)
         lines = [f"`{report['command']}`", "", *_markdown(*times), "", *_markdown(*errors)]
         return "\n".join(lines)
+    if report["grid"] == "torch":
+        lines = [f"`{report['command']}`", "", *drop_in.summary(report), ""]
+        return "\n".join([*lines, *_markdown(*drop_in.rows(report))])
     cells = report["cells"]
     training = any(cell.get("training", False) for cell in cells)
     # The reference last; who has no figure in any cell is left out.

@@ -9,8 +9,8 @@ In a training cell the call is a forward and a backward pass: it computes y, h_n
 given gradients with respect to these, the gradients of x, h_0, c_0 and all parameters.  There
 fastlstm's runner also has ``repack()``, which is timed by itself.
 
-The contestants of the grid ``precision`` are called by the same adapters, most of them in another
-precision.
+The contestants of the grids ``precision`` and ``torch`` are called by the same adapters, most of
+them in another precision or through another module.
 
 Nothing is imported before it is asked for: a library that is not installed costs nothing.
 """
@@ -151,6 +151,20 @@ PEERS = {
 }
 
 
+DROP_IN = replace(PEERS["torch"], name="fastlstm.torch", options={"module": "fastlstm.torch"})
+"""fastlstm in place of PyTorch's module, by the same calls."""
+
+DROP_IN_FROZEN = replace(
+    DROP_IN,
+    name="fastlstm.torch-frozen",
+    options={"module": "fastlstm.torch", "frozen": True},
+    trains=False,
+)
+"""The same, which does not look whether its parameters are what they were."""
+
+DROP_IN_PEERS = {peer.name: peer for peer in (DROP_IN, DROP_IN_FROZEN, PEERS["torch"])}
+"""Who takes part in the grid ``torch`` beside fastlstm."""
+
 #: Largest relative differences of results that were computed right in a precision: they tell
 #: rounding from a wrong result, not one rounding from another.
 _BFLOAT16, _INT8, _INT16 = 3e-2, 1e-1, 2e-3
@@ -213,6 +227,9 @@ PRECISION_PEERS = {
     )
 }
 """The peers of the grid ``precision``; in float32 they have the names that they have elsewhere."""
+
+PEERS_OF_GRIDS = {"precision": PRECISION_PEERS, "torch": DROP_IN_PEERS}
+"""Those of the grids that have their own."""
 
 
 def select(

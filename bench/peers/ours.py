@@ -69,8 +69,9 @@ class _Stream:
 class _Training:
     """A tape for each call, and all gradients from it."""
 
-    def __init__(self, problem: Problem, lstm: LSTM | BiLSTM) -> None:
+    def __init__(self, problem: Problem, lstm: LSTM | BiLSTM, repacks: bool) -> None:
         self._lstm = lstm
+        self._repacks = repacks
         self._x = problem.x
         self._state = (problem.h_0, problem.c_0)
         self._dy, self._dstate = result_gradients(problem.cell)
@@ -82,6 +83,8 @@ class _Training:
             self._more["lengths"] = np.array(problem.cell.lengths)
 
     def __call__(self) -> object:
+        if self._repacks:
+            self.repack()
         return self._run()
 
     def _run(self) -> tuple[Arrays, Gradients]:
@@ -98,11 +101,19 @@ class _Training:
         return (*results, *dinputs, *self._lstm.named_views(dparameters).values())
 
 
-def build(problem: Problem, threads: int, bits: int | None = None) -> _Layer | _Stream | _Training:
+def build(
+    problem: Problem,
+    threads: int,
+    bits: int | None = None,
+    *,
+    steps_in_place: bool = True,
+    repacks: bool = False,
+) -> _Layer | _Stream | _Training:
     """Runner for fastlstm, quantised with ``bits``; threads come from FASTLSTM_NUM_THREADS.
 
     A cell of a single step in one direction goes through a stream, as it would in an application
-    that steps. What differs from the peers' calls is said in docs/benchmarks.md.
+    that steps, unless ``steps_in_place`` is False. With ``repacks`` a call that trains begins with
+    ``load_parameters``. What differs from the peers' calls is said in docs/benchmarks.md.
     """
     cell = problem.cell
     layer = BiLSTM if cell.D == 2 else LSTM
@@ -112,7 +123,7 @@ def build(problem: Problem, threads: int, bits: int | None = None) -> _Layer | _
     if bits is not None:
         lstm = quantize(lstm, bits)
     if cell.training:
-        return _Training(problem, lstm)
-    if cell.T == 1 and isinstance(lstm, LSTM):
+        return _Training(problem, lstm, repacks)
+    if steps_in_place and cell.T == 1 and isinstance(lstm, LSTM):
         return _Stream(problem, lstm)
     return _Layer(problem, lstm)

@@ -1,5 +1,7 @@
 """PyTorch: torch.nn.LSTM under torch.inference_mode, or with autograd; memory shared with NumPy.
 
+In the grid ``torch`` also fastlstm.torch.LSTM, by the same calls.
+
 In the grid ``precision`` also in bfloat16, as a module whose arrays are, x too, or under autocast
 with x in float32; and in 8 bits, by ``quantize_dynamic``.
 """
@@ -15,9 +17,9 @@ from ..grid import Cell
 from ..problem import Arrays, Problem, result_gradients
 
 
-def _make_lstm(torch: Any, problem: Problem) -> Any:
+def _make_lstm(torch: Any, problem: Problem, module: str = "torch.nn") -> Any:
     cell = problem.cell
-    lstm = torch.nn.LSTM(
+    lstm = import_module(module).LSTM(
         cell.I,
         cell.H,
         cell.L,
@@ -45,9 +47,11 @@ def _ragged(torch: Any, lstm: Any, cell: Cell) -> Callable[..., Any]:
 
 
 class _Runner:
-    def __init__(self, problem: Problem, torch: Any) -> None:
+    def __init__(self, problem: Problem, torch: Any, module: str, frozen: bool) -> None:
         self._inference_mode = torch.inference_mode
-        lstm, cell = _make_lstm(torch, problem).eval(), problem.cell
+        lstm, cell = _make_lstm(torch, problem, module).eval(), problem.cell
+        if frozen:
+            lstm.freeze()
         self._lstm = _ragged(torch, lstm, cell) if cell.ragged else lstm
         self._x = torch.from_numpy(problem.x)
         self._state = (torch.from_numpy(problem.h_0), torch.from_numpy(problem.c_0))
@@ -93,9 +97,9 @@ class _LowPrecision:
 class _Training:
     """New gradients each call: with ``grad`` at None autograd hands them over, and adds nothing."""
 
-    def __init__(self, problem: Problem, torch: Any) -> None:
+    def __init__(self, problem: Problem, torch: Any, module: str) -> None:
         self._backward = torch.autograd.backward
-        lstm, cell = _make_lstm(torch, problem), problem.cell
+        lstm, cell = _make_lstm(torch, problem, module), problem.cell
         self._lstm = _ragged(torch, lstm, cell) if cell.ragged else lstm
         self._x, self._h_0, self._c_0 = (
             torch.from_numpy(array).requires_grad_()
@@ -121,11 +125,20 @@ class _Training:
 
 
 def build(
-    problem: Problem, threads: int, precision: str = ""
+    problem: Problem,
+    threads: int,
+    precision: str = "",
+    module: str = "torch.nn",
+    frozen: bool = False,
 ) -> _Runner | _LowPrecision | _Training:
-    """Runner for PyTorch; precision is "bfloat16", "autocast", "int8" or that of the cell."""
+    """Runner for PyTorch; precision is "bfloat16", "autocast", "int8" or that of the cell.
+
+    The LSTM is that of a module, and frozen if it is ours and asked to be.
+    """
     torch: Any = import_module("torch")
     torch.set_num_threads(threads)
     if precision:
         return _LowPrecision(problem, torch, precision)
-    return (_Training if problem.cell.training else _Runner)(problem, torch)
+    if problem.cell.training:
+        return _Training(problem, torch, module)
+    return _Runner(problem, torch, module, frozen)

@@ -137,7 +137,8 @@ def test_cells_with_another_y_do_not_train_here(cell: Cell, why: str) -> None:
 
 def test_variants_have_grids_of_their_own() -> None:
     for name, cells in grid.GRIDS.items():
-        assert any(cell.variant for cell in cells) == name.endswith("variants")
+        if name != "torch":  # a few of every kind
+            assert any(cell.variant for cell in cells) == name.endswith("variants")
     assert all(cell.variant for cell in grid.GRIDS["training-variants"])
     assert len(grid.select("variants", ["*-lengths", "*-offsets"])) == 12
 
@@ -152,7 +153,8 @@ def test_select_by_name_and_pattern_keeps_the_order_of_the_grid() -> None:
 
 def test_training_has_grids_of_its_own() -> None:
     for name, cells in grid.GRIDS.items():
-        assert all(cell.training == name.startswith("training") for cell in cells)
+        if name != "torch":
+            assert all(cell.training == name.startswith("training") for cell in cells)
         assert all(cell.name.startswith("train-") == cell.training for cell in cells)
     assert len(grid.select("training", ["*-f64"])) == 3
 

@@ -147,5 +147,6 @@ EXCLUDED: list[tuple[str, str, str]] = [
     ("c_api.md", "sh", "tests/c/test_library.py builds, installs and links the library"),
     ("c_api.md", "sh", "tests/c/test_library.py builds, installs and links the library"),
     ("c_api.md", "sh", "tests/c/test_library.py runs the program"),
+    ("pytorch-conformance.md", "sh", "needs a checkout of PyTorch, 4 GB"),
     ("wheels.md", "sh", "the session wheel of noxfile.py builds them"),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import importlib
 import pickle
 import re
 import sys
@@ -49,7 +50,7 @@ def test_there_are_rows() -> None:
         r"^\| Code \| Raised \| Message \|\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE
     )
 
-    assert len(tables) == PAGE.count("| Code |") == 6
+    assert len(tables) == PAGE.count("| Code |") == 7
     assert sum(table.count("\n") for table in tables) == len(ROWS), "a row that is not run"
 
 
@@ -68,7 +69,10 @@ def test_row(names: dict[str, Any], code: str, raised: str, message: str) -> Non
 def test_the_extras_that_messages_name(
     names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in ("safetensors", "onnx", "h5py", "torch", "matplotlib.figure"):
+    rooms = ("fastlstm.torch", "fastlstm.sklearn")
+    for module in [name for name in sys.modules if name.startswith(rooms)]:
+        monkeypatch.delitem(sys.modules, module)
+    for package in ("safetensors", "onnx", "h5py", "torch", "sklearn", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
     lstm = names["lstm"]
     suffixes = [".safetensors", ".onnx", ".keras", ".h5"]
@@ -76,6 +80,7 @@ def test_the_extras_that_messages_name(
         **{f"`{suffix}`": partial(fastlstm.save, lstm, f"new{suffix}") for suffix in suffixes},
         "`to_torch`": lambda: weights.to_torch(lstm),
         "`from_torch`": lambda: weights.from_torch(lstm),
+        **{f"`import {room}`": partial(importlib.import_module, room) for room in rooms},
         "pictures and completion of the command line": lambda: plot_history([], "picture.png"),
     }
     rows = re.findall(r"^\| (.+) \| `(pip install [^`]+)` \|$", PAGE, re.MULTILINE)
