@@ -46,6 +46,15 @@ def parameters_of(module: torch.nn.Module, names: Sequence[str]) -> list[Tensor]
         return [getattr(module, name) for name in names]
 
 
+def sources_of(module: torch.nn.Module, names: Sequence[str]) -> list[Tensor]:
+    """Return the tensors that the parameters of these names are, or all that they are made of."""
+    parameters: Any = module._parameters
+    try:
+        return [parameters[name] for name in names]
+    except KeyError:
+        return [*module.parameters(), *module.buffers()]
+
+
 def reset_norms(module: torch.nn.Module) -> None:
     """Set the scales of layer normalisation to 1 and its shifts to 0."""
     for name, parameter in module.named_parameters(recurse=False):

@@ -11,6 +11,7 @@ is compared at each call, unless the module is frozen.
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from fastlstm import _core
 from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import Spec
-from fastlstm.torch._options import parameters_of
+from fastlstm.torch._options import parameters_of, sources_of
 from fastlstm.torch._threads import follow_threads
 
 #: Tensors whose numbers are in memory at their address; of a derived class they may be elsewhere.
@@ -45,6 +46,7 @@ class _Packed(NamedTuple):
     dtype: torch.dtype
     contents: NDArray[Any]  # of all parameters, end to end
     seen: _Seen | None  # None where nothing was compared yet
+    sources: Sequence[Tensor]  # of a frozen module, as `sources_of` gives them
 
 
 class PackedWeights:
@@ -56,7 +58,7 @@ class PackedWeights:
     __slots__ = ("_epoch", "_packed", "frozen")
 
     def __init__(self, frozen: bool = False) -> None:
-        #: Whether packed weights are good until :meth:`drop`, whatever the parameters hold.
+        #: Whether packed weights are good until :meth:`drop`, whatever their sources hold.
         self.frozen = frozen
         self._packed: _Packed | None = None
         self._epoch = object()
@@ -69,14 +71,26 @@ class PackedWeights:
         self._epoch = object()
         self._packed = None
 
-    def frozen_model(self) -> _core.Model | None:
-        """Return the packed weights if they need not be compared, else None."""
+    def frozen_model(self, sources: Sequence[Tensor]) -> _core.Model | None:
+        """Return the packed weights if they need not be compared, else None.
+
+        They must be of these very tensors: ``torch.func.functional_call`` puts others in their
+        place.
+        """
         packed = self._packed
-        if self.frozen and packed is not None and packed.epoch is self._epoch:
+        if (
+            self.frozen
+            and packed is not None
+            and packed.epoch is self._epoch
+            and len(packed.sources) == len(sources)
+            and all(map(operator.is_, packed.sources, sources))
+        ):
             return packed.model
         return None
 
-    def model(self, spec: Spec, parameters: Sequence[Tensor]) -> _core.Model | None:
+    def model(
+        self, spec: Spec, parameters: Sequence[Tensor], sources: Sequence[Tensor] = ()
+    ) -> _core.Model | None:
         """Return parameters as they are now, packed; None where they are none for the kernels.
 
         Parameters
@@ -86,6 +100,8 @@ class PackedWeights:
         parameters : sequence of Tensor
             In the order of :func:`fastlstm._parameters.parameter_shapes`. They are for the kernels
             if they have its shapes, are all of float32 or of float64, and in this machine's memory.
+        sources : sequence of Tensor
+            What :meth:`frozen_model` will be asked with.
         """
         packed = self._packed
         if packed is not None and packed.spec is spec:
@@ -100,8 +116,9 @@ class PackedWeights:
         packed = _pack(spec, parameters, epoch)
         if packed is None:
             return None
-        # What need not be compared needs no copy, and unfrozen, is packed anew.
-        self._packed = packed._replace(contents=np.empty(0)) if self.frozen else packed
+        if self.frozen:  # what need not be compared needs no copy, and unfrozen, is packed anew
+            packed = packed._replace(contents=np.empty(0), sources=sources)
+        self._packed = packed
         return packed.model
 
 
@@ -120,7 +137,7 @@ def _pack(spec: Spec, parameters: Sequence[Tensor], epoch: object) -> _Packed | 
         ):
             return None
     vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).numpy()
-    return _Packed(_core.Model(spec, vector, None), spec, epoch, dtype, vector, None)
+    return _Packed(_core.Model(spec, vector, None), spec, epoch, dtype, vector, None, ())
 
 
 def _are_there(seen: _Seen, parameters: Sequence[Tensor]) -> bool:
@@ -173,19 +190,24 @@ class HoldsPackedWeights(torch.nn.Module):
         A call of it uses as many threads as PyTorch.
         """
         follow_threads()
-        model = self._packed_weights.frozen_model()
+        packed = self._packed_weights
+        if not packed.frozen:
+            return packed.model(spec, parameters_of(self, names))
+        sources = sources_of(self, names)
+        model = packed.frozen_model(sources)
         if model is not None:
             return model
-        return self._packed_weights.model(spec, parameters_of(self, names))
+        return packed.model(spec, parameters_of(self, names), sources)
 
     def freeze(self) -> Self:
         """Promise that the parameters stay as they are, so that calls need not look at them.
 
         Calls without gradients compare all parameters with those that were packed. It takes next to
         nothing beside a sequence, and as long as several steps beside a single one of a large
-        layer. A frozen module compares nothing. ``load_state_dict`` and ``to`` pack anew, and
-        ``train()`` ends the promise; no other change is noticed before :meth:`unfreeze`. With
-        gradients parameters are compared at each call, frozen or not.
+        layer. A frozen module compares no numbers. ``load_state_dict``, ``to`` and other tensors in
+        the parameters' place (``torch.func.functional_call``) pack anew, and ``train()`` ends the
+        promise; no other change is noticed before :meth:`unfreeze`. With gradients parameters are
+        compared at each call, frozen or not.
 
         Returns
         -------

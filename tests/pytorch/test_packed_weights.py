@@ -248,14 +248,15 @@ def test_parameters_stay_resizable(lstm: Any) -> None:
 def test_a_frozen_one_is_not_compared(lstm: Any) -> None:
     packed = PackedWeights(frozen=True)
     parameters = parameters_of(lstm)
-    model = packed.model(SPEC, parameters)
+    model = packed.model(SPEC, parameters, parameters)
     lstm.weight_hh_l0.data.mul_(2)
-    assert packed.frozen_model() is model
+    assert packed.frozen_model(parameters) is model
+    assert packed.frozen_model([*parameters[:-1], parameters[-1].clone()]) is None
     packed.drop()
-    assert packed.frozen_model() is None
+    assert packed.frozen_model(parameters) is None
     check(packed, lstm)
     packed.frozen = False
-    assert packed.frozen_model() is None
+    assert packed.frozen_model(parameters) is None
     lstm.weight_hh_l0.data.mul_(2)
     check(packed, lstm)
 
@@ -265,11 +266,12 @@ def test_a_frozen_one_is_not_compared(lstm: Any) -> None:
 )
 def test_copies_are_empty(lstm: Any, copied: Callable[[PackedWeights], PackedWeights]) -> None:
     packed = PackedWeights(frozen=True)
-    model = packed.model(SPEC, parameters_of(lstm))
+    parameters = parameters_of(lstm)
+    model = packed.model(SPEC, parameters, parameters)
     again = copied(packed)
     assert again.frozen
-    assert again.frozen_model() is None
-    assert packed.frozen_model() is model
+    assert again.frozen_model(parameters) is None
+    assert packed.frozen_model(parameters) is model
 
 
 def test_what_is_dropped_while_it_is_packed_is_not_kept(lstm: Any) -> None:
@@ -285,7 +287,7 @@ def test_what_is_dropped_while_it_is_packed_is_not_kept(lstm: Any) -> None:
             return iter(as_read)
 
     packed.model(SPEC, Changing(parameters_of(lstm)))
-    assert packed.frozen_model() is None
+    assert packed.frozen_model(parameters_of(lstm)) is None
     check(packed, lstm)
 
 

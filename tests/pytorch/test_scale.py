@@ -205,6 +205,26 @@ def test_spawned_processes(both: tuple[Any, Any]) -> None:
         close([item[0] for item in loader], [model(n * X) for n in (1, 2, 3, 4)])
 
 
+@pytest.mark.parametrize("parametrised", [False, True])
+def test_functional_call_of_a_frozen_module(both: tuple[Any, Any], parametrised: bool) -> None:
+    for one in both:
+        if parametrised:
+            nn.utils.parametrizations.weight_norm(one.lstm, "weight_hh_l0")
+        one.eval()
+    theirs, model = both
+    model.lstm.freeze()
+    own = dict(model.named_parameters())
+    other = {name: 2 * parameter.detach() for name, parameter in own.items()}
+    with torch.no_grad():
+        for _ in range(2):
+            close(model(X), theirs(X))
+            for parameters in (other, {**own, **dict(list(other.items())[-3:])}):
+                got, expected = (
+                    torch.func.functional_call(m, parameters, (X,)) for m in both[::-1]
+                )
+                close(got, expected)
+
+
 def test_frozen_module(both: tuple[Any, Any]) -> None:
     theirs, model = both
     lstm = model.lstm
