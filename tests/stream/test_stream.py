@@ -359,15 +359,20 @@ def test_steps_allocate_nothing() -> None:
             step(x_t)
             step(x_t, out)
 
+    def grown() -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        run()
+        return tracemalloc.get_traced_memory()[0] - before
+
     run()
     references = [sys.getrefcount(a) for a in (x_t, out, stream, stream.step(x_t))]
     tracemalloc.start()
     try:
         run()
-        before = tracemalloc.get_traced_memory()[0]
-        run()
-        grown = tracemalloc.get_traced_memory()[0] - before
+        # Other threads of the process are traced, too, such as the one that hands out the tests;
+        # what a step kept would be kept in each of these.
+        kept = min(grown() for _ in range(5))
     finally:
         tracemalloc.stop()
-    assert grown < 100
+    assert kept < 100
     assert [sys.getrefcount(a) for a in (x_t, out, stream, stream.step(x_t))] == references
