@@ -241,3 +241,24 @@ cdef extern from "softmax.h" nogil:
         double *at
 
     fl_status fl_softmax_apply(const fl_softmax *, const char *)
+
+
+cdef extern from "vectors.h" nogil:
+    ctypedef struct fl_adam:
+        fl_dtype dtype
+        ptrdiff_t n
+        const void *g
+        void *p
+        void *m
+        void *v
+        void *v_max
+        double beta1
+        double beta2
+        double eps
+        double rate
+        double correction
+        double keep
+        double decay
+
+    double fl_norm(fl_dtype, ptrdiff_t, const void *)
+    void fl_adam_step(const fl_adam *)

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -41,6 +41,21 @@ def linear_backward(
     dbias: _Array,
     dx: _Array,
     isa: str | None = None,
+) -> None: ...
+def norm(vector: _Array) -> float: ...
+def adam_step(
+    p: _Array,
+    g: _Array,
+    m: _Array,
+    v: _Array,
+    v_max: _Array | None,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    rate: float,
+    correction: float,
+    keep: float,
+    decay: float,
 ) -> None: ...
 def sort_pieces(
     lengths: npt.NDArray[np.intp], first_rows: npt.NDArray[np.intp], step: int
@@ -162,3 +177,36 @@ class StreamBase:
     def _reset(self, mask: bytes | None) -> None: ...
     def _get_state(self, h: _Array, c: _Array) -> None: ...
     def _set_state(self, h: _Array, c: _Array) -> None: ...
+
+class Tensors:
+    def __new__(
+        cls,
+        classes: tuple[type, ...],
+        exchange: object,
+        from_array: Callable[[_Array], Any],
+    ) -> Self: ...
+    def join(
+        self, parameters: Sequence[object], kept: _Array | None, count: int, dtype: np.dtype[Any], /
+    ) -> _Array | None: ...
+    def forward(
+        self,
+        model: Model,
+        x: object,
+        h_0: object,
+        c_0: object,
+        batch_first: bool,
+        recorded: bool,
+        /,
+    ) -> tuple[Any, ...] | None: ...
+    def backward(
+        self,
+        model: Model,
+        parameters: _Array,
+        x: object,
+        h_0: object,
+        c_0: object,
+        tape: object,
+        seeds: tuple[object, object, object],
+        wanted: tuple[bool, ...],
+        /,
+    ) -> list[Any] | None: ...

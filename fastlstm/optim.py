@@ -9,7 +9,8 @@
 array([ 0.5, -1. ])
 
 All arithmetic is in the dtype of the vectors, elementwise, one operation after the other as written
-here: the bits depend on neither alignment, threads nor instruction set. PyTorch's kernels fuse some
+here, and for `Adam` in ``src_c/vectors.h``: the bits depend on neither alignment, threads nor
+instruction set. PyTorch's kernels fuse some
 products and sums, so its results differ by roundings.
 """
 
@@ -23,12 +24,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm import _core
 from fastlstm._arguments import DTYPES, RealArray, as_finite, as_flag, shown
 
 __all__ = ["SGD", "Adam", "AdamW", "clip_grad_norm"]
 
 _BLOCK = 32768  # elements worked on at a time, so that scratch is small and stays in the cache
-_LANES = 4096  # partial sums of a norm: a power of two; another one makes other bits
 
 
 #: What an optimiser holds beside its options.
@@ -280,26 +281,14 @@ class Adam(_Optimizer):
         beta1, beta2 = self.betas
         rate = self.lr / (1 - beta1 ** (self._steps + 1))
         correction = (1 - beta2 ** (self._steps + 1)) ** 0.5
-        for p, g, m, v, *largest, s, d in self._blocks(parameters, gradient):
-            if self.weight_decay and self._fixed["decoupled_weight_decay"]:
-                p *= 1 - self.lr * self.weight_decay
-            elif self.weight_decay:
-                g = np.add(g, np.multiply(p, self.weight_decay, out=d), out=d)
-            np.subtract(g, m, out=s)
-            if 1 - beta1 < 0.5:  # as PyTorch, go from the end that is nearer
-                m += np.multiply(s, 1 - beta1, out=s)
-            else:
-                np.subtract(g, np.multiply(s, beta1, out=s), out=m)
-            np.multiply(g, 1 - beta2, out=s)
-            v *= beta2
-            v += np.multiply(s, g, out=s)
-            for v_max in largest:
-                v = np.maximum(v_max, v, out=v_max)
-            np.sqrt(v, out=d)
-            d /= correction
-            d += self.eps
-            np.multiply(m, -rate, out=s)
-            p += np.divide(s, d, out=s)
+        decoupled = self._fixed["decoupled_weight_decay"]
+        keep = 1 - self.lr * self.weight_decay if decoupled else 1.0
+        decay = 0.0 if decoupled else self.weight_decay
+        m, v, *largest = self._moments.values()
+        v_max = largest[0] if largest else None
+        _core.adam_step(
+            parameters, gradient, m, v, v_max, beta1, beta2, self.eps, rate, correction, keep, decay
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -365,29 +354,13 @@ def clip_grad_norm(
         max_norm = _non_negative("max_norm", max_norm)
     check = as_flag("error_if_nonfinite", error_if_nonfinite)
     with np.errstate(all="ignore"):
-        norm = _norm(g)
+        norm = _core.norm(g)
         if check and not math.isfinite(norm):
             raise RuntimeError(f"gradient: norm is {norm}, expected a finite one")
         factor = float(max_norm) / (norm + 1e-6)
         if not factor >= 1:
             g *= factor
     return norm
-
-
-def _norm(vector: RealArray) -> float:
-    largest = abs(float(max(vector.max(initial=0), -vector.min(initial=0))))
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    # A power of two takes the squares away from both ends of the range and costs no rounding.
-    scale = 2.0 ** -min(max(math.frexp(largest)[1], -1000), 1000)
-    squares, sums = np.empty(_LANES), np.zeros(_LANES)
-    for start in range(0, vector.size, _LANES):
-        block = vector[start : start + _LANES]
-        square = np.multiply(block, scale, out=squares[: block.size], dtype=np.float64)
-        sums[: block.size] += np.multiply(square, square, out=square)
-    while sums.size > 1:  # in halves, as the order of NumPy's own sums is not promised
-        sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
-    return math.sqrt(float(sums[0])) / scale
 
 
 def _as_vector(name: str, value: Any, *, writable: bool = False) -> RealArray:
@@ -402,7 +375,8 @@ def _as_vector(name: str, value: Any, *, writable: bool = False) -> RealArray:
         raise ValueError(f"{name}: got a strided or unaligned array, expected a C-contiguous one")
     if writable and not value.flags.writeable:
         raise ValueError(f"{name}: got a read-only array, expected a writable one")
-    return np.asarray(value)
+    # A native order that is spelled out, "<f4" by newbyteorder, is equal and no format of the core.
+    return np.asarray(value).view(DTYPES[DTYPES.index(value.dtype)])
 
 
 def _check_like(

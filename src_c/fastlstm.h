@@ -200,9 +200,9 @@ FL_API fl_status fl_quantize_rows(int bits, ptrdiff_t R, ptrdiff_t K, const floa
 
 /* Makes a model whose products are of config->bits bits; dtype is FL_FLOAT32. Sums of products of
  * digits are exact, and all else is float32 in an order of its own, so that the rule of exactness
- * holds: docs/low-precision.md. fl_forward and streams take it as any other; fl_record and
- * fl_backward return FL_ERROR_ARGUMENT. So does this, where a matrix has more columns than sums of
- * products have room for: 131,071 of 8 bits, 65,535 of 16, 43,690 of 24.
+ * holds: docs/reference/low-precision.md. fl_forward and streams take it as any other; fl_record
+ * and fl_backward return FL_ERROR_ARGUMENT. So does this, where a matrix has more columns than sums
+ * of products have room for: 131,071 of 8 bits, 65,535 of 16, 43,690 of 24.
  *
  * isa     in: one of those that fl_quantized_isa_name names, or an instruction set, which stands
  * for the fastest of its own, or NULL. layers  in (L*D), index l*D + d. Copied.

@@ -6,7 +6,7 @@
 #include "memory.h"
 #include "threads.h"
 
-/* Measured on virtual machines of 2 cores, Zen 4 and Intel Xeon, see docs/benchmarks.md. */
+/* Measured on virtual machines of 2 cores, Zen 4 and Intel Xeon: docs/reference/benchmarks.md. */
 enum {
     THREAD_WORK = 1 << 21,    /* multiply-adds worth waking a thread for */
     READY_WORK = 3 << 15,     /* worth one that is awake */

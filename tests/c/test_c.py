@@ -100,6 +100,10 @@ def test_c_head(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_head", objects, tmp_path)))
 
 
+def test_c_vectors(objects: list[Path], tmp_path: Path) -> None:
+    run(str(build("test_vectors", objects, tmp_path)))
+
+
 def test_c_variants(objects: list[Path], tmp_path: Path) -> None:
     run(str(build("test_variants", objects, tmp_path)))
 

@@ -412,3 +412,46 @@ def test_clipping_what_is_not_finite(bad: list[float], max_norm: float, dtype: t
     expected = float(torch.nn.utils.clip_grad_norm_([theirs], max_norm))
     np.testing.assert_equal(clip_grad_norm(gradient, max_norm), expected)
     np.testing.assert_equal(gradient, theirs.grad.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("beta1", [0.9, 0.3])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_core_s_steps_are_these_operations(
+    dtype: Any, kind: Any, beta1: float, amsgrad: bool, decay: float
+) -> None:
+    """To the bit, one operation of NumPy after the other."""
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=1003).astype(dtype)
+    expected, m, v, v_max = p.copy(), np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    optimizer = kind(0.01, betas=(beta1, 0.999), weight_decay=decay, amsgrad=amsgrad)
+    for step in range(1, 5):
+        given = (rng.normal(size=p.size) * 10.0 ** rng.integers(-9, 9, p.size)).astype(dtype)
+        optimizer.step(p, given)
+        g = given
+        if decay and kind is AdamW:
+            expected *= 1 - 0.01 * decay
+        elif decay:
+            g = g + expected * decay
+        m = m + (g - m) * (1 - beta1) if 1 - beta1 < 0.5 else g - (g - m) * beta1
+        v = v * 0.999 + g * (1 - 0.999) * g
+        v_max = np.maximum(v_max, v)
+        rate, correction = 0.01 / (1 - beta1**step), (1 - 0.999**step) ** 0.5
+        expected += m * -rate / (np.sqrt(v_max if amsgrad else v) / correction + 1e-8)
+        assert p.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4097, 20000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_norm_is_summed_in_lanes_and_halves(size: int, dtype: Any) -> None:
+    g = (np.random.default_rng(0).normal(size=size) * 1e-20).astype(dtype)
+    scale = 2.0 ** -math.frexp(float(np.abs(g).max()))[1]
+    sums = np.zeros(4096)
+    for start in range(0, size, 4096):
+        scaled = g[start : start + 4096].astype(np.float64) * scale
+        sums[: scaled.size] += scaled * scaled
+    while sums.size > 1:
+        sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
+    assert clip_grad_norm(g, math.inf) == math.sqrt(sums[0]) / scale
