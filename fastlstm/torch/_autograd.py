@@ -12,7 +12,6 @@ the operations of :mod:`fastlstm.torch._ops`, whose autograd is these functions,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +21,8 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from fastlstm.torch import _ops, _plain
+from fastlstm.torch._batches import gradients_batch, recorded_batch
+from fastlstm.torch._calls import check_parameters
 from fastlstm.torch._program import program_of
 from fastlstm.variants import NO_MASKS, Masks
 
@@ -31,38 +32,36 @@ _Options: TypeAlias = tuple[Tensor | None, ...]
 # Not annotated by PyTorch, or for other uses than these.
 _vjp: Any = torch.func.vjp
 
-#: Where an axis of vmap goes among those of x, h_0, c_0, batch_sizes and the masks: behind that of
-#: the batch, with which it then is one. Of packed sequences time and batch are one already.
-_AXES = (2, 2, 2, None, 2, 3, 3, 3)
-_PACKED_AXES = (1, 2, 2, None, 2, 2, 2, 2)
-
 
 class _Lstm(torch.autograd.Function):
-    """A recorded pass: y, h_n and c_n. Not for transforms, which take longer than a small pass."""
+    """A recorded pass: y, h_n and c_n. Not for transforms, which take longer than a small pass.
+
+    ``recorded`` is the pass where it ran already, and ``others`` are batch_sizes and the masks,
+    which have no gradients and mostly are None.
+    """
 
     @staticmethod
-    def forward(ctx: Any, spec: str, *tensors: Any) -> _Tensors:
-        *results, tape = _ops.record(*tensors[:3], tensors[8:], *tensors[3:8], spec)
+    def forward(
+        ctx: Any,
+        spec: str,
+        recorded: _Tensors | None,
+        others: _Options,
+        x: Tensor,
+        h_0: Tensor,
+        c_0: Tensor,
+        *own: Tensor,
+    ) -> _Tensors:
+        if recorded is None:
+            recorded = _ops.record(x, h_0, c_0, own, *others, spec)
+        y, h_n, c_n, tape = recorded
         ctx.spec = spec
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(tape, *tensors)
-        return tuple(results)
+        ctx.save_for_backward(tape, x, h_0, c_0, *others, *own)
+        return y, h_n, c_n
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> _Options:
-        needed, seeds = ctx.needs_input_grad, gradients[:3]
-        if all(seed is None for seed in seeds):
-            return (None,) * len(needed)
-        tape, *tensors = ctx.saved_tensors
-        wanted = (*needed[1:4], any(needed[9:]))
-        found = _find_gradients(ctx.spec, wanted, tape, seeds, tensors)
-        own: Sequence[Tensor | None] = (None,) * (len(tensors) - 8)
-        if wanted[3]:
-            parts = found[3] if len(tensors) > 9 else (found[3],)
-            each = zip(parts, needed[9:], strict=True)
-            own = [gradient if flag else None for gradient, flag in each]
-        dx, dh_0, dc_0 = (g if flag else None for g, flag in zip(found, wanted[:3], strict=False))
-        return (None, dx, dh_0, dc_0, None, None, None, None, None, *own)
+    def backward(ctx: Any, *seeds: Tensor | None) -> _Options:
+        return None, None, None, *_pull(ctx, ctx.needs_input_grad[3:], seeds)
 
 
 class _Transformed(torch.autograd.Function):
@@ -81,7 +80,11 @@ class _Transformed(torch.autograd.Function):
         ctx.save_for_backward(output[3], *tensors)
         ctx.save_for_forward(output[3], *tensors)
 
-    backward = _Lstm.backward
+    @staticmethod
+    def backward(ctx: Any, *seeds: Tensor | None) -> _Options:
+        needed = ctx.needs_input_grad
+        dx, dh_0, dc_0, *own = _pull(ctx, (*needed[1:4], *needed[9:]), seeds[:3])
+        return (None, dx, dh_0, dc_0, None, None, None, None, None, *own)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> _Options:
@@ -91,7 +94,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[_Tensors, Any]:
-        return _vmap_record(_Transformed.apply, info.batch_size, in_dims, arguments)
+        return recorded_batch(_Transformed.apply, info.batch_size, in_dims, arguments)
 
 
 class _Operation(torch.autograd.function._SingleLevelFunction):
@@ -99,7 +102,7 @@ class _Operation(torch.autograd.function._SingleLevelFunction):
 
     forward = staticmethod(_Transformed.forward)
     setup_context = staticmethod(_Transformed.setup_context)
-    backward = _Lstm.backward
+    backward = staticmethod(_Transformed.backward)
     jvp = staticmethod(_Transformed.jvp)
 
 
@@ -145,7 +148,25 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[_Tensors, Any]:
-        return _vmap_gradients(_Gradients.apply, info.batch_size, in_dims, arguments)
+        return gradients_batch(_Gradients.apply, info.batch_size, in_dims, arguments)
+
+
+def _pull(ctx: Any, needed: Sequence[bool], seeds: Sequence[Tensor | None]) -> Sequence[Any]:
+    """Return the gradients that are needed of x, h_0, c_0 and each parameter, None for others."""
+    dy, dh_n, dc_n = seeds
+    if dy is None and dh_n is None and dc_n is None:
+        return (None,) * len(needed)
+    tape, *tensors = ctx.saved_tensors
+    wanted = (*needed[:3], True in needed[3:])
+    dx, dh_0, dc_0, own = _find_gradients(ctx.spec, wanted, tape, seeds, tensors)
+    if len(tensors) == 9:
+        own = (own,)
+    elif own is None:
+        own = (None,) * (len(needed) - 3)
+    found = (dx, dh_0, dc_0, *own)
+    if False not in needed:
+        return found
+    return [gradient if flag else None for gradient, flag in zip(found, needed, strict=True)]
 
 
 def _run_backward(
@@ -165,8 +186,7 @@ def _find_gradients(
     """Do the same under autograd and the transforms; several parameters have several gradients."""
     own = tensors[8] if len(tensors) == 9 else tuple(tensors[8:])
     if not _is_differentiated((*seeds, *tensors)):
-        call = (*tensors[:3], own, *tensors[3:8])
-        return _ops.backward(*call, tape, *seeds, wanted, spec)
+        return _ops.backward(*tensors[:3], own, *tensors[3:8], tape, *seeds, wanted, spec)
     apply: Any = _Gradients.apply
     found = iter(apply(spec, wanted, tape, *seeds, *tensors))
     dx, dh_0, dc_0, joined = (next(found) if flag else None for flag in wanted)
@@ -179,7 +199,16 @@ def _is_differentiated(tensors: Sequence[Tensor | None]) -> bool:
     """Tell whether a result may be asked for derivatives, or is of a transform."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return _requires_grad(tensors)
+
+
+def _requires_grad(tensors: Sequence[Tensor | None]) -> bool:
+    """Tell whether autograd is to record what is made of tensors."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 # In PyTorch's own operations
@@ -250,79 +279,12 @@ def _pushed(
     return found
 
 
-# An axis of vmap
+_NO_OTHERS: _Options = (None,) * 5
 
 
-def _vmap_record(
-    apply: Callable[..., _Tensors], V: int, in_dims: Sequence[Any], arguments: Sequence[Any]
-) -> tuple[_Tensors, Any]:
-    """Run V recorded passes as one, by what takes `_Lstm`'s arguments."""
-    (spec, *tensors), dims = arguments, in_dims[1:]
-    if _has_own_parameters(dims):
-        return _one_by_one(apply, V, in_dims, arguments)
-    axes = _AXES if tensors[3] is None else _PACKED_AXES
-    out = (*axes[:3], axes[6])
-    return _unfolded(apply(spec, *_folded(tensors, dims, axes, V)), out, V), out
-
-
-def _vmap_gradients(
-    apply: Callable[..., _Tensors], V: int, in_dims: Sequence[Any], arguments: Sequence[Any]
-) -> tuple[_Tensors, Any]:
-    """Run V backward passes as one, by what takes `_Gradients`' arguments."""
-    (spec, wanted, *tensors), dims = arguments, in_dims[2:]
-    if wanted[3] or _has_own_parameters(dims[4:]):
-        return _one_by_one(apply, V, in_dims, arguments)
-    axes = _AXES if tensors[7] is None else _PACKED_AXES
-    folded = _folded(tensors, dims, (axes[6], *axes[:3], *axes), V)
-    out = tuple(axis for axis, flag in zip(axes[:3], wanted, strict=False) if flag)
-    return _unfolded(apply(spec, wanted, *folded), out, V), out
-
-
-def _has_own_parameters(dims: Sequence[int | None]) -> bool:
-    """Tell whether the parameters, or batch_sizes, differ along the axis."""
-    return dims[3] is not None or any(dim is not None for dim in dims[8:])
-
-
-def _folded(
-    tensors: Sequence[Any], dims: Sequence[int | None], axes: Sequence[int | None], V: int
-) -> list[Any]:
-    """Return tensors whose axis of the batch has room for the V calls of each sequence."""
-    folded: list[Any] = []
-    for tensor, dim, axis in zip_longest(tensors, dims, axes):
-        if tensor is None:
-            folded.append(None)
-        elif axis is not None:
-            moved = tensor.unsqueeze(axis) if dim is None else tensor.movedim(dim, axis)
-            sizes = [-1] * moved.dim()
-            sizes[axis] = V
-            folded.append(moved.expand(sizes).flatten(axis - 1, axis))
-        else:
-            folded.append(tensor if tensor.is_floating_point() else tensor * V)
-    return folded
-
-
-def _unfolded(results: _Tensors, axes: Sequence[int], V: int) -> _Tensors:
-    return tuple(
-        r.unflatten(axis - 1, (r.shape[axis - 1] // V, V))
-        for r, axis in zip(results, axes, strict=True)
-    )
-
-
-def _one_by_one(
-    apply: Callable[..., _Tensors], V: int, in_dims: Sequence[Any], arguments: Sequence[Any]
-) -> tuple[_Tensors, Any]:
-    """Run each of V calls for itself."""
-    calls = [
-        apply(
-            *(
-                a.select(dim, index) if isinstance(dim, int) else a
-                for a, dim in zip(arguments, in_dims, strict=True)
-            )
-        )
-        for index in range(V)
-    ]
-    results = tuple(map(torch.stack, zip(*calls, strict=True)))
-    return results, (0,) * len(results)
+def _unwrapped(tensor: Any) -> Any:
+    """Return what is inside of a tensor that a transform left behind."""
+    return unwrap_if_dead(tensor) if type(tensor) is Tensor else tensor
 
 
 _apply: Any = _Transformed.apply
@@ -331,6 +293,24 @@ _apply_as_operation: Any = _Operation.apply  # type: ignore[attr-defined]  # of 
 # The same where no transform is active: without binding arguments by the signature, which takes
 # longer than a small pass does.
 _apply_eagerly: Any = super(torch.autograd.Function, _Lstm).apply
+
+
+def lstm_in_place(
+    x: Tensor, h_0: Tensor, c_0: Tensor, parameters: Sequence[Tensor], *, spec: str
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Do what `lstm` does, for a call that asks for gradients and has nothing unusual.
+
+    It runs on the memory of the tensors, and takes a third less time where a pass is small. None,
+    having done nothing, where something is unusual or wrong.
+    """
+    tensors = (x, h_0, c_0, *parameters)
+    if not _requires_grad(tensors) or forward_ad._current_level >= 0:
+        return None
+    recorded = _ops.record_in_place(x, h_0, c_0, tuple(parameters), spec)
+    if recorded is None:
+        return None
+    found: tuple[Tensor, Tensor, Tensor] = _apply_eagerly(spec, recorded, _NO_OTHERS, *tensors)
+    return found
 
 
 def lstm(
@@ -377,15 +357,20 @@ def lstm(
         found: _Tensors = torch.ops.fastlstm.forward(*tensors[:3], joined, *tensors[3:8], spec)
         y, h_n, c_n = found
         return y, h_n, c_n
+    if batch_sizes is None and masks is NO_MASKS:
+        recorded = lstm_in_place(x, h_0, c_0, parameters, spec=spec)
+        if recorded is not None:
+            return recorded
     if [parameter.shape for parameter in parameters] != program_of(spec).shapes:
-        _ops.check_parameters(parameters, spec)
+        check_parameters(parameters, spec)
     if not _is_differentiated((*parameters, x, h_0, c_0)):
         return _ops.forward(*tensors[:3], tuple(parameters), *tensors[3:8], spec)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         y, h_n, c_n, _ = _apply(spec, *tensors)
     else:
-        outside = [unwrap_if_dead(t) if type(t) is Tensor else t for t in tensors]
-        y, h_n, c_n = _apply_eagerly(spec, *outside)
+        others = [_unwrapped(tensor) for tensor in (batch_sizes, *masks)]
+        given = [_unwrapped(tensor) for tensor in (x, h_0, c_0, *parameters)]
+        y, h_n, c_n = _apply_eagerly(spec, None, others, *given)
     return y, h_n, c_n
 
 
@@ -422,7 +407,7 @@ def _record_batched(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple
 
     places = (9, 0, 1, 2, 4, 5, 6, 7, 8, 3)
     given, dims = ([values[place] for place in places] for values in (arguments, in_dims))
-    return _vmap_record(apply, info.batch_size, dims, given)
+    return recorded_batch(apply, info.batch_size, dims, given)
 
 
 def _forward_batched(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[_Tensors, Any]:
@@ -440,7 +425,7 @@ def _backward_batched(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tup
 
     places = (14, 13, 9, 10, 11, 12, 0, 1, 2, 4, 5, 6, 7, 8, 3)
     given, dims = ([values[place] for place in places] for values in (arguments, in_dims))
-    results, out = _vmap_gradients(apply, info.batch_size, dims, given)
+    results, out = gradients_batch(apply, info.batch_size, dims, given)
     found = iter(zip(results, out, strict=True))
     pairs = [next(found) if flag else (arguments[0].new_empty(0), None) for flag in wanted]
     return tuple(gradient for gradient, _ in pairs), tuple(axis for _, axis in pairs)

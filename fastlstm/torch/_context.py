@@ -30,9 +30,13 @@ _TENSORS = _PLAIN | {FakeTensor, FunctionalTensor}
 
 def is_bare() -> bool:
     """Tell whether a call is arithmetic alone: no gradient, transform, mode or tracer looks on."""
+    return not torch.is_grad_enabled() and is_eager()
+
+
+def is_eager() -> bool:
+    """Tell whether no transform, mode or tracer looks on, but perhaps autograd."""
     return not (
-        torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
+        torch.is_autocast_enabled("cpu")
         or _C._are_functorch_transforms_active()
         or _C._len_torch_dispatch_stack()
         or _C._len_torch_function_stack()

@@ -8,15 +8,24 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter, RNNBase
+from torch.nn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
-from fastlstm._parameters import parameter_shapes
-from fastlstm._spec import USUAL, Spec, as_spec
+from fastlstm._spec import USUAL, as_spec
 from fastlstm.torch import _autograd, _ops
-from fastlstm.torch._context import COMPUTED_IN, are_plain, autocast_dtype, is_bare, why_not
+from fastlstm.torch._context import (
+    COMPUTED_IN,
+    are_plain,
+    autocast_dtype,
+    is_bare,
+    is_eager,
+    why_not,
+)
 from fastlstm.torch._dropping import draw, drop_weights
+from fastlstm.torch._memory import TENSORS, run_arrays
 from fastlstm.torch._options import (
+    as_theirs,
+    make_parameters,
     own_options,
     parameters_of,
     refuse,
@@ -30,7 +39,7 @@ from fastlstm.torch._sequences import Rows
 from fastlstm.torch._spec import to_text
 from fastlstm.torch._tracing import as_node, is_traced
 from fastlstm.torch._weights import HoldsPackedWeights
-from fastlstm.variants import Cell, Masks
+from fastlstm.variants import NO_MASKS, Cell, Masks
 
 State: TypeAlias = tuple[Tensor, Tensor]
 
@@ -168,21 +177,8 @@ class LSTM(HoldsPackedWeights, RNNBase):
         self.return_sequences = outer.return_sequences
         self._own = own_options(outer, ("num_layers", "bias", "proj_size"))
         if peepholes or coupled_gates or layer_norm:
-            self._make_parameters(outer, device, dtype)
-
-    def _make_parameters(self, spec: Spec, device: Any, dtype: torch.dtype | None) -> None:
-        """Put the parameters of a cell that torch.nn.LSTM has not in place of its own."""
-        self._parameters.clear()
-        self._flat_weights_names: list[str] = []
-        self._all_weights: list[list[str]] = []
-        for name, shape in parameter_shapes(spec):
-            if name.startswith("weight_ih"):
-                self._all_weights.append([])
-            self._all_weights[-1].append(name)
-            self.register_parameter(name, Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self._flat_weights_names += [name for names in self._all_weights for name in names]
-        self._init_flat_weights()
-        self.reset_parameters()
+            make_parameters(self, outer, device, dtype)
+            self.reset_parameters()
 
     @property
     def cell(self) -> Cell:
@@ -247,8 +243,9 @@ class LSTM(HoldsPackedWeights, RNNBase):
         TypeError, ValueError
             If ``lengths`` or ``resets`` are wrong.
         """
-        if not torch.compiler.is_compiling() and lengths is None and resets is None and is_bare():
-            found = self._run_bare(input, hx)
+        if not torch.compiler.is_compiling() and lengths is None and resets is None and is_eager():
+            run = self._run_recorded if torch.is_grad_enabled() else self._run_bare
+            found = run(input, hx)
             if found is not None:
                 return found
         if is_traced(input):
@@ -277,26 +274,44 @@ class LSTM(HoldsPackedWeights, RNNBase):
 
         What is unusual or wrong is left to the longer way.
         """
-        if self.merge_mode != "concat" or not self.return_sequences:
+        if not self._is_usual or not are_plain(x, hx):
             return None
-        if self.training and self._drops:
-            return None
-        if not are_plain(x, hx):
-            return None
-        try:
-            given = x.numpy()
-            state = None if hx is None else (hx[0].numpy(), hx[1].numpy())
-        except (RuntimeError, TypeError):
-            return None
-        turned = self.batch_first and given.ndim == 3
-        given = given.swapaxes(0, 1) if turned else given
         model = self._packed_model(self._specs[torch.float32], self._flat_weights_names)
-        found = None if model is None else model.run_plain(given, state, None, None)
+        if model is None:
+            return None
+        if TENSORS is None:
+            return run_arrays(model, x, hx, self.batch_first)
+        h_0, c_0 = (None, None) if hx is None else hx
+        found = TENSORS.forward(model, x, h_0, c_0, self.batch_first, False)
         if found is None:
             return None
-        y, (h_n, c_n) = found
-        output = torch.from_numpy(y.swapaxes(0, 1) if turned else y)
-        return output, (torch.from_numpy(h_n), torch.from_numpy(c_n))
+        y, h_n, c_n = found
+        return y, (h_n, c_n)
+
+    def _run_recorded(self, x: Any, hx: Any) -> tuple[Tensor, State] | None:
+        """Do the same where gradients may be asked for."""
+        if not self._is_usual or not are_plain(x, hx) or x.is_nested or x.dim() != 3:
+            return None
+        text = self._texts.get(x.dtype)
+        if text is None:
+            return None
+        x = x.transpose(0, 1) if self.batch_first else x
+        if hx is None:
+            h_shape, c_shape = self._state_shapes(x.shape[1])
+            hx = x.new_zeros(h_shape), x.new_zeros(c_shape)
+        weights = parameters_of(self, self._flat_weights_names)
+        found = _autograd.lstm_in_place(x, hx[0], hx[1], weights, spec=text)
+        if found is None:
+            return None
+        y, h_n, c_n = found
+        return y.transpose(0, 1) if self.batch_first else y, (h_n, c_n)
+
+    @property
+    def _is_usual(self) -> bool:
+        """Whether nothing is drawn before the kernels, and nothing merged or left out after."""
+        if self.merge_mode != "concat" or not self.return_sequences:
+            return False
+        return not (self.training and self._drops)
 
     @property
     def _drops(self) -> bool:
@@ -386,7 +401,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
         cast = autocast_dtype(x.dtype)
         given = x.dtype if cast is None else cast
         computed = COMPUTED_IN[given]
-        masks = Masks()
+        masks = NO_MASKS
         if self.training and self._drops:
             masks = self._draw(x.detach().to(given), state[0].shape[1], rows, computed)
             weights = drop_weights(self._flat_weights_names, weights, self.weight_dropout)
@@ -423,6 +438,10 @@ class LSTM(HoldsPackedWeights, RNNBase):
             masks = masks._replace(recurrent=rows.of_pieces(masks.recurrent))
         return Masks(*(None if mask is None else mask.to(computed) for mask in masks))
 
+    def _state_shapes(self, B: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        rows, H = self.num_layers * (2 if self.bidirectional else 1), self.hidden_size
+        return (rows, B, self.proj_size or H), (rows, B, H)
+
     def _state_for(self, x: Tensor, hx: State | None, batch_sizes: Tensor | None) -> State:
         """Return the initial states of a call, checked with x; zeros where there are none."""
         self.check_input(x, batch_sizes)
@@ -430,8 +449,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
             B = int(batch_sizes[0])
         else:
             B = x.shape[0] if self.batch_first else x.shape[1]
-        rows, H = self.num_layers * (2 if self.bidirectional else 1), self.hidden_size
-        h_shape, c_shape = (rows, B, self.proj_size or H), (rows, B, H)
+        h_shape, c_shape = self._state_shapes(B)
         if hx is None:
             return x.new_zeros(h_shape), x.new_zeros(c_shape)
         for name, part, shape in (("0", hx[0], h_shape), ("1", hx[1], c_shape)):
@@ -441,11 +459,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
             raise RuntimeError("lstm expects two hidden states")
         return hx[0], hx[1]
 
-    def check_input(
-        self,
-        input: Tensor,  # noqa: A002
-        batch_sizes: Tensor | None,
-    ) -> None:
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:  # noqa: A002
         """Check an input as ``torch.nn.LSTM`` does, with the parameters as they are now.
 
         The base class looks at a list of them, which ``torch.func.functional_call`` leaves as it
@@ -482,18 +496,4 @@ class LSTM(HoldsPackedWeights, RNNBase):
         reason = "calls that torch.jit.script compiles"
         refuse("LSTM", reason, self._own, self.strict)
         say_once("LSTM", reason)
-        theirs = _THEIRS(
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            self.bias,
-            self.batch_first,
-            self.dropout,
-            self.bidirectional,
-            self.proj_size,
-            device="meta",
-        )
-        for name in self._flat_weights_names:
-            theirs._parameters[name] = getattr(self, name)
-        theirs._init_flat_weights()
-        return theirs.train(self.training)
+        return as_theirs(self, self._flat_weights_names)

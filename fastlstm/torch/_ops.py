@@ -8,27 +8,26 @@
 
 They take tensors, flags and one string alone, so that a compiled or exported program can hold them
 and run in another process. What autograd makes of them is in :mod:`fastlstm.torch._autograd`, whose
-one function is what to call. Shapes are those of `Call`, and ``spec`` is what
-:func:`fastlstm.torch._spec.to_text` wrote. Anyone can call them with anything, so whatever the core
-does not check is checked here.
+one function is what to call. Shapes are those of :class:`fastlstm.torch._calls.Call`, and ``spec``
+is what :func:`fastlstm.torch._spec.to_text` wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor as is_batched
-from torch.nn import Parameter
 
 from fastlstm import _core
 from fastlstm._arguments import RealArray, shown
-from fastlstm._parameters import parameter_shapes
-from fastlstm.torch._program import Program, program_of, whole
+from fastlstm.torch._calls import Call, check, check_gradients, refuse
+from fastlstm.torch._memory import PLAIN, TENSORS, whole
+from fastlstm.torch._program import Program, program_of
 from fastlstm.torch._threads import follow_threads
 from fastlstm.variants import Masks
 
@@ -47,143 +46,6 @@ _SCHEMAS = {
 
 #: The library of the operations; they are there as long as it is.
 LIBRARY = torch.library.Library("fastlstm", "DEF")
-
-
-class Call(NamedTuple):
-    """What an operation is given, apart from the spec.
-
-    Attributes
-    ----------
-    x : Tensor (T, B, I), or with ``batch_sizes`` (N, I)
-        Of the spec's dtype, as all the others; of any strides.
-    h_0, c_0 : Tensor (L*D, B, P), (L*D, B, H)
-    parameters : Tensor (n,), or tuple of Tensor
-        All of them end to end, in the order of :func:`fastlstm._parameters.parameter_shapes`; in
-        calls from Python one by one, too, whose shapes `check_parameters` has seen.
-    batch_sizes : Tensor (T,) of int64, or None
-        Of packed sequences, as :class:`torch.nn.utils.rnn.PackedSequence` has them: how many have
-        a step t. They do not rise, and add up to N.
-    recurrent, between, zoneout_h, zoneout_c : Tensor or None
-        As in :class:`fastlstm.variants.Masks`; of packed sequences the axes T and B are one, N.
-    """
-
-    x: Tensor
-    h_0: Tensor
-    c_0: Tensor
-    parameters: Any
-    batch_sizes: Tensor | None = None
-    recurrent: Tensor | None = None
-    between: Tensor | None = None
-    zoneout_h: Tensor | None = None
-    zoneout_c: Tensor | None = None
-
-
-# What all operations check, with real and with fake tensors, whose sizes may be symbols
-
-
-def _refuse(name: str, got: Any, expected: str) -> NoReturn:
-    raise ValueError(f"{name}: got {got}, expected {expected}")
-
-
-def _check_tensor(name: str, tensor: Tensor, like: Tensor, dtype: torch.dtype) -> None:
-    if tensor.layout is not torch.strided:
-        _refuse(name, f"layout {tensor.layout}", "torch.strided")
-    if tensor.dtype is not dtype:
-        raise TypeError(f"{name}: got {tensor.dtype}, expected {dtype}")
-    if tensor.device != like.device:
-        _refuse(name, f"a tensor on {tensor.device}", f"one on {like.device}, where x is")
-
-
-def _check_shape(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
-    """Check a shape, some of whose sizes may be symbols: those that can't be known are assumed."""
-    if tensor.dim() != len(shape):
-        _refuse(name, f"shape {tuple(tensor.shape)}", f"{len(shape)} dimensions")
-
-    def message() -> str:
-        return f"{name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}"
-
-    for got, wanted in zip(tensor.shape, shape, strict=True):
-        torch._check_value(got == wanted, message)
-
-
-def check_parameters(parameters: Sequence[Tensor], spec: str) -> None:
-    """Check shapes of parameters one by one.
-
-    Raises
-    ------
-    ValueError
-        Naming the first that is wrong.
-    """
-    shapes = dict(parameter_shapes(program_of(spec).spec))
-    if len(parameters) != len(shapes):
-        _refuse("parameters", len(parameters), f"{len(shapes)}: {', '.join(shapes)}")
-    for parameter, (name, shape) in zip(parameters, shapes.items(), strict=True):
-        if parameter.shape != shape:
-            _refuse("parameters", f"shape {tuple(parameter.shape)} of {name}", str(shape))
-
-
-def check(program: Program, call: Call) -> None:
-    """Check dtypes and shapes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, what it was and what was expected.
-    """
-    spec, x = program.spec, call.x
-    for name, tensor in zip(Call._fields, call, strict=True):
-        if tensor is not None and name != "batch_sizes":
-            for part in tensor if type(tensor) is tuple else (tensor,):
-                _check_tensor(name, part, x, program.dtype)
-    packed = call.batch_sizes is not None
-    if x.dim() != (2 if packed else 3):
-        outer = "N" if packed else "T, B"
-        _refuse("x", f"shape {tuple(x.shape)}", f"({outer}, {spec.input_size})")
-    if call.h_0.dim() != 3:
-        _refuse("h_0", f"shape {tuple(call.h_0.shape)}", "3 dimensions")
-    outer_shape = x.shape[:-1]
-    B = call.h_0.shape[1] if packed else x.shape[1]
-    P, H = spec.output_size, spec.hidden_size
-    _check_shape("x", x, (*outer_shape, spec.input_size))
-    _check_shape("h_0", call.h_0, (program.rows, B, P))
-    _check_shape("c_0", call.c_0, (program.rows, B, H))
-    if type(call.parameters) is not tuple:
-        _check_shape("parameters", call.parameters, (program.count,))
-    if call.recurrent is not None:
-        _check_shape("recurrent", call.recurrent, (program.rows, B, P))
-    between = (spec.num_layers - 1, *outer_shape, program.width)
-    if call.between is not None:
-        _check_shape("between", call.between, between)
-    for name, width, rate in (
-        ("zoneout_h", P, spec.cell.zoneout_h),
-        ("zoneout_c", H, spec.cell.zoneout_c),
-    ):
-        mask = getattr(call, name)
-        if mask is not None:
-            _check_shape(name, mask, (program.rows, *outer_shape, width))
-            if rate == 0:
-                _refuse(name, "a mask", "None, since the spec's rate is 0")
-    if call.batch_sizes is not None and (
-        call.batch_sizes.dim() != 1 or call.batch_sizes.dtype is not torch.int64
-    ):
-        got = f"shape {tuple(call.batch_sizes.shape)} of {call.batch_sizes.dtype}"
-        _refuse("batch_sizes", got, "shape (T,) of torch.int64")
-
-
-def check_gradients(
-    program: Program, call: Call, tape: Tensor, seeds: Sequence[Tensor | None], wanted: Any
-) -> None:
-    """Check what a backward pass is given besides; raises as `check` does."""
-    outer_shape = call.x.shape[:-1]
-    shapes = {"dy": (*outer_shape, program.width), "dh_n": call.h_0.shape, "dc_n": call.c_0.shape}
-    for (name, shape), seed in zip(shapes.items(), seeds, strict=True):
-        if seed is not None:
-            _check_tensor(name, seed, call.x, program.dtype)
-            _check_shape(name, seed, shape)
-    _check_tensor("tape", tape, call.x, program.dtype)
-    _check_shape("tape", tape, (program.rows, *outer_shape, program.record_size))
-    if len(wanted) != 4:
-        _refuse("wanted", f"{len(wanted)} flags", "4: of x, h_0, c_0 and the parameters")
 
 
 # On fake tensors
@@ -231,11 +93,11 @@ def _starts_of(batch_sizes: Tensor, N: int, B: int) -> npt.NDArray[np.intp]:
     # Looked at before they are added up, so that no sum is too large.
     if T > N or (T and (sizes[-1] < 1 or sizes[0] > B or (sizes[1:] > sizes[:-1]).any())):
         expected = f"at most {N} positive numbers that do not rise, the first at most {B}"
-        _refuse("batch_sizes", shown(sizes.tolist()), expected)
+        refuse("batch_sizes", shown(sizes.tolist()), expected)
     starts = np.zeros(T + 1, np.intp)
     np.cumsum(sizes, out=starts[1:])
     if starts[-1] != N:
-        _refuse("batch_sizes", f"a sum of {starts[-1]}", f"{N}, the rows of x")
+        refuse("batch_sizes", f"a sum of {starts[-1]}", f"{N}, the rows of x")
     return starts
 
 
@@ -289,6 +151,45 @@ def _run(
         y, tape = y[0], None if tape is None else tape[:, 0]
     given = torch.from_numpy
     return given(y), given(h_n), given(c_n), None if tape is None else given(tape)
+
+
+def _contents(program: Program, parameters: tuple[Tensor, ...]) -> RealArray | None:
+    """Return the numbers of parameters end to end: the kept ones, if they are the same.
+
+    None where they are unusual, or of other shapes than the spec's.
+    """
+    kept = program.kept
+    found: RealArray | None = TENSORS.join(
+        parameters, program.shapes, kept and kept.contents, program.count, program.spec.dtype
+    )
+    return found
+
+
+def _run_back_in_place(
+    x: Tensor,
+    h_0: Tensor,
+    c_0: Tensor,
+    parameters: tuple[Tensor, ...],
+    tape: Tensor,
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    dc_n: Tensor | None,
+    wanted: Sequence[bool],
+    text: str,
+) -> list[Any] | None:
+    """Run a backward pass on the memory of tensors; None where something is unusual or wrong."""
+    program = program_of(text)
+    contents, kept = _contents(program, parameters), program.kept
+    if contents is None:
+        return None
+    follow_threads()
+    model = program.pack(contents) if kept is None else kept.model
+    found: list[Any] | None = TENSORS.backward(
+        model, contents, x, h_0, c_0, tape, (dy, dh_n, dc_n), tuple(wanted)
+    )
+    if found is not None and wanted[3]:
+        found[3] = program.share(found[3])
+    return found
 
 
 def run_model(
@@ -403,9 +304,6 @@ for _name, _schema in _SCHEMAS.items():
 # Not annotated by PyTorch.
 _nn: Any = torch._C._nn
 
-#: Subclasses may have ideas of their own.
-_TYPES = (Tensor, Parameter)
-
 
 def join(parameters: Sequence[Tensor]) -> Tensor:
     """Return parameters end to end; of an operation they are already."""
@@ -424,17 +322,20 @@ def split(vector: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
     return [part.view(own.shape) for part, own in zip(parts, parameters, strict=True)]
 
 
-def _are_bare(tensors: Sequence[Tensor | None]) -> bool:
-    """Tell whether the dispatcher would come to a kernel on a CPU, and nobody looks on."""
-    if (
+def _is_quiet() -> bool:
+    """Tell whether nobody looks on but the dispatcher."""
+    return not (
         torch._C._len_torch_dispatch_stack()
         or torch._C._are_functorch_transforms_active()
         or torch._C._autograd._profiler_enabled()
-    ):
-        return False
+    )
+
+
+def _are_bare(tensors: Sequence[Tensor | None]) -> bool:
+    """Tell whether the dispatcher would come to a kernel on a CPU."""
     for tensor in tensors:
         if tensor is not None and (
-            type(tensor) not in _TYPES or not tensor.is_cpu or is_batched(tensor)
+            type(tensor) not in PLAIN or not tensor.is_cpu or is_batched(tensor)
         ):
             return False
     return True
@@ -443,7 +344,7 @@ def _are_bare(tensors: Sequence[Tensor | None]) -> bool:
 def _call(name: str, kernel: Any, seen: Sequence[Tensor | None], arguments: Any) -> Any:
     """Call an operation; its kernel where the dispatcher would come to it."""
     parameters = arguments[3]
-    if _are_bare((*seen, *_parts(parameters))):
+    if _is_quiet() and _are_bare((*seen, *_parts(parameters))):
         return kernel(*arguments)
     if type(parameters) is tuple:
         arguments = (*arguments[:3], join(parameters), *arguments[4:])
@@ -458,6 +359,27 @@ def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return results
 
 
+def record_in_place(
+    x: Tensor, h_0: Tensor, c_0: Tensor, parameters: tuple[Tensor, ...], text: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Run what `record` does, without packed rows and masks, on the memory of the tensors.
+
+    None, having done nothing, where something is unusual or wrong, or somebody looks on.
+    """
+    if TENSORS is None or not _is_quiet():
+        return None
+    program = program_of(text)
+    contents = _contents(program, parameters)
+    if contents is None:
+        return None
+    follow_threads()
+    model = program.pack(contents)
+    found: tuple[Tensor, Tensor, Tensor, Tensor] | None = TENSORS.forward(
+        model, x, h_0, c_0, False, True
+    )
+    return found
+
+
 def record(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Call ``torch.ops.fastlstm.record``; the parameters may be a tuple."""
     results: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -470,9 +392,14 @@ def backward(*arguments: Any) -> list[Any]:
 
     The parameters may be a tuple: then their gradients are several, too.
     """
+    parameters, wanted = arguments[3], arguments[13]
+    usual = type(parameters) is tuple and all(tensor is None for tensor in arguments[4:9])
+    if usual and TENSORS is not None and _is_quiet():
+        found = _run_back_in_place(*arguments[:4], *arguments[9:])
+        if found is not None:
+            return found
     results = _call("backward", _backward, (*arguments[:3], *arguments[9:13]), arguments)
     dx, dh_0, dc_0, own = results
-    parameters, wanted = arguments[3], arguments[13]
     if type(parameters) is tuple and isinstance(own, Tensor):
         own = split(own, parameters) if wanted[3] else None
     return [dx, dh_0, dc_0, own]

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import Spec, as_spec, chosen
 
 #: The dtypes of the kernels.
 PRECISIONS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+
+#: PyTorch's own, also where someone puts this package's in its place.
+_THEIRS = torch.nn.LSTM
 
 _said: set[str] = set()
 
@@ -35,6 +39,42 @@ def specs_of(num_directions: int, **options: Any) -> dict[torch.dtype, Spec]:
 def own_options(spec: Spec, theirs: Iterable[str]) -> dict[str, Any]:
     """Return the options that are not at their defaults, but for those that PyTorch has."""
     return {name: value for name, value in chosen(spec.options).items() if name not in theirs}
+
+
+def make_parameters(
+    module: torch.nn.RNNBase, spec: Spec, device: Any, dtype: torch.dtype | None
+) -> None:
+    """Put the parameters of a cell that torch.nn.LSTM has not in place of its own."""
+    module._parameters.clear()
+    names: list[list[str]] = []
+    for name, shape in parameter_shapes(spec):
+        if name.startswith("weight_ih"):
+            names.append([])
+        names[-1].append(name)
+        parameter = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        module.register_parameter(name, parameter)
+    module._all_weights = names
+    module._flat_weights_names = [name for layer in names for name in layer]
+    module._init_flat_weights()
+
+
+def as_theirs(module: torch.nn.RNNBase, names: Sequence[str]) -> torch.nn.LSTM:
+    """Return PyTorch's module with the parameters of one of ours."""
+    theirs = _THEIRS(
+        module.input_size,
+        module.hidden_size,
+        module.num_layers,
+        module.bias,
+        module.batch_first,
+        module.dropout,
+        module.bidirectional,
+        module.proj_size,
+        device="meta",
+    )
+    for name in names:
+        theirs._parameters[name] = getattr(module, name)
+    theirs._init_flat_weights()
+    return theirs.train(module.training)
 
 
 def parameters_of(module: torch.nn.Module, names: Sequence[str]) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -15,6 +14,7 @@ from torch import Tensor
 from fastlstm import _core
 from fastlstm._arguments import RealArray
 from fastlstm._parameters import parameter_count, parameter_shapes
+from fastlstm.torch._memory import joined
 from fastlstm.torch._spec import from_text
 
 #: Packed parameters of more bytes are not kept for the next call: packing them takes little of the
@@ -52,7 +52,7 @@ class Program:
         self.spec = from_text(text)
         self.dtype = torch.float64 if self.spec.dtype == np.float64 else torch.float32
         self.count = parameter_count(self.spec)
-        self.shapes = [shape for _, shape in parameter_shapes(self.spec)]
+        self.shapes: list[tuple[int, ...]] = [shape for _, shape in parameter_shapes(self.spec)]
         stops = list(accumulate(map(math.prod, self.shapes)))
         self._slices = list(map(slice, [0, *stops], stops))
         self.rows = self.spec.num_layers * self.spec.num_directions
@@ -78,15 +78,13 @@ class Program:
 
     def read(self, parameters: Any) -> RealArray:
         """Return the numbers of parameters end to end: the kept ones, if they are the same."""
+        shapes = self.shapes
         if type(parameters) is not tuple:
             if parameters.shape != (self.count,):
                 raise ValueError("parameters of another shape")
-            parameters = (parameters,)
-        memory = [_memory_of(parameter, self.dtype) for parameter in parameters]
+            parameters, shapes = (parameters,), [(self.count,)]
         kept = self.kept
-        if kept is not None and _core.same_bytes(memory, kept.contents):
-            return kept.contents
-        return np.frombuffer(b"".join(memory), self.spec.dtype)
+        return joined(parameters, shapes, kept and kept.contents, self.count, self.dtype)
 
     def pack(self, contents: RealArray) -> _core.Model:
         """Return the model of what `read` returned."""
@@ -96,21 +94,6 @@ class Program:
         model = _core.Model(self.spec, contents, None)
         self.kept = _Kept(model, contents) if model.nbytes <= _KEPT_BYTES else None
         return model
-
-
-def _memory_of(tensor: Tensor, dtype: torch.dtype) -> Any:
-    """Return a buffer of a tensor's numbers, good while the tensor is there.
-
-    At its address where it can be: ``Tensor.numpy`` takes longer than a small pass does, and would
-    keep a storage from being resized ever after.
-    """
-    if tensor.dtype is not dtype:
-        raise TypeError(f"parameters: got {tensor.dtype}, expected {dtype}")
-    if tensor.is_contiguous() and not tensor.is_neg():
-        address = tensor.data_ptr()
-        if address:  # else a storage without memory
-            return (ctypes.c_char * tensor.nbytes).from_address(address)
-    return whole(tensor)
 
 
 @lru_cache(maxsize=256)
@@ -123,9 +106,3 @@ def program_of(spec: str) -> Program:
         If it is none, or an option is wrong.
     """
     return Program(spec)
-
-
-def whole(tensor: Tensor) -> RealArray:
-    """Return a tensor's numbers, contiguous."""
-    array: RealArray = tensor.contiguous().numpy(force=True)
-    return array

@@ -73,6 +73,9 @@ class QuantizedLSTM(LSTM):
         super()._run_theirs(x, hx)  # which may raise
         self._refuse("forward", "got what only torch.nn.LSTM computes, which has no bits")
 
+    def _run_recorded(self, x: Any, hx: Any) -> None:
+        """Leave a call that may ask for gradients to the longer way, where they are refused."""
+
     def _packed_model(self, spec: Spec, names: Sequence[str]) -> _core.Model | None:
         follow_threads()
         return self._layer._weights.model

@@ -3,38 +3,27 @@
 The kernels read weights in an order of their own, and packing them takes longer than a step. A
 module's parameters may change at any time, though, in ways that PyTorch counts nowhere: ``.data``
 and NumPy write past the version counter, fused optimisers leave it as it was, and parameters in
-shared memory are written by other processes. ``docs/pytorch-weights.md`` has a table. So no counter
-is asked: packed weights are good while the parameters hold the very bytes that were packed, which
-is compared at each call, unless the module is frozen.
+shared memory are written by other processes. ``docs/explanation/pytorch-weights.md`` has a table.
+So no counter is asked: packed weights are good while the parameters hold the very bytes that were
+packed, which is compared at each call, unless the module is frozen.
 """
 
 from __future__ import annotations
 
-import ctypes
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fastlstm import _core
-from fastlstm._parameters import parameter_shapes
+from fastlstm._arguments import RealArray
+from fastlstm._parameters import parameter_count, parameter_shapes
 from fastlstm._spec import Spec
-from fastlstm.torch._options import parameters_of, sources_of
+from fastlstm.torch._memory import PLAIN, TENSORS, joined
+from fastlstm.torch._options import PRECISIONS, parameters_of, sources_of
 from fastlstm.torch._threads import follow_threads
-
-#: Tensors whose numbers are in memory at their address; of a derived class they may be elsewhere.
-_PLAIN = (torch.nn.Parameter, Tensor)
-
-
-class _Seen(NamedTuple):
-    """Parameters when they were last compared, and their memory."""
-
-    parameters: tuple[tuple[Tensor, int, int], ...]  # each with its address and bytes
-    memory: tuple[Any, ...]  # buffers, good while the parameters are there
 
 
 class _Packed(NamedTuple):
@@ -44,8 +33,8 @@ class _Packed(NamedTuple):
     spec: Spec
     epoch: object  # that of `PackedWeights` when packing began
     dtype: torch.dtype
-    contents: NDArray[Any]  # of all parameters, end to end
-    seen: _Seen | None  # None where nothing was compared yet
+    shapes: Sequence[tuple[int, ...]]  # of the parameters
+    contents: RealArray | None  # of all of them, end to end
     sources: Sequence[Tensor]  # of a frozen module, as `sources_of` gives them
 
 
@@ -103,78 +92,53 @@ class PackedWeights:
         sources : sequence of Tensor
             What :meth:`frozen_model` will be asked with.
         """
-        packed = self._packed
-        if packed is not None and packed.spec is spec:
-            seen = packed.seen
-            if seen is None or not _are_there(seen, parameters):
-                seen = _look_at(packed.dtype, parameters)
-            if seen is not None and _core.same_bytes(seen.memory, packed.contents):
-                if seen is not packed.seen:
-                    self._packed = packed._replace(seen=seen)
-                return packed.model
-        epoch = self._epoch
-        packed = _pack(spec, parameters, epoch)
-        if packed is None:
+        packed, epoch, dtype = self._packed, self._epoch, parameters[0].dtype
+        if packed is None or packed.spec is not spec or packed.dtype is not dtype:
+            packed = None
+        shapes = packed.shapes if packed else [shape for _, shape in parameter_shapes(spec)]
+        kept = packed and packed.contents
+        contents = _read(parameters, shapes, dtype, kept, spec)
+        if contents is None:
             return None
+        if packed is not None and contents is packed.contents:
+            return packed.model
+        model = _core.Model(spec, contents, None)
         if self.frozen:  # what need not be compared needs no copy, and unfrozen, is packed anew
-            packed = packed._replace(contents=np.empty(0), sources=sources)
-        self._packed = packed
-        return packed.model
+            self._packed = _Packed(model, spec, epoch, dtype, shapes, None, sources)
+        else:
+            self._packed = _Packed(model, spec, epoch, dtype, shapes, contents, ())
+        return model
 
 
-def _pack(spec: Spec, parameters: Sequence[Tensor], epoch: object) -> _Packed | None:
-    shapes = [shape for _, shape in parameter_shapes(spec)]
-    dtype = parameters[0].dtype
-    if dtype not in (torch.float32, torch.float64):
+def _read(
+    parameters: Sequence[Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    dtype: torch.dtype,
+    kept: RealArray | None,
+    spec: Spec,
+) -> RealArray | None:
+    """Return the numbers of parameters end to end, ``kept`` if it holds the very same bytes.
+
+    None where they are none for the kernels.
+    """
+    if (
+        TENSORS is not None
+        and kept is not None
+        and TENSORS.join(parameters, shapes, kept, kept.size, kept.dtype) is kept
+    ):
+        return kept
+    if dtype not in PRECISIONS:
         return None
     for parameter, shape in zip(parameters, shapes, strict=True):
         if (
-            type(parameter) not in _PLAIN
+            type(parameter) not in PLAIN
             or not parameter.is_cpu
             or parameter.layout is not torch.strided
             or parameter.dtype is not dtype
             or parameter.shape != shape
         ):
             return None
-    vector = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).numpy()
-    return _Packed(_core.Model(spec, vector, None), spec, epoch, dtype, vector, None, ())
-
-
-def _are_there(seen: _Seen, parameters: Sequence[Tensor]) -> bool:
-    """Whether these are the parameters that were seen, and in the memory where they were."""
-    for parameter, (before, address, nbytes) in zip(parameters, seen.parameters, strict=True):
-        if (
-            parameter is not before
-            or parameter.data_ptr() != address
-            or parameter.nbytes != nbytes
-            or not parameter.is_contiguous()
-        ):
-            return False
-    return True
-
-
-def _look_at(dtype: torch.dtype, parameters: Sequence[Tensor]) -> _Seen | None:
-    """Return where parameters are; None if one has no memory of plain numbers of the dtype.
-
-    They are read at their address: ``Tensor.numpy`` would keep a storage from being resized ever
-    after, and FSDP resizes those of parameters around each call.
-    """
-    places = []
-    for parameter in parameters:
-        if (
-            type(parameter) not in _PLAIN
-            or not parameter.is_cpu
-            or parameter.dtype is not dtype
-            or parameter.layout is not torch.strided
-            or not parameter.is_contiguous()
-        ):
-            return None
-        address = parameter.data_ptr()
-        if not address:  # a storage without memory
-            return None
-        places.append((parameter, address, parameter.nbytes))
-    memory = tuple((ctypes.c_char * nbytes).from_address(at) for _, at, nbytes in places)
-    return _Seen(tuple(places), memory)
+    return joined(parameters, shapes, kept, parameter_count(spec), dtype)
 
 
 class HoldsPackedWeights(torch.nn.Module):
