@@ -68,7 +68,7 @@ def run(
     out: Any,
 ) -> tuple[Merged, State]:
     """Run a layer; ``LSTM.__call__`` tells what is given, returned and raised."""
-    call = _checked(spec, x, state, lengths, offsets, resets, out)
+    call = checked(spec, x, state, lengths, offsets, resets, out)
     results = None
     if call.pieces is None:  # as converted, the arrays may be plain
         given = None if state is None else (call.h_0, call.c_0)
@@ -80,7 +80,7 @@ def run(
         y, states, _ = _run(spec, weights, call, None)
     else:
         both, states = results
-        both = _last_outputs(spec, call, states[0]) if both is None else both
+        both = last_outputs(spec, call, states[0]) if both is None else both
         y = merge(both, spec.merge_mode, call.target)
     return y if out is None else out, states
 
@@ -94,15 +94,20 @@ def record(
     offsets: Any,
     resets: Any,
     rng: Any,
+    *,
+    drops: bool = True,
 ) -> tuple[Merged, State, Tape]:
-    """Run a layer and keep a tape; ``LSTM.record`` tells what is given, returned and raised."""
+    """Run a layer and keep a tape; ``LSTM.record`` tells what is given, returned and raised.
+
+    Without ``drops`` nothing is dropped, as in a call.
+    """
     if isinstance(weights.given, Quantized):
         raise TypeError(
             f"record: the layer is one of {weights.given.bits} bits, whose results have no "
             "gradients; record the float32 layer that it was quantised from"
         )
-    source = _Source(_as_training_generator(spec, rng))
-    call = _checked(spec, x, state, lengths, offsets, resets, None)
+    source = _Source(_as_training_generator(spec, rng) if drops else None)
+    call = checked(spec, x, state, lengths, offsets, resets, None)
     try:
         y, states, tape = _run(spec, weights, call, source)
     except BaseException:
@@ -112,7 +117,7 @@ def record(
     return y, states, tape
 
 
-def _checked(
+def checked(
     spec: Spec, x: Any, state: Any, lengths: Any, offsets: Any, resets: Any, out: Any
 ) -> _Call:
     """Check what a call was given, and find the shapes of its results."""
@@ -188,7 +193,7 @@ def _run_pieces(
     )
     h_n = pieces.collect(h_n, model.is_reverse, initial=False).reshape(call.h_shape)
     c_n = pieces.collect(c_n, model.is_reverse, initial=False).reshape(call.c_shape)
-    both = _last_outputs(spec, call, h_n) if both is None else both
+    both = last_outputs(spec, call, h_n) if both is None else both
     return merge(both, spec.merge_mode, call.target), (h_n, c_n)
 
 
@@ -240,7 +245,7 @@ def _run(
         if y is not None:
             both = _blank(spec, call)
             layout.unpack(y[0], both)
-    both = _last_outputs(spec, call, h_n) if both is None else both
+    both = last_outputs(spec, call, h_n) if both is None else both
     merged = merge(both, spec.merge_mode, target)
     if records is None or isinstance(given, Quantized):
         return merged, (h_n, c_n), None
@@ -259,7 +264,7 @@ def _run(
     return merged, (h_n, c_n), Tape(recording, records)
 
 
-def _last_outputs(spec: Spec, call: _Call, h_n: RealArray) -> RealArray:
+def last_outputs(spec: Spec, call: _Call, h_n: RealArray) -> RealArray:
     """Return each direction's last output of the last layer, side by side."""
     if spec.num_directions == 1:
         last: RealArray = h_n[-1].copy()

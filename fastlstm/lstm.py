@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm import _call
+from fastlstm import _call, _tracing
 from fastlstm._arguments import RealArray
 from fastlstm._base import Layer
 from fastlstm._call import State
@@ -16,6 +18,7 @@ from fastlstm._parameters import initialise
 from fastlstm._spec import USUAL, as_spec
 from fastlstm.stream import Stream
 from fastlstm.tape import Tape
+from fastlstm.trace import Trace
 
 if TYPE_CHECKING:
     from fastlstm._conventions import Parts
@@ -217,6 +220,96 @@ class LSTMBase(Layer):
         (20, 5)
         """
         return _call.record(self._spec, self._weights, x, state, lengths, offsets, resets, rng)
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        state: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        *,
+        lengths: npt.ArrayLike | None = None,
+        offsets: npt.ArrayLike | None = None,
+        resets: npt.ArrayLike | None = None,
+        names: str | Iterable[str] | None = None,
+        layers: npt.ArrayLike | slice | None = None,
+        units: npt.ArrayLike | slice | None = None,
+        steps: npt.ArrayLike | slice | None = None,
+        to: str | os.PathLike[str] | None = None,
+    ) -> Trace:
+        """Run the layer as a call does, to the bit, and keep its gates and states.
+
+        Parameters
+        ----------
+        x, state, lengths, offsets, resets
+            As for a call. With ``offsets`` arrays are (R, N, H), their rows those of x.
+        names : str or sequence of str, optional
+            What to keep; the gates "i", "f", "g", "o" after activation, "c" and "h" when omitted.
+            Besides there are, or "all" for all of them:
+
+            - "z_i", "z_f", "z_g", "z_o", what activations are given before ``clip`` bounds it (no
+              z_f where gates are coupled);
+            - "c_before", "h_before", the states that a step begins with;
+            - "c_new", c after ``cell_clip`` and before zoneout; "h_wide", o * tanh(c) before the
+              projection and zoneout, always H numbers;
+            - "peephole_i", "peephole_f", "peephole_o", what peepholes add;
+            - "w_x", "u_h", the products W @ x_t and U @ h_{t-1} of all gates, G*H numbers in the
+              order of the weights, before layer normalisation;
+            - "w_x_normal", "u_h_normal" (G*H) and "c_normal" (H), what is normalised, before it is
+              scaled and shifted.
+
+            Of a quantised layer there are no products.
+        layers, units, steps : int, sequence of int, or slice, optional
+            Which are kept, all when omitted: layers with both directions, units (of h all, where it
+            is projected), and steps of x's axis of time. All layers run all the same, since y is
+            that of the call, but what is not chosen takes no memory.
+        to : path, optional
+            Folder for the arrays, a file NAME.npy each, in place of memory: they are then read from
+            there as needed.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        TypeError, ValueError
+            As a call; if a name, layer, unit or step is none, or given twice.
+        MemoryError, OSError
+            If what is kept doesn't fit, or can't be written.
+
+        Notes
+        -----
+        The bits of i, f, g, o, c and h are those of the call, those of z its own sums, and
+        "c_before" and "h_before" are states of it; all else follows from these by NumPy, to the
+        last bit or two, and so does what peepholes add to z in float64 or beside ``zoneout_c``.
+        i * g and o * tanh(c) are one quotient each in the kernels, rounded once: products of the
+        arrays may differ from c and h in the last bits. Of a quantised layer the gates are the
+        activations of its own sums of integers.
+
+        The layer runs in pieces of time: beside what is kept there is memory for x, y, and the
+        outputs of two layers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastlstm import LSTM
+        >>> trace = LSTM(3, 5, num_layers=2, seed=0).trace(np.ones((10, 4, 3)), layers=1)
+        >>> trace.f.shape, trace.rows
+        ((1, 10, 4, 5), (Row(layer=1, direction=0, is_reverse=False),))
+        """
+        return _tracing.trace(
+            self._spec,
+            self._weights,
+            x,
+            state,
+            lengths=lengths,
+            offsets=offsets,
+            resets=resets,
+            names=names,
+            layers=layers,
+            units=units,
+            steps=steps,
+            to=to,
+        )
 
     @classmethod
     def from_arrays(
@@ -469,7 +562,8 @@ class LSTM(LSTMBase):
                 "LSTM with reverse=True can't be streamed: it begins at the last step, so no "
                 "result is known before the whole sequence is; call it on whole sequences"
             )
-        return Stream(self._weights.model, batch_size, self.batch_first)
+        tracer = _tracing.tracer_of(self._spec._replace(return_sequences=True), self._weights)
+        return Stream(self._weights.model, batch_size, self.batch_first, tracer)
 
 
 class BiLSTM(LSTMBase):

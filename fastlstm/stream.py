@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from fastlstm._arguments import (
     check_out,
     with_contiguous_rows,
 )
+
+if TYPE_CHECKING:
+    from fastlstm.trace import Trace, Tracer
 
 
 class Stream(_core.StreamBase):
@@ -70,9 +73,17 @@ class Stream(_core.StreamBase):
     True
     """
 
-    __slots__ = ()
+    __slots__ = ("_tracer",)
 
-    def __new__(cls, model: _core.Model, batch_size: int = 1, batch_first: bool = False) -> Self:
+    _tracer: Tracer | None
+
+    def __new__(
+        cls,
+        model: _core.Model,
+        batch_size: int = 1,
+        batch_first: bool = False,
+        tracer: Tracer | None = None,
+    ) -> Self:
         """Check the batch size and allocate; see :meth:`fastlstm.LSTM.stream`."""
         B = as_size("batch_size", batch_size)
         dtype = np.dtype(np.float64 if model.is_double else np.float32)
@@ -80,7 +91,9 @@ class Stream(_core.StreamBase):
         if B * largest * dtype.itemsize > sys.maxsize:
             raise ValueError(f"batch_size: got {B}, which makes more than memory can address")
         y = np.zeros((B, model.output_size), dtype)
-        return super().__new__(cls, model, B, batch_first, y)
+        stream = super().__new__(cls, model, B, batch_first, y)
+        stream._tracer = tracer
+        return stream
 
     def push(self, chunk: npt.ArrayLike, out: RealArray | None = None) -> RealArray:
         """Advance every sequence by T steps.
@@ -128,6 +141,40 @@ class Stream(_core.StreamBase):
         else:
             self._push(rows[:, np.newaxis], y_k[:, np.newaxis])
         return y
+
+    def trace(self, chunk: npt.ArrayLike, **options: Any) -> Trace:
+        """Advance every sequence by T steps as :meth:`push` does, and keep gates and states.
+
+        Parameters
+        ----------
+        chunk : array_like (T, B, I), (B, T, I) with ``batch_first``, or (T, I) if B is 1
+            As for :meth:`push`.
+        **options
+            ``names``, ``layers``, ``units``, ``steps`` and ``to`` of :meth:`fastlstm.LSTM.trace`.
+
+        Returns
+        -------
+        fastlstm.Trace
+            Its ``y`` has the bits that :meth:`push` gives, of all steps.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`push` and :meth:`fastlstm.LSTM.trace`. The state is then as it was.
+        RuntimeError
+            If another thread is in a call of this stream, or none made it of a layer.
+        """
+        if self._tracer is None:
+            raise RuntimeError("trace: the stream was not made by a layer's stream()")
+        rows = self._as_chunk(chunk)
+        h, c = self.state
+        if rows.ndim == 2:
+            h, c = h[:, 0], c[:, 0]
+        if wrong := sorted(options.keys() - {"names", "layers", "units", "steps", "to"}):
+            raise TypeError(f"trace: got an unexpected argument {wrong[0]!r}")
+        made = self._tracer(rows, (h, c), **options)
+        self.state = made.state
+        return made
 
     def reset(self, mask: npt.ArrayLike | None = None) -> None:
         """Set states to zero, as at the beginning of a sequence.

@@ -31,26 +31,26 @@ integers; `quantize_layer` makes the digits, `forward_of_digits` takes them as t
 
 Sources
 -------
-.. [1] S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997:
+.. [#S1] S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997:
    the cell.
-.. [2] F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to forget: continual prediction with
+.. [#S2] F. A. Gers, J. Schmidhuber and F. Cummins, "Learning to forget: continual prediction with
    LSTM", Neural Computation 12(10), 2000: the forget gate.
-.. [3] A. Graves and J. Schmidhuber, "Framewise phoneme classification with bidirectional LSTM and
+.. [#S3] A. Graves and J. Schmidhuber, "Framewise phoneme classification with bidirectional LSTM and
    other neural network architectures", Neural Networks 18(5-6), 2005: two directions, and the full
    gradient by backpropagation through time (appendix).
-.. [4] P. J. Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of
+.. [#S4] P. J. Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of
    the IEEE 78(10), 1990: the chain rule for a system with memory.
-.. [5] F. A. Gers and J. Schmidhuber, "Recurrent nets that time and count", IJCNN 2000: peepholes.
-.. [6] K. Greff, R. K. Srivastava, J. Koutnik, B. R. Steunebrink and J. Schmidhuber, "LSTM: a
+.. [#S5] F. A. Gers and J. Schmidhuber, "Recurrent nets that time and count", IJCNN 2000: peepholes.
+.. [#S6] K. Greff, R. K. Srivastava, J. Koutnik, B. R. Steunebrink and J. Schmidhuber, "LSTM: a
    search space odyssey", IEEE Transactions on Neural Networks and Learning Systems 28(10), 2017:
    coupled gates, and the other variants side by side.
-.. [7] H. Sak, A. Senior and F. Beaufays, "Long short-term memory recurrent neural network
+.. [#S7] H. Sak, A. Senior and F. Beaufays, "Long short-term memory recurrent neural network
    architectures for large scale acoustic modeling", Interspeech 2014: the projection.
-.. [8] J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016: the
+.. [#S8] J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016: the
    supplement has the LSTM.
-.. [9] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations",
+.. [#S9] D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations",
    ICLR 2017.
-.. [10] Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in recurrent
+.. [#S10] Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in recurrent
    neural networks", NIPS 2016: one mask for a whole sequence.
 """
 

@@ -32,7 +32,7 @@ def sigmoid(x: RealArray) -> RealArray:
 def lstm_cell(
     x_t: RealArray, h: RealArray, c: RealArray, W: RealArray, U: RealArray, b: RealArray | None
 ) -> tuple[RealArray, RealArray]:
-    """One time step of one layer in one direction, the six equations [1]_ [2]_.
+    """One time step of one layer in one direction, the six equations [#S1]_ [#S2]_.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def lstm_cell_backward(
     dh_t: RealArray,
     dc_t: RealArray,
 ) -> tuple[RealArray, RealArray, RealArray, RealArray, RealArray, RealArray]:
-    """Gradients of one time step: the six equations backwards [3]_ [4]_.
+    """Gradients of one time step: the six equations backwards [#S3]_ [#S4]_.
 
     Parameters
     ----------

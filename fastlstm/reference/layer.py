@@ -55,7 +55,7 @@ def lstm_layer_backward(
     *,
     reverse: bool = False,
 ) -> tuple[RealArray, RealArray, RealArray, RealArray, RealArray, RealArray]:
-    """Gradients of one layer in one direction, by backpropagation through time [3]_ [4]_.
+    """Gradients of one layer in one direction, by backpropagation through time [#S3]_ [#S4]_.
 
     The gradients of `lstm_cell_backward`, over all steps as in `variant_layer_backward`.
 
@@ -103,7 +103,7 @@ def variant_layer(
     weights, cell
         As in `variant_cell`.
     masks : Masks
-        Those of this layer and direction: ``recurrent`` (B, P), the same at every step,
+        Those of this layer and direction: ``recurrent`` (B, P), the same at every step [#S10]_,
         ``zoneout_h`` (T, B, P) and ``zoneout_c`` (T, B, H), where t is the time of ``x[t]`` in
         either direction.
     reverse : bool
@@ -139,7 +139,7 @@ def variant_layer_backward(
     *,
     reverse: bool = False,
 ) -> tuple[RealArray, RealArray, RealArray, Weights]:
-    """Gradients of `variant_layer`, by backpropagation through time [3]_ [4]_.
+    """Gradients of `variant_layer`, by backpropagation through time [#S3]_ [#S4]_.
 
     Walk the steps in the order in which `variant_layer` took them and keep the states, then walk
     back. A hidden state enters the output and the next step, so the two gradients add up; the

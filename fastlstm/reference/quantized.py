@@ -61,6 +61,19 @@ class QuantizedWeights(NamedTuple):
         return self.U.bits
 
 
+class QuantizedStep(NamedTuple):
+    """What one step computes on its way to h_t and c_t. All arrays are float32."""
+
+    z_i: RealArray  # (B, H)   what the activations are given, before it is clipped
+    z_f: RealArray | None  # None: coupled_gates
+    z_g: RealArray
+    z_o: RealArray
+    c_new: RealArray  # (B, H)   c~, after cell_clip
+    h_wide: RealArray  # (B, H)   h~
+    h_t: RealArray  # (B, P)
+    c_t: RealArray  # (B, H)
+
+
 def quantize_layer(
     weights: Weights,
     bits: int,
@@ -164,15 +177,33 @@ def quantized_cell(
 
            z = LN(W @ x_t) * scale_ih + b        z = LN(U @ h_{t-1}) * scale_hh + z
 
-    2. - 4. In float32, with the activations of `fastlstm.reference.activations`. A peephole is a
-       fused multiply-add: z_i = p_i * c_{t-1} + z_i. With sigmoid for the gates and tanh for the
-       others, c~ is ``state`` of the activations, or with coupled gates f_t * c_{t-1} +
-       sigmoid_tanh(z_i, z_g), fused; and h~ is sigmoid_tanh(z_o, c~), but with ``layer_norm`` o_t *
-       tanh(n(c~)). With others, c~ = f_t * c_{t-1} + (i_t * g_t), fused.
+    2. In float32, and so are 3. and 4., with the activations of `fastlstm.reference.activations`. A
+       peephole is a fused multiply-add: z_i = p_i * c_{t-1} + z_i. With sigmoid for the gates and
+       tanh for the others, c~ is ``state`` of the activations, or with coupled gates f_t * c_{t-1}
+       + sigmoid_tanh(z_i, z_g), fused; and h~ is sigmoid_tanh(z_o, c~), but with ``layer_norm`` o_t
+       * tanh(n(c~)). With others, c~ = f_t * c_{t-1} + (i_t * g_t), fused.
 
     5. h~ is quantised likewise, and so is W_hr; h' is the product added to 0.
 
     6. Zoneout's mixtures are two products and a sum, each rounded.
+    """
+    step = quantized_step(x_t, h, c, weights, cell)
+    return step.h_t, step.c_t
+
+
+def quantized_step(
+    x_t: RealArray,
+    h: RealArray,
+    c: RealArray,
+    weights: QuantizedWeights,
+    cell: Cell = Cell(),  # noqa: B008  # a tuple
+) -> QuantizedStep:
+    """`quantized_cell`, and what it computes on its way.
+
+    Parameters
+    ----------
+    x_t, h, c, weights, cell
+        As of `quantized_cell`.
     """
     w, bits, act = weights.others, weights.bits, activations(weights.bits)
 
@@ -193,6 +224,7 @@ def quantized_cell(
         z_i = fma(w.p_i, c, z_i)
     if w.p_f is not None:
         z_f = [fma(w.p_f, c, one) for one in z_f]
+    sums = z_i, z_f[0] if z_f else None, z_g
     z_i, z_g = _clip(z_i, cell.clip), _clip(z_g, cell.clip)
     z_f = [_clip(one, cell.clip) for one in z_f]
 
@@ -219,6 +251,7 @@ def quantized_cell(
     # 4
     if w.p_o is not None:
         z_o = fma(w.p_o, c_new, z_o)
+    sum_o = z_o
     z_o = _clip(z_o, cell.clip)
     if w.scale_c is not None and w.shift_c is not None:
         n = add(multiply(_normalise(c_new), w.scale_c), w.shift_c)
@@ -239,7 +272,20 @@ def quantized_cell(
         )
 
     # 6
-    return _keep(h, h_new, cell.zoneout_h), _keep(c, c_new, cell.zoneout_c)
+    h_t, c_t = _keep(h, h_new, cell.zoneout_h), _keep(c, c_new, cell.zoneout_c)
+    return QuantizedStep(*sums, sum_o, c_new, h_wide, h_t, c_t)
+
+
+def gates_of(step: QuantizedStep, bits: int, cell: Cell) -> dict[str, RealArray]:
+    """Return i, f, g and o (B, H) of a step, each rounded by itself."""
+    act = activations(bits)
+    gate = cell.gate_activation
+    i_t = _activate(act, gate, _clip(step.z_i, cell.clip))
+    f_t = subtract(np.float32(1), i_t)
+    if step.z_f is not None:
+        f_t = _activate(act, gate, _clip(step.z_f, cell.clip))
+    g_t = _activate(act, cell.cell_activation, _clip(step.z_g, cell.clip))
+    return {"i": i_t, "f": f_t, "g": g_t, "o": _activate(act, gate, _clip(step.z_o, cell.clip))}
 
 
 def quantized_layer(

@@ -133,7 +133,7 @@ def backward(
     cell: Cell = Cell(),  # noqa: B008  # a tuple
     masks: Masks = NO_MASKS,
 ) -> tuple[RealArray, tuple[RealArray, RealArray], dict[str, RealArray]]:
-    """Gradients of `forward` by all that it was given, by backpropagation through time [3]_ [4]_.
+    """Gradients of `forward` by all it was given, by backpropagation through time [#S3]_ [#S4]_.
 
     Parameters
     ----------

@@ -98,7 +98,7 @@ def clip(x: RealArray, bound: float | None) -> RealArray:
 
 
 class Normalised(NamedTuple):
-    """The rows of an array (B, n) shifted and scaled to mean 0 and variance 1 [8]_."""
+    """The rows of an array (B, n) shifted and scaled to mean 0 and variance 1 [#S8]_."""
 
     hat: RealArray  # (B, n)   (v - mean) / sigma
     sigma: RealArray  # (B, 1)
@@ -132,7 +132,7 @@ def normalise_backward(dhat: RealArray, normalised: Normalised) -> RealArray:
 
 
 def keep(before: RealArray, after: RealArray, share: RealArray | float) -> RealArray:
-    """Zoneout [9]_: share * before + (1 - share) * after.
+    """Zoneout [#S9]_: share * before + (1 - share) * after.
 
     Without zoneout, when `share` is the number 0, this is `after` also where `before` is NaN or
     infinite.
@@ -212,12 +212,12 @@ def variant_cell(
 
            z = W @ x_t + U @ (h_{t-1} * recurrent) + b
 
-       With ``layer_norm``, where LN normalises over all G*H numbers [8]_::
+       With ``layer_norm``, where LN normalises over all G*H numbers [#S8]_::
 
            z = LN(W @ x_t) * scale_ih + LN(U @ (h_{t-1} * recurrent)) * scale_hh + b
 
-    2. The gates that see the cell state of the step before, with peepholes p [5]_. ``clip`` bounds
-       what goes into an activation. ``coupled_gates`` [6]_ leaves out z_f::
+    2. The gates that see the cell state of the step before, with peepholes p [#S5]_. ``clip``
+       bounds what goes into an activation. ``coupled_gates`` [#S6]_ leaves out z_f::
 
            i_t = gate(clip(z_i + p_i * c_{t-1}))
            f_t = gate(clip(z_f + p_f * c_{t-1}))        coupled_gates: f_t = 1 - i_t
@@ -233,24 +233,24 @@ def variant_cell(
            o_t = gate(clip(z_o + p_o * c~))
            h~  = o_t * output(n(c~))
 
-    5. The projection [7]_, if there is one; no activation follows it::
+    5. The projection [#S7]_, if there is one; no activation follows it::
 
            h' = W_hr @ h~
 
-    6. Zoneout [9]_: a share of each state is kept from before, of 0 or 1 where masks are given and
-       the expectation where not::
+    6. Zoneout [#S9]_: a share of each state is kept from before, of 0 or 1 where masks are given
+       and the expectation where not::
 
            c_t = zoneout_c * c_{t-1} + (1 - zoneout_c) * c~
            h_t = zoneout_h * h_{t-1} + (1 - zoneout_h) * h'
     """
-    step = _step(x_t, h, c, weights, cell, masks)
+    step = variant_step(x_t, h, c, weights, cell, masks)
     return step.h_t, step.c_t
 
 
-def _step(
+def variant_step(
     x_t: RealArray, h: RealArray, c: RealArray, weights: Weights, cell: Cell, masks: Masks
 ) -> Step:
-    """Compute the equations of `variant_cell`, in their order."""
+    """Compute the equations of `variant_cell`, in their order, and keep all that they name."""
     w = weights
     # The rows of x_t and h are sequences, hence the transposes.
     masked_h = h if masks.recurrent is None else h * masks.recurrent
@@ -336,7 +336,7 @@ def variant_cell_backward(
     cell: Cell = Cell(),  # noqa: B008  # a tuple
     masks: Masks = NO_MASKS,
 ) -> tuple[RealArray, RealArray, RealArray, Weights]:
-    """Gradients of one time step of any variant [3]_ [4]_.
+    """Gradients of one time step of any variant [#S3]_ [#S4]_.
 
     Parameters
     ----------
@@ -395,7 +395,7 @@ def variant_cell_backward(
         dscale_ih = sum of dz * LN(W @ x_t)        dscale_hh = sum of dz * LN(U @ h_{t-1})
     """
     w = weights
-    step = _step(x_t, h, c, weights, cell, masks)
+    step = variant_step(x_t, h, c, weights, cell, masks)
     gradients: dict[str, RealArray] = {}
 
     # 6, 5
