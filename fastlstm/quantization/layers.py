@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import shown
 from fastlstm.lstm import LSTMBase
-from fastlstm.quantization.calls import as_calls
+from fastlstm.quantization.calls import as_calls, is_one_array
 from fastlstm.quantization.digits import check_widths, in_digits
 from fastlstm.quantization.factors import find_factors
 from fastlstm.reference.digits import MOST_TERMS
 
-_Layer = TypeVar("_Layer", bound=LSTMBase)
+if TYPE_CHECKING:
+    from fastlstm.training import Network
+
+_Layer = TypeVar("_Layer", bound="LSTMBase | Network")
+_OneLayer = TypeVar("_OneLayer", bound=LSTMBase)
 
 
 def quantize(
@@ -26,7 +30,7 @@ def quantize(
 
     Parameters
     ----------
-    layer : LSTM or BiLSTM
+    layer : LSTM, BiLSTM or fastlstm.training.Network
         Of float32, of any options and any derived class; it stays as it is.
     bits : {8, 16, 24}, default 8
         Of the numbers that products are made of: the weights, and x_t and h_{t-1} at each step.
@@ -34,19 +38,21 @@ def quantize(
     data : array_like, or iterable of array_like, optional
         Inputs like those to come: an array as for a call, (T, B, I), (B, T, I) with
         ``batch_first``, or (T, I), or several of any lengths. All are held until this returns, and
-        beside them what a layer makes of them.
+        beside them what a layer makes of them. Of a network x as `Network.predict` takes arrays.
 
     Returns
     -------
-    LSTM or BiLSTM
-        Of the same class, options and attributes; ``bits`` tells it apart. It is called, streamed,
+    LSTM, BiLSTM or Network
+        Of a network a copy whose layer is quantised, with the embedding and the heads as they are:
+        it predicts, and is saved and loaded, but takes no steps of training. Of a layer one of the
+        same class, options and attributes; ``bits`` tells it apart. It is called, streamed,
         copied and pickled like any other. Its ``parameters`` and ``state_dict`` are what its
         digits stand for. It can't be recorded or trained, and takes no parameters.
 
     Raises
     ------
     TypeError
-        If ``layer`` is no layer, or an argument is of the wrong type.
+        If ``layer`` is none, or an argument is of the wrong type.
     ValueError
         If the layer is of float64 or is quantised already; if ``bits`` is something else; if a
         matrix has more columns than its sums have room for; if an array of ``data`` has another
@@ -56,8 +62,8 @@ def quantize(
     -----
     Each row of a matrix of weights has a scale of its own, and so have x_t and h_{t-1} of each
     sequence at each step: their own largest magnitude. So the bits of a result depend on the
-    parameters and the sequence alone, as everywhere. ``docs/low-precision.md`` has the arithmetic,
-    which is that of :func:`fastlstm.reference.quantized_forward`.
+    parameters and the sequence alone, as everywhere. ``docs/reference/low-precision.md`` has
+    the arithmetic, which is that of :func:`fastlstm.reference.quantized_forward`.
 
     Layers with few inputs (up to 16) keep W @ x_t in float32, which costs next to nothing there.
     Biases, peepholes, layer normalisation, the cell and its options are float32 everywhere.
@@ -81,7 +87,15 @@ def quantize(
     >>> bool(np.abs(small(x)[0] - lstm(x)[0]).max() < 0.02)
     True
     """
+    if not isinstance(layer, LSTMBase) and _is_network(layer):
+        _check_layer(layer.lstm)
+        calls = None if data is None else _inputs_of(layer, data)
+        return layer._with_layer(_quantized(layer.lstm, bits, calls))
     _check_layer(layer)
+    return _quantized(layer, bits, data)  # type: ignore[type-var]  # a layer by now
+
+
+def _quantized(layer: _OneLayer, bits: int, data: Any) -> _OneLayer:
     bits = as_bits(bits)
     check_widths(layer._spec, bits)
     factors = None
@@ -89,6 +103,20 @@ def quantize(
         calls = [call.x for call in as_calls(data, layer._spec)]
         factors = find_factors(layer, calls, bits)
     return layer._as_quantized(in_digits(layer._spec, layer.parameters, bits, factors))
+
+
+def _is_network(value: Any) -> bool:
+    from fastlstm.training import Network  # not for those who quantise layers
+
+    return isinstance(value, Network)
+
+
+def _inputs_of(network: Network, data: Any) -> list[Any]:
+    """Return what the layer of a network gets of inputs as `Network.predict` takes them."""
+    items = [data] if is_one_array(data) else data
+    if not isinstance(items, Iterable):
+        raise TypeError(f"data: got {type(data).__name__}, expected an array or several")
+    return [network._inputs_of_layer(item) for item in items]
 
 
 def _check_layer(layer: Any) -> None:

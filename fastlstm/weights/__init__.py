@@ -3,6 +3,7 @@
     lstm = fastlstm.load("model.onnx")
     fastlstm.save(lstm, "model.npz")
     contents = read("checkpoint.pt")         # all LSTMs in it, and what else there is
+    table = arrays("checkpoint.pt")["emb.weight"]  # any array of it, by name
 
 `fastlstm.weights.formats` lists the formats; the module of each is imported when it is needed. No
 file is trusted: nothing in it is ever executed or imported, and a damaged one is a ValueError.
@@ -21,6 +22,8 @@ import numpy.typing as npt
 from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastlstm.weights.contents import (
         AssumptionWarning,
         Contents,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
         Refused,
         Trained,
     )
+    from fastlstm.weights.formats import Format
+    from fastlstm.weights.listing import NamedArrays
     from fastlstm.weights.onnx import to_onnx
     from fastlstm.weights.pytorch import from_torch, to_torch
 
@@ -40,6 +45,7 @@ __all__ = [
     "Head",
     "Other",
     "Refused",
+    "arrays",
     "from_torch",
     "load",
     "read",
@@ -237,6 +243,41 @@ def write(made: Callable[[], Trained], path: str | os.PathLike[str], *, overwrit
         chosen.write(trained, partial)
 
 
+def arrays(path: str | os.PathLike[str]) -> NamedArrays:
+    """Read every array of a file of weights by its name, whatever it belongs to.
+
+    Parameters
+    ----------
+    path : str or path
+        As for `load`.
+
+    Returns
+    -------
+    NamedArrays
+        A mapping of names to ndarrays, read-only as these are, in the order of the file; bfloat16
+        as float32, which is exact, and quantised matrices of PyTorch as what they stand for. Names
+        are those in the file: the keys of an ``.npz``, dotted names of a state dict (behind the
+        name of the member in a zip of several files), initialisers of an ONNX model, paths of HDF5,
+        places in JSON. An array of a kind that NumPy does not have is there by name, and raises
+        ValueError when it is asked for.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError, ValueError
+        As `read`.
+
+    Examples
+    --------
+    >>> import fastlstm, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.npz"
+    >>> fastlstm.save(fastlstm.LSTM(3, 5, seed=0), path)
+    >>> {name: array.shape for name, array in fastlstm.weights.arrays(path).items()}
+    {'weight_ih_l0': (20, 3), 'weight_hh_l0': (20, 5), 'bias_ih_l0': (20,), 'bias_hh_l0': (20,)}
+    """
+    file, chosen = existing(path)
+    return chosen.read_arrays(file)
+
+
 def read(path: str | os.PathLike[str]) -> Contents:
     """Read all that a file of weights holds: its LSTMs, ready to be built, and what else there is.
 
@@ -255,6 +296,12 @@ def read(path: str | os.PathLike[str]) -> Contents:
     FileNotFoundError, ImportError, ValueError
         As `load`, but not for what the LSTMs in it are.
     """
+    file, chosen = existing(path)
+    return chosen.read(file)
+
+
+def existing(path: str | os.PathLike[str]) -> tuple[Path, Format]:
+    """Return a file that is there, and its format."""
     from fastlstm._files import as_path
     from fastlstm.weights.formats import format_of
 
@@ -263,4 +310,4 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise FileNotFoundError(f"{file}: no such file")
     if not file.is_file():
         raise ValueError(f"{file}: not a file")
-    return format_of(file).read(file)
+    return file, format_of(file)

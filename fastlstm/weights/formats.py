@@ -1,9 +1,9 @@
 """The formats of files of weights, one object each in one tuple.
 
-Reading, saving, telling what a file is, the command line and ``docs/weights.md`` all go by
-`FORMATS`. A further format is one more module in this package, with ``read(path)`` and
-``write(trained, path)``, and its entry in the tuple. Such a module is imported when a file of its
-format is read or written, and not before.
+Reading, saving, telling what a file is, the command line and ``docs/how-to/weights.md`` all go by
+`FORMATS`. A further format is one more module in this package, with ``read(path)``,
+``read_arrays(path)``, ``read_model(path, told)`` and ``write(trained, path)``, and its entry in the
+tuple. Such a module is imported when a file of its format is read or written, and not before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from fastlstm.weights.contents import Contents, Trained
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Model, Told
 
 
 class Match(IntEnum):
@@ -76,6 +78,15 @@ class _Module(Protocol):
 
     def read(self, path: Path) -> Contents:
         """Read all that an existing file holds; what is wrong with it is a ValueError."""
+
+    def read_arrays(self, path: Path) -> NamedArrays:
+        """Read every array of an existing file; errors as `read`."""
+
+    def read_model(self, path: Path, told: Told) -> Model | None:
+        """Read the network of an existing file, None if it is of this package's own or audio.
+
+        What is wrong with the file, or unclear, is a ValueError.
+        """
 
     def write(self, trained: Trained, path: Path) -> None:
         """Write a file; ValueError if the format can't express an option of the layer."""
@@ -139,6 +150,25 @@ class Format:
             If the file is damaged.
         """
         return self._module.read(path)
+
+    def read_arrays(self, path: Path) -> NamedArrays:
+        """Read every array of an existing file; errors as `read`."""
+        return self._module.read_arrays(path)
+
+    def read_model(self, path: Path, told: Told) -> Model | None:
+        """Read the network of an existing file: None if it has a layer and a linear head alone.
+
+        Raises
+        ------
+        ImportError
+            If a package is missing.
+        ValueError
+            If the file is damaged, or holds no network, or not one alone.
+        """
+        try:
+            return self._module.read_model(path, told)
+        except ValueError as error:
+            raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
     def write(self, trained: Trained, path: Path) -> None:
         """Write a file, of one of the suffixes `written`; equal layers make equal files.

@@ -7,7 +7,8 @@ Both ``.npz`` and ``.safetensors`` have the parameters by the names of ``state_d
 
 Version 2 is of quantised layers, with ``"bits": 8``, and with digits and units in place of matrices
 (`fastlstm.weights.digits`), version 3 of networks that are more than a layer and a linear head
-(`fastlstm.weights.networks`): what reads version 1 alone refuses them.
+(`fastlstm.weights.networks`), version 4 of such networks with a quantised layer: what reads the
+versions before alone refuses them.
 
 A file without that text (version 0: other programs, and this one before it had options) is read by
 the names and shapes of its arrays alone.
@@ -53,7 +54,7 @@ def text_of(layer: LSTMBase, network: Described | None = None) -> str:
     if layer.bits is not None:
         metadata |= {"bits": layer.bits, "version": QUANTIZED_VERSION}
     if network is not None and not network.is_plain:
-        metadata["version"] = networks.VERSION
+        metadata["version"] = networks.VERSION if layer.bits is None else networks.QUANTIZED_VERSION
     return json.dumps(metadata, sort_keys=True)
 
 
@@ -112,11 +113,11 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     version = metadata.get("version") if isinstance(metadata, dict) else None
     if type(version) is not int or version < 1:
         raise ValueError(f"{path}: {KEY!r}, the options, is damaged: no version in {text[:80]!r}")
-    if version > networks.VERSION:
+    if version > networks.QUANTIZED_VERSION:
         raise ValueError(
             f"{path}: written by a later fastlstm (version {version} of its files, this one reads "
-            f"up to {networks.VERSION})"
+            f"up to {networks.QUANTIZED_VERSION})"
         )
-    if ("bits" in metadata) != (version == QUANTIZED_VERSION):
+    if ("bits" in metadata) != (version in (QUANTIZED_VERSION, networks.QUANTIZED_VERSION)):
         raise ValueError(f"{path}: {KEY!r}, the options, is damaged: bits in version {version}")
     return dict(metadata)

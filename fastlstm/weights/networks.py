@@ -10,7 +10,8 @@ and arrays by the names of ``Network.state_dict``, ``embedding.weight``, ``heads
 texts and arrays, as they are.
 
 A file whose linear head means what it always did, without any of these arrays, is of version 1,
-which says less to those who don't know of networks, but nothing wrong. Others are of `VERSION`.
+which says less to those who don't know of networks, but nothing wrong. Others are of `VERSION`, or
+`QUANTIZED_VERSION`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from numpy.typing import NDArray
 #: Under which the text lies in a file.
 KEY = "fastlstm.network"
 
-#: Of files that are wrong without that text.
-VERSION = 3
+#: Of files that are wrong without that text, and of those that have a quantised layer besides.
+VERSION, QUANTIZED_VERSION = 3, 4
 
 #: Bytes of the text: of names of a million classes, but not without end.
 LONGEST = 2**24
 
-_PREFIXES = ("embedding.", "heads.", "scaling.")
+_PREFIXES = ("embedding.", "head.hidden.", "heads.", "scaling.")
 _HEAD = ("head.weight", "head.bias")
 
 
@@ -83,7 +84,7 @@ def taken_from(path: Path, arrays: dict[str, NDArray[Any]], version: int) -> Des
     what = f"{path}: {KEY!r}, the network,"
     text = arrays.pop(KEY, None)
     if text is None:
-        if version == VERSION:
+        if version in (VERSION, QUANTIZED_VERSION):
             raise ValueError(f"{what} is missing in version {version}")
         return None
     if text.dtype != np.uint8 or text.ndim != 1 or text.size > LONGEST:
@@ -94,7 +95,7 @@ def taken_from(path: Path, arrays: dict[str, NDArray[Any]], version: int) -> Des
         raise ValueError(f"{what} is damaged: {error}") from error
     if not isinstance(options, dict):
         raise ValueError(f"{what} is damaged: expected a mapping")
-    is_plain = version != VERSION
+    is_plain = version not in (VERSION, QUANTIZED_VERSION)
     taken = [
         name for name in arrays if name.startswith(_PREFIXES) or (name in _HEAD and not is_plain)
     ]

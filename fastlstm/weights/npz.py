@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from fastlstm.weights.archive import Archive
 from fastlstm.weights.contents import Contents, Trained
-from fastlstm.weights.native import KEY, arrays_of, contents, text_of
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Model, Told
+from fastlstm.weights.native import KEY, KEYS, arrays_of, contents, text_of
+from fastlstm.weights.statedict import model_of
 
-__all__ = ["read", "read_npz", "write", "write_npz"]
+__all__ = ["read", "read_arrays", "read_model", "read_npz", "write", "write_npz"]
 
 
 def read(path: Path) -> Contents:
@@ -37,6 +40,18 @@ def read(path: Path) -> Contents:
     if text.shape != () or text.dtype.kind != "U":
         raise ValueError(f"{path}: key {KEY!r}: got {text.dtype} {text.shape}, expected a text")
     return contents(path, "npz", arrays, str(text))
+
+
+def read_arrays(path: Path) -> NamedArrays:
+    """All arrays of an ``.npz`` file; ValueError as `read_npz`."""
+    arrays = read_npz(path)
+    return NamedArrays(path, {name: each for name, each in arrays.items() if name not in KEYS})
+
+
+def read_model(path: Path, told: Told) -> Model | None:
+    """The network of arrays by the names of a state dict; None in this package's own files."""
+    arrays = read_npz(path)
+    return None if KEY in arrays else model_of(NamedArrays(path, arrays), told, is_ordered=True)
 
 
 def write(trained: Trained, path: Path) -> None:

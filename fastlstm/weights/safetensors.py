@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Trained
-from fastlstm.weights.native import KEY, arrays_of, contents, text_of
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Model, Told
+from fastlstm.weights.native import KEY, KEYS, arrays_of, contents, text_of
 from fastlstm.weights.raw import widened
+from fastlstm.weights.statedict import model_of
 
-__all__ = ["read", "read_safetensors", "write"]
+__all__ = ["read", "read_arrays", "read_model", "read_safetensors", "write"]
 
 # The format is little-endian. BF16 is read as its bits and widened below.
 _DTYPES = {
@@ -44,6 +47,21 @@ def read(path: Path) -> Contents:
     """
     arrays, texts = read_safetensors(path)
     return contents(path, "safetensors", arrays, texts.get(KEY))
+
+
+def read_arrays(path: Path) -> NamedArrays:
+    """All arrays of a ``.safetensors`` file, sorted by name; errors as `read_safetensors`."""
+    arrays, _ = read_safetensors(path)
+    return NamedArrays(path, {name: each for name, each in arrays.items() if name not in KEYS})
+
+
+def read_model(path: Path, told: Told) -> Model | None:
+    """The network of arrays by the names of a state dict; None in this package's own files.
+
+    The order of modules is not in such a file, which has its arrays sorted.
+    """
+    arrays, texts = read_safetensors(path)
+    return None if KEY in texts else model_of(NamedArrays(path, arrays), told, is_ordered=False)
 
 
 def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM
+from fastlstm.optim import Adam
 from fastlstm.training import Network
 from support.arrays import assert_same_bits
 
@@ -36,11 +38,11 @@ def test_bits_that_are_no_number(bits: Any) -> None:
 def test_what_is_no_layer() -> None:
     for layer in (None, "LSTM", LSTM, X, LSTM(20, 5).stream()):
         refused(TypeError, "^layer: got .*, expected an LSTM or BiLSTM$", layer)
-    network = Network(LSTM(20, 5), 1)
+    model = SimpleNamespace(lstm=LSTM(20, 5))
     refused(
         TypeError,
-        "^layer: got Network, expected an LSTM or BiLSTM; its layer is its attribute lstm$",
-        network,
+        "^layer: got SimpleNamespace, expected an LSTM or BiLSTM; its layer is its attribute lstm$",
+        model,
     )
 
 
@@ -141,8 +143,14 @@ def test_no_gradients(bits: int) -> None:
     with pytest.raises(TypeError, match=r"^record: "):
         layer.record(X, rng=rng)
     assert rng.bit_generator.state == before
-    with pytest.raises(ValueError, match=rf"^lstm: got one of {bits} bits, which can't be trained"):
-        Network(layer, 1)
+    network = Network(layer, 1)
+    message = rf"^lstm: the network has one of {bits} bits, which can't be trained"
+    with pytest.raises(TypeError, match=message):
+        network.gradient(X, np.zeros((*X.shape[:-1], 1)))
+    with pytest.raises(TypeError, match=message):
+        network.train_step(Adam(), X, np.zeros((*X.shape[:-1], 1)))
+    with pytest.raises(TypeError, match=message):
+        network.apply(Adam(), np.zeros_like(network.parameters))
 
 
 def test_no_parameters(bits: int) -> None:

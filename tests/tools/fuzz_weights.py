@@ -2,11 +2,10 @@
 
     python tests/tools/fuzz_weights.py --seconds 3600 [--only onnx] [--seed 0]
 
-Whatever the bytes, `fastlstm.weights.read` and the building of what it finds may only succeed or
-raise ValueError, within `SECONDS` and `MEMORY`. The end of the process by a signal is a finding as
-well; an input that breaks the rule is kept in the folder given by ``--keep``.
-
-`test_weights_fuzz.py` does a bounded number of rounds of the same.
+Whatever the bytes, `fastlstm.weights.read`, the building of what it finds, and
+`fuzz_networks.load` may only succeed or raise ValueError, within `SECONDS` and `MEMORY`. The end of
+the process by a signal is a finding as well; what breaks the rule is kept in the folder given by
+``--keep``. `test_weights_fuzz.py` does a bounded number of rounds of the same.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzz_networks
 import numpy as np
 
 import fastlstm
 from fastlstm import LSTM, BiLSTM, weights
-from fastlstm.training import Embedding, HeadSpec, Network, Scaling
 from fastlstm.weights import networks as networks_in_files
 
 SECONDS = 10
@@ -82,7 +81,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
         except ImportError:
             continue
         made[name] = (folder / name).read_bytes()
-    for name, network in networks().items():
+    for name, network in fuzz_networks.networks().items():
         try:
             network.save(folder / name)
         except ImportError:
@@ -91,33 +90,8 @@ def seeds(folder: Path) -> dict[str, bytes]:
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **plain.state_dict())  # type: ignore[arg-type]
     made["compressed.npz"] = compressed.getvalue()
+    made |= fuzz_networks.seeds()
     return made | torch_seeds() | onnx_seeds() | keras_seeds(folder) | audio_seeds()
-
-
-def networks() -> dict[str, Network]:
-    """Networks with all that files keep of them, by the names of such files."""
-    scaling = Scaling(np.ones(3), np.full(3, 2.0), np.zeros(2), 3.0)
-    made = {
-        "scaled.npz": Network(
-            LSTM(3, 4, seed=1),
-            2,
-            targets=["a", "b"],
-            features=["x", "y", "z"],
-            scaling=scaling,
-            metadata={"a": [1, {"b": None}]},
-        ),
-        "heads.npz": Network(
-            BiLSTM(2, 3, seed=1),
-            each_step=False,
-            pooling="mean",
-            embedding=Embedding(5, 2, padding_idx=0),
-            heads={
-                "one": HeadSpec(1, loss="pinball", quantiles=[0.1, 0.9]),
-                "other": HeadSpec(loss="cross_entropy", classes=["a", "b"], class_weights=[1, 2]),
-            },
-        ),
-    }
-    return {**made, "scaled.safetensors": made["scaled.npz"]}
 
 
 def onnx_seeds() -> dict[str, bytes]:
@@ -438,8 +412,7 @@ def outcome(path: Path) -> str:
     try:
         contents = weights.read(path)
     except ValueError as error:
-        if not str(error).startswith(str(path)):
-            raise AssertionError(f"the error does not begin with the file: {error}") from error
+        fuzz_networks.check_begins_with_file(error, path)
         return "refused"
     built = 0
     for found in contents.layers:
@@ -450,12 +423,7 @@ def outcome(path: Path) -> str:
             except ValueError:
                 continue
             built += 1
-    if any(found.network is not None for found in contents.layers):
-        try:
-            Network.load(path)
-        except ValueError as error:
-            if not str(error).startswith(str(path)):
-                raise AssertionError(f"the error does not begin with the file: {error}") from error
+    fuzz_networks.load(path)
     return "loaded" if built else "no LSTM"
 
 

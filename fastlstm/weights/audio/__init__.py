@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fastlstm.weights.audio.document import Object, Parts, parsed
+from fastlstm.weights.audio.document import Object, Parts, arrays_in, parsed
 from fastlstm.weights.audio.nam import read_nam
 from fastlstm.weights.audio.rtneural import read_layers, read_state_dict
 from fastlstm.weights.contents import Contents
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Told
 
-__all__ = ["read"]
+__all__ = ["read", "read_arrays", "read_model"]
 
 
 def read(path: Path) -> Contents:
@@ -33,6 +35,18 @@ def read(path: Path) -> Contents:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Contents(path, name, tuple(found), tuple(refused), tuple(others))
+
+
+def read_arrays(path: Path) -> NamedArrays:
+    """All lists of numbers of a file of JSON, by their places; ValueError if it is damaged."""
+    try:
+        return NamedArrays(path, dict(arrays_in(parsed(path))))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_model(path: Path, told: Told) -> None:
+    """Nothing: such a file has a layer and a linear head, which `read` gives."""
 
 
 def _reader(document: Object) -> tuple[str, Callable[[Object], Parts]]:

@@ -115,6 +115,31 @@ def matrix(rows: Any, what: str) -> Floats:
     return flat.reshape(len(rows), widths.pop())
 
 
+def arrays_in(document: Object) -> dict[str, Floats]:
+    """Return the lists of numbers, and of lists of as many numbers, by their dotted places.
+
+    Raises
+    ------
+    ValueError
+        If a number is none of float32.
+    """
+    found: dict[str, Floats] = {}
+    pending: list[tuple[str, Any]] = [("", document)]
+    while pending:
+        name, value = pending.pop()
+        kinds = {type(each) for each in value} if type(value) is list else set()
+        widths = {len(each) for each in value} if kinds == {list} else set()
+        if kinds and kinds <= {int, float}:
+            found[name] = vector(value, name)
+        elif len(widths) == 1 and {type(each) for row in value for each in row} <= {int, float}:
+            found[name] = matrix(value, name)
+        elif type(value) in (list, dict):
+            items = value.items() if type(value) is dict else enumerate(value)
+            prefix = f"{name}." if name else ""
+            pending += reversed([(f"{prefix}{key}", child) for key, child in items])
+    return found
+
+
 def told(metadata: Any, names: Iterable[str]) -> Iterator[str]:
     """Yield the texts and numbers that an object has under some names, as notes show them."""
     if type(metadata) is dict:

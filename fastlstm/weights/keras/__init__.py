@@ -7,6 +7,8 @@ process of its own (`hdf5`), and `layers` makes LSTMs of both.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ from fastlstm.weights.contents import Contents, Trained
 from fastlstm.weights.keras.config import layers_of
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.layers import find_configured, find_unconfigured
+from fastlstm.weights.keras.models import model_of
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Model, Told, UnclearError
 from fastlstm.weights.names import summarised
 
-__all__ = ["read", "write"]
+__all__ = ["read", "read_arrays", "read_model", "write"]
 
 #: Bytes of a configuration, as a multiple of the file's and a bit; as objects JSON takes 20 times.
 LARGEST_RATIO, SLACK = 4, 2**20
@@ -33,18 +38,8 @@ def read(path: Path) -> Contents:
     ValueError
         If the file is damaged, or another zip archive.
     """
-    with path.open("rb") as opened:
-        zipped = opened.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".keras"
-    text: str | None
-    version: str | None
     try:
-        if zipped:
-            image, text, version = _from_archive(path)
-        else:
-            image, text, version = path.read_bytes(), None, None
-        with Hdf5(path, image) as file:
-            if not zipped:
-                text, version = _attributes(file)
+        with _opened(path) as (file, text, version):
             layers = [] if text is None else _layers(path, text)
             if layers:
                 parts = find_configured(file, layers, version)
@@ -54,6 +49,50 @@ def read(path: Path) -> Contents:
         raise ValueError(f"{path}: damaged: nested too deeply") from error
     found, refused, others = parts
     return Contents(path, "Keras", tuple(found), tuple(refused), summarised(others))
+
+
+def read_arrays(path: Path) -> NamedArrays:
+    """All arrays of a file of Keras, by their places in it; errors as `read`."""
+    with _opened(path) as (file, _, _):
+        unread = {name: each.problem for name, each in file.arrays.items() if each.problem}
+        names = [name for name in file.arrays if name not in unread]
+        return NamedArrays(path, dict(zip(names, file.read(names), strict=True)), unread)
+
+
+def read_model(path: Path, told: Told) -> Model:
+    """The network that a model of Keras is; errors as `read`, or if it is none."""
+    if told.of_arrays:
+        raise ValueError(
+            f"{told.of_arrays[0]}: got one, but the model's configuration says what feeds what"
+        )
+    try:
+        with _opened(path) as (file, text, version):
+            layers = [] if text is None else _layers(path, text)
+            if not layers:
+                raise UnclearError(
+                    "has no configuration that can be read, which says what feeds what: save the "
+                    "whole model, or see fastlstm.weights.arrays"
+                )
+            return model_of(file, layers, version)
+    except RecursionError as error:
+        raise ValueError(f"{path}: damaged: nested too deeply") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Hdf5, str | None, str | None]]:
+    """Open a file of Keras: its arrays, its configuration and the version of Keras, if told."""
+    with path.open("rb") as opened:
+        zipped = opened.read(4) == b"PK\x03\x04" or path.suffix.lower() == ".keras"
+    text: str | None
+    version: str | None
+    if zipped:
+        image, text, version = _from_archive(path)
+    else:
+        image, text, version = path.read_bytes(), None, None
+    with Hdf5(path, image) as file:
+        if not zipped:
+            text, version = _attributes(file)
+        yield file, text, version
 
 
 def write(trained: Trained, path: Path) -> None:

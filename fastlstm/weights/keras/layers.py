@@ -28,7 +28,7 @@ from fastlstm.weights.stacks import stacked
 #: What may lie between the layers of a stack, or under a head: copies its input when not training.
 _TRANSPARENT = ("Dropout", "SpatialDropout1D", "Masking")
 
-_DTYPES = ("<f2", "<f4", "<f8", "bfloat16")
+DTYPES = ("<f2", "<f4", "<f8", "bfloat16")
 
 _ALONE = "the file has no configuration that can be read"
 _UNTOLD = "the model's configuration does not tell of it"
@@ -74,9 +74,7 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
                 raise UnsupportedError("another layer has its name")
             names.add(layer.name)
             used_arrays.update(places.all_of(layer))
-            recurrent = recurrent_of(layer, kind, version)
-            arrays = places.of(layer, recurrent.bidirectional)
-            found[layer] = _with_notes(_found(file, layer.name, recurrent, arrays), layer)
+            found[layer] = _with_notes(found_of(file, places, layer, kind, version), layer)
         except UnsupportedError as error:
             refused.append(Refused(layer.name, kind, str(error)))
     heads, used = {}, set()
@@ -99,6 +97,18 @@ def find_configured(file: Hdf5, layers: Sequence[Layer], version: str | None) ->
     # Those inside layers of a class of one's own, of which the configuration says nothing.
     inside, problems = _by_shapes(file, places, version, used_arrays, names, _UNTOLD)
     return [*stacks, *inside], [*refused, *problems], others
+
+
+def found_of(file: Hdf5, places: Places, layer: Layer, kind: str, version: str | None) -> Found:
+    """Return the LSTM that a layer is.
+
+    Raises
+    ------
+    UnsupportedError
+        If it can't be run here.
+    """
+    recurrent = recurrent_of(layer, kind, version)
+    return _found(file, layer.name, recurrent, places.of(layer, recurrent.bidirectional))
 
 
 def find_unconfigured(file: Hdf5, version: str | None) -> Parts:
@@ -283,7 +293,7 @@ def _heads(
             continue
         names = places.of_dense(layer) if _is_linear(layer) else []
         stored = [file.arrays[name] for name in names]
-        if any(each.problem or each.dtype not in _DTYPES for each in stored):
+        if any(each.problem or each.dtype not in DTYPES for each in stored):
             continue
         shapes = [each.shape for each in stored]
         N = shapes[0][-1] if shapes and shapes[0] else 0
@@ -319,7 +329,7 @@ def _found(file: Hdf5, name: str, recurrent: Recurrent, directions: list[list[st
     for suffix, names in zip(("_l0", "_l0_reverse"), directions, strict=False):
         for each in names:
             stored = file.arrays[each]
-            if stored.problem or stored.dtype not in _DTYPES:
+            if stored.problem or stored.dtype not in DTYPES:
                 raise UnsupportedError(f"{each}: {stored.problem or f'of dtype {stored.dtype}'}")
         _check_shapes([file.arrays[each].shape for each in names], recurrent)
         for key, array in _parameters(file.read(names)).items():

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
+from fastlstm.weights.listing import NamedArrays
+from fastlstm.weights.models import Model, Told, UnclearError
 from fastlstm.weights.onnx.cells import find_cells
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.export import read_metadata, to_onnx, write
@@ -22,10 +24,12 @@ from fastlstm.weights.onnx.graph import (
     Scope,
     Site,
     find_sites,
+    short,
     text,
     unique_names,
     value_of,
 )
+from fastlstm.weights.onnx.models import model_of
 from fastlstm.weights.onnx.node import INPUTS, Memo, UnsupportedError, describe
 from fastlstm.weights.onnx.plan import MULTIPLIERS, SCALES
 from fastlstm.weights.onnx.stacks import (
@@ -37,7 +41,7 @@ from fastlstm.weights.onnx.stacks import (
     starts_by_itself,
 )
 
-__all__ = ["Located", "locate", "read", "to_onnx", "write"]
+__all__ = ["Located", "locate", "read", "read_arrays", "read_model", "to_onnx", "write"]
 
 _LENGTHS = (
     "the model gives each sequence its length (sequence_lens), which is for calls to do: lengths="
@@ -76,6 +80,47 @@ def read(path: Path) -> Contents:
         tuple(each for each in [*results, *cells] if isinstance(each, Refused)),
         tuple(_other(kind, count) for kind, count in others.items()),
     )
+
+
+def read_arrays(path: Path) -> NamedArrays:
+    """All initialisers of a model, of bodies by the names of the nodes they are in.
+
+    Raises
+    ------
+    ImportError, ValueError
+        As `read`.
+    """
+    _, _, _, scopes = _open(path)
+    constants = Constants(path, path.stat().st_size)
+    arrays: Arrays = {}
+    unread: dict[str, str] = {}
+    for scope in scopes:
+        for tensor in getattr(scope.graph.proto, "initializer", ()):
+            name = "/".join((*scope.path, short(tensor.name)))
+            try:
+                arrays[name] = constants.tensor(tensor)
+            except NotConstantError as error:
+                unread[name] = str(error)
+    return NamedArrays(path, arrays, unread)
+
+
+def read_model(path: Path, told: Told) -> Model:
+    """The network that the main graph is; errors as `read`, or if it is none."""
+    if told.of_arrays:
+        raise ValueError(f"{told.of_arrays[0]}: got one, but the graph says what feeds what")
+    _, located, _, scopes = _open(path)
+    constants = Constants(path, path.stat().st_size)
+    lstms: dict[int, Found] = {}
+    for each in located:
+        if each.site.scope is not scopes[0]:
+            raise UnclearError(f"{each.name}: in a branch, loop or function of the graph")
+        found = _read_node(each, constants, {})
+        if isinstance(found, Refused):
+            raise UnclearError(f"{found.name}: {found.reason}")
+        lstms[each.site.place] = found
+    if not lstms:
+        raise UnclearError("has no LSTM node")
+    return model_of(scopes[0], constants, lstms)
 
 
 class Located(NamedTuple):

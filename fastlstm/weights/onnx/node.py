@@ -3,7 +3,8 @@
 ONNX (operator LSTM, versions 1 to 22) has the gates in the order i, o, f, c, and arrays
 W (D, 4H, I), R (D, 4H, H), B (D, 8H), which is that of W and that of R end to end, and P (D, 3H),
 the peepholes of i, o, f. Where its text and ONNX Runtime differ, as in what ``clip`` bounds, this
-follows the latter (``docs/variants.md``). ``DynamicQuantizeLSTM`` is an extension of the latter.
+follows the latter (``docs/reference/variants.md``). ``DynamicQuantizeLSTM`` is an extension of the
+latter.
 """
 
 from __future__ import annotations

@@ -29,10 +29,12 @@ from fastlstm.weights.architectures import PARAMETER
 from fastlstm.weights.archive import Archive
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
 from fastlstm.weights.digits import digits_or_reason, with_digits
+from fastlstm.weights.models import Model, Told
 from fastlstm.weights.names import find_layers, summarised
 from fastlstm.weights.parametrizations import OF_CELL
 from fastlstm.weights.pytorch.arrays import Array, Numbers, Opaque
 from fastlstm.weights.pytorch.legacy import read_pickles
+from fastlstm.weights.pytorch.listing import is_second_time, read_arrays
 from fastlstm.weights.pytorch.module import from_torch, to_torch, write
 from fastlstm.weights.pytorch.packed import renamed
 from fastlstm.weights.pytorch.pickles import Mapped
@@ -41,11 +43,9 @@ from fastlstm.weights.pytorch.storages import Storages
 from fastlstm.weights.pytorch.walk import ADVICE, NotUnderstoodError, Walked, walk
 from fastlstm.weights.pytorch.zips import MEMBERS_SLACK, Budget, members_of, read_zip, root_of
 from fastlstm.weights.raw import quoted
+from fastlstm.weights.statedict import model_of
 
-__all__ = ["from_torch", "read", "to_torch", "write"]
-
-#: A traced or scripted nn.LSTM keeps its parameters a second time, in a list.
-_SECOND_TIME = "_flat_weights"
+__all__ = ["from_torch", "read", "read_arrays", "read_model", "to_torch", "write"]
 
 #: Classes that a note names.
 _MOST_CLASSES = 8
@@ -88,6 +88,11 @@ def read(path: Path) -> Contents:
         raise ValueError("neither a zip file nor a pickle: not written by PyTorch")
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def read_model(path: Path, told: Told) -> Model:
+    """The network of a state dict; errors as `read_arrays` and `model_of`."""
+    return model_of(read_arrays(path), told, is_ordered=True)
 
 
 #: How pickles begin: from protocol 2 on with it; before, with a container, a class or a number.
@@ -218,7 +223,7 @@ def _arrays(
     unread: dict[str, Numbers] = {}
     digits: dict[int, Digits | str] = {}
     for name, tensor in tensors.items():
-        if name.rpartition(".")[0].rpartition(".")[2] == _SECOND_TIME:
+        if is_second_time(name):
             continue
         try:
             if not isinstance(tensor, QuantizedTensor):
