@@ -1,9 +1,10 @@
-"""The demonstration: two bundled models on bundled data, beside baselines and the reference.
+"""The demonstration: bundled models on bundled data, beside baselines and the reference.
 
 `run_forecast` forecasts the sea-surface temperature off Peru months ahead with an LSTM;
 `run_gapfill` fills gaps in the same series with a BiLSTM. Both are scored on 1996-2010 or a part
 of it, years that took no part in training (`fastlstm.data.features` says how the series is cut),
-and timed against `fastlstm.reference` in the same process.
+and timed against `fastlstm.reference` in the same process. `run_digits` tells handwritten digits,
+which come with scikit-learn.
 Nothing here prints; `python -m fastlstm run` does.
 
 Letters: T months, B sequences, K horizons, N scored months.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,13 @@ from numpy.typing import NDArray
 from fastlstm import LSTM, BiLSTM, reference
 from fastlstm._extras import import_for
 from fastlstm.data import baselines, load_sst, model_path
+from fastlstm.data.digits import (
+    DIGITS_SPLIT,
+    DigitsResult,
+    digits_data,
+    plot_digits,
+    run_digits,
+)
 from fastlstm.data.features import (
     GAP_LENGTH,
     HEADLINE_HORIZON,
@@ -35,11 +43,16 @@ from fastlstm.data.features import (
 from fastlstm.data.models import StrPath, load_model
 
 __all__ = [
+    "DIGITS_SPLIT",
     "Comparison",
+    "DigitsResult",
     "ForecastResult",
     "GapFillResult",
     "Score",
+    "digits_data",
     "plot",
+    "plot_digits",
+    "run_digits",
     "run_forecast",
     "run_gapfill",
 ]
@@ -272,11 +285,14 @@ def _seconds(method: Method) -> float:
     return time.perf_counter() - start
 
 
-def plot(result: ForecastResult | GapFillResult, path: StrPath) -> None:
-    """Draw a result against the truth; the suffix of `path` chooses the format (.png, .svg, .pdf).
+def plot(
+    results: ForecastResult | GapFillResult | Sequence[ForecastResult | GapFillResult],
+    path: StrPath,
+) -> None:
+    """Draw results against the truth; the suffix of `path` chooses the format (.png, .svg, .pdf).
 
-    Above, temperatures: observed, the model's and a naive baseline's. Below, the errors of the two.
-    The title gives their held-out RMSE and that of the best baseline.
+    Of each result above, temperatures: observed, the model's, and those of the simple method with
+    the least error. Below, the errors of the two. The titles give their held-out RMSE.
 
     Raises
     ------
@@ -286,35 +302,39 @@ def plot(result: ForecastResult | GapFillResult, path: StrPath) -> None:
         When the suffix is none that matplotlib writes.
     """
     Figure = import_for("a picture", "matplotlib.figure", "cli", "matplotlib").Figure
+    several = [results] if isinstance(results, _Result) else list(results)
+    figure = Figure(figsize=(11.0, 6.5 * len(several)), layout="constrained")
+    figure.suptitle("Sea-surface temperature off Peru (Nino 1+2)")
+    for part, result in zip(figure.subfigures(len(several), squeeze=False)[:, 0], several,
+                            strict=True):  # fmt: skip
+        draw(result, *part.subplots(2, 1, sharex=True, height_ratios=(2.0, 1.0)))
+    figure.savefig(path, dpi=130)
+
+
+def draw(result: ForecastResult | GapFillResult, above: Any, below: Any) -> tuple[Any, Any]:
+    """Draw a result as `plot` does, on two of matplotlib's axes, which are returned."""
     if isinstance(result, ForecastResult):
-        model, rival = "LSTM", "seasonal persistence"
-        title = f"forecast {result.horizon} months ahead"
+        model, title = "LSTM", f"forecast {result.horizon} months ahead"
         piece = len(result.dates)
     else:
-        model, rival = "BiLSTM", "linear interpolation"
+        model = "BiLSTM"
         title = f"gaps of {result.gap_length} months filled, each month hidden once"
         piece = result.gap_length
+    rival = min(result.baseline_scores, key=lambda name: result.baseline_scores[name].rmse)
+    # Colours that all eyes tell apart, and strokes for grey print.
     lines = {
-        rival: (result.baselines[rival], "tab:orange", 1.0),
-        model: (result.estimate, "tab:blue", 1.8),
+        model: (result.estimate, {"color": "#0072B2", "linewidth": 2.4}),
+        rival: (result.baselines[rival], {"color": "#E69F00", "linewidth": 1.2, "linestyle": "--"}),
     }
     dates = _broken(result.dates, piece, np.datetime64("NaT"))
-
-    figure = Figure(figsize=(11.0, 6.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.0, 1.0))
     below.axhline(0.0, color="black", linewidth=0.8)
     above.plot(result.dates, result.truth, color="black", linewidth=1.2, label="observed", zorder=3)
-    for name, (values, colour, width) in lines.items():
+    for name, (values, style) in lines.items():
         for axes, drawn in ((above, values), (below, values - result.truth)):
-            drawn = _broken(drawn, piece, np.nan)
-            axes.plot(dates, drawn, color=colour, linewidth=width, label=name, zorder=width)
-    # The baseline that is hardest to beat belongs in the title, whoever wins.
-    hardest, score = min(result.baseline_scores.items(), key=lambda item: item[1].rmse)
-    scores = {model: result.score, rival: result.baseline_scores[rival], hardest: score}
-    errors = [f"{name} {score.rmse:.2f}" for name, score in scores.items()]
-    figure.suptitle(
-        f"Sea-surface temperature off Peru (Nino 1+2), {title}\n"
-        f"Held-out RMSE in \N{DEGREE SIGN}C: {', '.join(errors)}"
+            axes.plot(dates, _broken(drawn, piece, np.nan), label=name, zorder=2, **style)
+    above.set_title(
+        f"{title}\nHeld-out RMSE in \N{DEGREE SIGN}C: {model} {result.score.rmse:.3f}; "
+        f"{rival}, the best simple method, {result.baseline_scores[rival].rmse:.3f}"
     )
     above.set_ylabel("temperature (\N{DEGREE SIGN}C)")
     below.set_ylabel("error (\N{DEGREE SIGN}C)")
@@ -323,7 +343,7 @@ def plot(result: ForecastResult | GapFillResult, path: StrPath) -> None:
     above.margins(x=0.01)
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    return above, below
 
 
 def _broken(values: NDArray[Any], piece: int, mark: Any) -> NDArray[Any]:

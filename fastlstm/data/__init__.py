@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Names that `model_path` knows.
-MODELS = ("sst_forecast", "sst_gapfill")
+MODELS = ("sst_forecast", "sst_gapfill", "digits")
 
 
 @dataclass(frozen=True)

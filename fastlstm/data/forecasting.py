@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm._arguments import as_size
 from fastlstm.data.options import WindowOptions
 from fastlstm.data.panel import Panel, as_panel
 from fastlstm.data.preparing import Constants, Prepared, prepare
@@ -34,12 +35,29 @@ class Forecast:
         When; None without times.
     groups : list or None
         G names; None without groups.
+    history : (G, T, K) float64
+        The last rows of the targets that are known, which `values` go on from; gaps as they were
+        filled, NaN where there is nothing.
+    history_time : (G, T) or None
     """
 
     values: Float64
     targets: tuple[str, ...]
     time: Times | None
     groups: list[Any] | None
+    history: Float64
+    history_time: Times | None
+
+    def last_known(self, season: int = 1) -> Float64:
+        """Return what is forecast by repeating the last season: (G, horizon, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the season is no integer, or longer than the history.
+        """
+        season = as_size("season", season, self.history.shape[1])
+        return self.history[:, np.arange(self.values.shape[1]) % season - season]
 
 
 def forecast(network: Network, frame: Any) -> Forecast:
@@ -76,7 +94,8 @@ def forecast(network: Network, frame: Any) -> Forecast:
     prepared = prepare(panel, options, np.zeros(int(panel.bounds[-1]), np.bool_), constants)
     origins: Rows = np.asarray(prepared.ends)
     _check_windows(panel, prepared, options, origins)
-    x = prepared.x[origins[:, np.newaxis] + np.arange(-options.length, 0)]
+    before = origins[:, np.newaxis] + np.arange(-options.length, 0)
+    x = prepared.x[before]
     answers = np.asarray(network.predict(x), np.float64)
     if answers.shape != (len(x), options.horizon * K):
         raise ValueError(
@@ -89,10 +108,12 @@ def forecast(network: Network, frame: Any) -> Forecast:
             f"frame: column {options.targets[k]!r} has no value in {panel.place(origins[g] - 1)}, "
             f"or before it, to which the change of step {h + 1} could be added"
         )
-    time = None
+    time = history_time = None
     if panel.time is not None and distance is not None:
         time = distance.after(panel.time[origins - 1], options.horizon)
-    return Forecast(values, options.targets, time, panel.groups)
+        history_time = panel.time[before]
+    history = prepared.levels[before]
+    return Forecast(values, options.targets, time, panel.groups, history, history_time)
 
 
 def options_of(network: Network) -> WindowOptions:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastlstm.data.gaps import Mask
 from fastlstm.data.options import WindowOptions
 from fastlstm.data.panel import Panel, group_lengths
-from fastlstm.data.tables import Times
+from fastlstm.data.tables import Times, in_utc
 
 #: Of the rows of a table, in the order of time.
 PARTS = ("training", "validation", "test")
@@ -78,11 +78,11 @@ def _as_time(value: Any, time: Times) -> Any:
         if isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value):
             return value
         raise TypeError(f"split: got {value!r}, expected a number as the times are")
+    if isinstance(value, int | np.integer) and 1000 <= value <= 9999:  # a year
+        value = str(value)
     if isinstance(value, str | datetime.date | np.datetime64):
         try:
-            if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-                value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-            return np.datetime64(value, "us")
+            return np.datetime64(in_utc(value), "us")
         except ValueError:
             pass
     raise ValueError(f"split: got {value!r}, expected a share, or a date as of ISO 8601")

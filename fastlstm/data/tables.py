@@ -10,7 +10,9 @@ Letters: R rows.
 
 from __future__ import annotations
 
+import datetime
 import numbers
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -271,15 +273,25 @@ def _is_written_number(text: str) -> bool:
     return True
 
 
+def in_utc(value: Any) -> Any:
+    """Return a date that has a zone, of Python or as text, without it; others as they are."""
+    if isinstance(value, str) and re.search(r":\d\d.*([-+]|Z$)", value):
+        value = datetime.datetime.fromisoformat(value)
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return value
+
+
 def _parsed_times(argument: str, label: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return text, or dates of Python, as times; ValueError that names the first that is none."""
+    values = array.tolist()
     try:
-        return np.array(array.tolist(), "datetime64[us]")
+        return np.array([in_utc(value) for value in values], "datetime64[us]")
     except (TypeError, ValueError):
         pass
-    for row, value in enumerate(array.tolist()):
+    for row, value in enumerate(values):
         try:
-            np.datetime64(value, "us")
+            np.datetime64(in_utc(value), "us")
         except (TypeError, ValueError):
             raise ValueError(
                 f"{argument}: {label} is {value!r} in row {row}, expected times as of ISO 8601, "

@@ -24,6 +24,7 @@ SLACK = 1e-6
 
 _US = np.timedelta64(1, "us")
 _DAY = np.timedelta64(1, "D").astype("timedelta64[us]")
+_DAY_US = 86400e6
 _FIXED = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 7 * 86400}
 _MONTHS = {"M": 1, "Q": 3, "Y": 12}
 #: A Monday, from which weeks are counted.
@@ -111,29 +112,51 @@ def find_step(time: Times, bounds: Rows, rows: Rows, names: list[Any] | None) ->
     wrong = (np.abs(amounts - common) > slack * abs(common)) & inner
     if not wrong.any():
         return Step(common)
-    if not of_numbers:
-        for from_end in (False, True):
-            if found := _months(time, inner, from_end):
-                return Step(0, found, from_end)
+    in_months = False
+    for from_end in () if of_numbers else (False, True):
+        if (months := _months(time, inner, from_end)) is not None:
+            if (months[inner] == months[inner][0]).all():
+                return Step(0, int(months[inner][0]), from_end)
+            amounts, in_months = months.astype(np.float64), True
+            break
     seen, counts = np.unique(amounts[inner], return_counts=True)
     common = float(seen[counts.argmax()])
     i = int(((amounts != common) & inner).argmax()) + 1
     rule = "" if of_numbers else "; resample= makes them even"
+    if (
+        not of_numbers
+        and not in_months
+        and common % _DAY_US == 0
+        and _is_of_summer_time(float(amounts[i - 1]))
+    ):
+        rule = (
+            "; days of a zone with summer time are not all of 24 hours: local times without the "
+            "zone, as of tz_localize(None), are even"
+        )
+
+    def said(amount: float) -> str:
+        return shown(Step(0, int(amount)) if in_months else Step(amount), of_numbers)
+
     raise ValueError(
         f"time: from {_shown(time[i - 1])} to {_shown(time[i])} in row {rows[i]}"
-        f"{_of_group(i, bounds, names)} it is {_distance(amounts[i - 1], of_numbers)}, expected "
-        f"{_distance(common, of_numbers)} as between most rows{rule}"
+        f"{_of_group(i, bounds, names)} it is {said(amounts[i - 1])}, expected {said(common)} as "
+        f"between most rows{rule}"
     )
 
 
-def _months(time: Times, inner: NDArray[np.bool_], from_end: bool) -> int:
-    """Return how many months lie between all times, at the same day of each; 0 if they don't."""
+def _is_of_summer_time(amount: float) -> bool:
+    """Whether it is whole days but for an hour, which clocks were put forward or back by."""
+    rest = (amount + _DAY_US / 2) % _DAY_US - _DAY_US / 2
+    return 0 < abs(rest) <= 3600e6
+
+
+def _months(time: Times, inner: NDArray[np.bool_], from_end: bool) -> NDArray[np.int64] | None:
+    """Return how many months lie between times (R - 1,), if they are at the same day of each."""
     shifted = time + _DAY if from_end else time
     month = shifted.astype("datetime64[M]")
-    distances = np.diff(month).astype(np.int64)[inner]
-    rest = shifted - month
-    even = (distances == distances[0]).all() and (np.diff(rest)[inner] == 0 * _US).all()
-    return int(distances[0]) if even else 0
+    if (np.diff(shifted - month)[inner] != 0 * _US).any():
+        return None
+    return np.diff(month).astype(np.int64)
 
 
 def _inner(bounds: Rows, rows: int) -> NDArray[np.bool_]:

@@ -315,8 +315,8 @@ def windows(
         no target, belong to the future.
     split : float or time, or two of them, optional
         The share of the time, above 0 and below 1, that is for training; or the first time that is
-        for validation. What follows a second one, a share of all time, too, is for a test. All
-        groups are cut at the same time.
+        for validation, of dates perhaps a year, 2019. What follows a second one, a share of all
+        time, too, is for a test. All groups are cut at the same time.
     missing : {"error", "drop", "ffill", "interpolate", "mean"}
         What to do about missing values of what is read: refuse them, leave out the windows that
         read one, repeat the last value, draw a line from it to the next, or take the mean of

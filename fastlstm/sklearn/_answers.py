@@ -21,6 +21,14 @@ def check_given(estimator: Any, x: Inputs, y: Any) -> None:
             "is None."
         )
     check_consistent_length(x, y)
+    if estimator.each_step or not isinstance(y, list | tuple) or not np.ndim(y[0]):
+        return
+    first = np.shape(y[0])
+    if others := [np.shape(each) for each in y if np.shape(each) != first]:
+        raise ValueError(
+            f"y has answers of shapes {first} and {others[0]}, expected one for each sequence; "
+            "those for each step take each_step=True"
+        )
 
 
 def flat(estimator: Any, x: Inputs, y: Any) -> Array:
@@ -78,6 +86,8 @@ def moments(rows: Array, weights: Array | None) -> tuple[Float64, Float64]:
     Those of a constant are itself and 1.
     """
     rows = rows.astype(np.float64, copy=False)
+    if weights is not None:
+        rows, weights = rows[weights > 0], weights[weights > 0]
     mean = np.average(rows, axis=0, weights=weights)
     variance = np.average(np.square(rows - mean), axis=0, weights=weights)
     # Of a constant such as 0.1 the mean is rounded, and so the variance is not quite 0.

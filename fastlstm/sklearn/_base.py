@@ -23,8 +23,9 @@ from fastlstm.training.losses import Score
 from fastlstm.training.network import Network
 from fastlstm.training.pooling import POOLINGS, Pooling
 from fastlstm.training.scaling import Scaling
+from fastlstm.training.schedules import SCHEDULES
 from fastlstm.training.sequences import Sequences
-from fastlstm.training.trainer import SCHEDULES, Trainer
+from fastlstm.training.trainer import Trainer
 
 #: Sequences that are answered at a time: the bits are the same, and memory stays small.
 _AT_A_TIME = 512

@@ -369,9 +369,16 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
         rows = np.full((table.count, later, len(table.targets)), np.nan)
         rows[:, :n] = made
 
+        # Where nothing is missing the last window tells all; its distance takes two rows more.
+        options, read = self.network_.metadata[KEY]["options"], slice(None)
+        if options["missing"] == "error":
+            read = slice(-(options["length"] + options["difference"] + 2), None)
+
         def longer(before: list[Array], behind: Any) -> list[Array]:
             pairs = zip(before, behind, strict=True)
-            return [np.concatenate([old, new[:later].astype(old.dtype)]) for old, new in pairs]
+            return [
+                np.concatenate([old[read], new[:later].astype(old.dtype)]) for old, new in pairs
+            ]
 
         behind = replace(
             table,

@@ -24,28 +24,39 @@ on the number of threads, nor on where it was interrupted and resumed, to the bi
 Letters: T time steps, B batch, I input size, H hidden size, D directions, K outputs, N parameters.
 """
 
+from fastlstm.training.callbacks import Callback, GradientNorms
 from fastlstm.training.embedding import Embedding
 from fastlstm.training.evaluation import Evaluation
+from fastlstm.training.foreign import load_network
+from fastlstm.training.generated import SequenceStream
 from fastlstm.training.heads import HeadSpec
+from fastlstm.training.history import Epoch
 from fastlstm.training.losses import Score, check_loss
 from fastlstm.training.network import Network
 from fastlstm.training.plot import plot_history
-from fastlstm.training.scaling import Scaling
+from fastlstm.training.scaling import Scaling, UnscaledWarning
+from fastlstm.training.schedules import cosine
+from fastlstm.training.scoring import evaluate
 from fastlstm.training.sequences import Sequences
-from fastlstm.training.trainer import Epoch, Trainer, cosine, evaluate
+from fastlstm.training.trainer import Trainer
 
 __all__ = [
+    "Callback",
     "Embedding",
     "Epoch",
     "Evaluation",
+    "GradientNorms",
     "HeadSpec",
     "Network",
     "Scaling",
     "Score",
+    "SequenceStream",
     "Sequences",
     "Trainer",
+    "UnscaledWarning",
     "check_loss",
     "cosine",
     "evaluate",
+    "load_network",
     "plot_history",
 ]

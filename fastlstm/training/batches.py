@@ -9,6 +9,7 @@ Letters: T time steps, B batch, I input size, F features, N rows.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,16 @@ class PaddedBatch:
             self.lengths, self._present = self._steps.lengths, present
 
     @property
-    def is_padded(self) -> bool:
-        """Whether it was said which steps exist."""
-        return self._steps is not None
+    def sequences(self) -> tuple[int, ...]:
+        """(B,), or () without a batch."""
+        one: tuple[int, ...] = self.outer[:1] if self._batch_first else self.outer[1:]
+        return one
+
+    def answers(self, each_step: bool) -> int:
+        """How many answers there are: to each step that exists, or to each sequence."""
+        if not each_step:
+            return math.prod(self.sequences)
+        return math.prod(self.outer) if self._steps is None else int(self._steps.lengths.sum())
 
     @property
     def taken(self) -> Mask | None:

@@ -24,11 +24,17 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
     TypeError
         If a value is a Python object, which `read` would refuse.
     """
+    members = check(arrays)
+    with whole_file(Path(path)) as partial:
+        write_npz(partial, members)
+
+
+def check(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays, numbers and strings as `write` writes them; TypeError if it would refuse."""
     members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
     if objects := [name for name, array in members.items() if array.dtype.hasobject]:
         raise TypeError(f"{', '.join(objects)}: got a Python object, expected an array or a number")
-    with whole_file(Path(path)) as partial:
-        write_npz(partial, members)
+    return members
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,13 +14,23 @@ from fastlstm._steps import Mask
 
 Array: TypeAlias = NDArray[Any]
 
+#: Which entries count: all, those of a mask, or what a function says of a part of the first axis.
+Counted: TypeAlias = Mask | Callable[[slice], Mask | None] | None
+
 #: Bytes that are read at a time of arrays that may be on disk.
 PIECE = 2**24
 
 
+def pieces_of(array: Array) -> Iterator[slice]:
+    """Yield parts of the first axis that are read at a time of an array that may be on disk."""
+    step = max(1, PIECE // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        yield slice(start, start + step)
+
+
 def check_answers(
     y: Array,
-    counted: Mask | None,
+    counted: Counted,
     *,
     classes: bool,
     below: int | None = None,
@@ -31,14 +41,18 @@ def check_answers(
     Parameters
     ----------
     y : array (..., K), of classes (...)
-    counted : array (...) or None
-        None if all do.
+    counted : array (...), or None, or function
+        Which count, None if all do; or a function that tells it of a part of the first axis.
     classes : bool
     below : int, optional
         The number of classes.
     name : str
         What y is called, for the error.
     """
+    # The usual case, at each step of a training: without the arrays that tell where.
+    plain = classes and counted is None and below is not None and y.size
+    if plain and y.min() >= 0 and y.max() < below:
+        return
     if not classes:
         if found := find(y, lambda part: ~np.isfinite(part).all(axis=-1), counted):
             raise ValueError(
@@ -71,18 +85,16 @@ class Findings:
         return f"{counting(self.count, 'place')}, the first at {self.first}"
 
 
-def find(
-    array: Array, wrong: Callable[[Array], Any], counted: Mask | None = None
-) -> Findings | None:
+def find(array: Array, wrong: Callable[[Array], Any], counted: Counted = None) -> Findings | None:
     """Look for something in an array, of what counts, in parts: it may be on disk."""
     count, first = 0, None
     values: list[Array] = []
-    step = max(1, PIECE // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        part = array[start : start + step]
+    for piece in pieces_of(array):
+        part, start = array[piece], piece.start
         found = wrong(part)
-        if counted is not None:
-            found = found & counted[start : start + step]
+        count_here = counted(piece) if callable(counted) else counted
+        if count_here is not None:
+            found = found & (count_here if callable(counted) else count_here[piece])
         if found.any():
             count += int(found.sum())
             if first is None:
@@ -123,6 +135,6 @@ def as_weights(
         if weights.shape == steps:
             hint = ", one of each answer; lengths= or mask= say which steps are padding"
         raise ValueError(f"{name}: got shape {weights.shape}, expected {shape}{hint}")
-    if weights.size and not (np.isfinite(weights).all() and weights.min() >= 0):
+    if find(weights, lambda part: ~(np.isfinite(part) & (part >= 0))):
         raise ValueError(f"{name}: some are negative or not finite, expected 0 or more")
     return weights

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm._arguments import RealArray, as_size
+from fastlstm._arguments import RealArray, as_flag, as_size
 from fastlstm._steps import Mask
 from fastlstm.training.checks import Array, find
 
@@ -26,8 +26,11 @@ class Embedding:
     embedding_dim : int
         E, the layer's input size.
     padding_idx : int, optional
-        An integer whose vector is 0, and stays so. Steps of it exist all the same: `lengths` and
-        `mask` tell of those that don't.
+        An integer whose vector is 0 at first, and never changes. Steps of it exist all the same:
+        `lengths` and `mask` tell of those that don't.
+    masked : bool
+        Whether steps of `padding_idx` do not exist, wherever they are, as those of Keras'
+        ``mask_zero``: the layer skips them, and there are no answers.
 
     Raises
     ------
@@ -42,6 +45,7 @@ class Embedding:
     num_embeddings: int
     embedding_dim: int
     padding_idx: int | None = None
+    masked: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_embeddings", "embedding_dim"):
@@ -49,6 +53,9 @@ class Embedding:
         if self.padding_idx is not None:
             index = as_size("padding_idx", self.padding_idx, self.num_embeddings - 1, 0)
             object.__setattr__(self, "padding_idx", index)
+        object.__setattr__(self, "masked", as_flag("masked", self.masked))
+        if self.masked and self.padding_idx is None:
+            raise ValueError("masked: got True without a padding_idx, whose steps don't exist")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,6 +85,13 @@ class Embedding:
         if present is not None:
             tokens = np.where(present, tokens, 0)
         return tokens.astype(np.intp)
+
+    def present(self, tokens: Array, present: Mask | None) -> Mask | None:
+        """Return which integers (...) are those of steps that exist, out of the ``present``."""
+        if not self.masked:
+            return present
+        exists: Mask = tokens != self.padding_idx
+        return exists if present is None else exists & present
 
     def gradient(self, tokens: NDArray[np.intp], dx: RealArray, out: RealArray) -> None:
         """Write the gradient (V, E) of the table.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from fastlstm._arguments import RealArray, as_size, shown
 from fastlstm.training.batches import PaddedBatch
 from fastlstm.training.checks import Array, as_array
 from fastlstm.training.heads import HeadSpec
+from fastlstm.training.layout import ONLY
 from fastlstm.training.predictions import decided, indices
-from fastlstm.training.recurrent import ONLY, called
+from fastlstm.training.recurrent import called
 from fastlstm.training.scaling import Scaling
 
 if TYPE_CHECKING:
@@ -84,6 +85,21 @@ class Evaluation:
     classes: tuple[Any, ...] = ()
     quantiles: tuple[float, ...] = ()
 
+    @property
+    def best_naive(self) -> str | None:
+        """Name of the forecast without a model that has the least RMSE, None if there is none."""
+        known = {name: rmse for name, (rmse, _) in self.naive.items() if math.isfinite(rmse)}
+        return min(known, key=lambda name: known[name]) if known else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what concerns this kind of answers, as JSON has it: None in place of NaN."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            name: _as_json(value)
+            for name, value in given.items()
+            if value is not None and (not isinstance(value, dict | tuple) or value)
+        }
+
     def __str__(self) -> str:
         """All figures, a table of the classes with their confusions among them."""
         lines = [f"answers {self.weight:g}, mean loss {self.loss:.4g}"]
@@ -122,6 +138,14 @@ class Evaluation:
             f"{name:{width}}  " + "  ".join(f"{value:>{cell}g}" for value in row)
             for name, row in zip(names, self.confusion, strict=True)
         ]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray | tuple | list):
+        return [_as_json(each) for each in (value.tolist() if hasattr(value, "tolist") else value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 #: Classes that a table shows, and whose confusions are counted.
@@ -198,11 +222,12 @@ def of_quantiles(
     """Return the measures of quantiles, y (M, K), predicted (M, K, Q)."""
     below = (y[..., np.newaxis] <= predicted).mean(axis=-2)
     coverage = _ratio((weights[:, np.newaxis] * below).sum(axis=0), weights.sum())
-    rmse, mae = of_numbers(y, predicted[..., _nearest_median(quantiles)], weights)
+    rmse, mae = of_numbers(y, predicted[..., nearest_median(quantiles)], weights)
     return {"rmse": rmse, "mae": mae, "coverage": coverage, "quantiles": quantiles}
 
 
-def _nearest_median(quantiles: tuple[float, ...]) -> int:
+def nearest_median(quantiles: tuple[float, ...]) -> int:
+    """Return which quantile is next to the median."""
     return int(np.argmin(np.abs(np.array(quantiles) - 0.5)))
 
 
@@ -255,7 +280,7 @@ def evaluated(
     predicted = decided(spec, rows, scaling, None)
     if spec.quantiles is not None:
         measures = of_quantiles(y, predicted, w, spec.quantiles)
-        predicted = predicted[..., _nearest_median(spec.quantiles)]
+        predicted = predicted[..., nearest_median(spec.quantiles)]
     elif y.shape == predicted.shape:
         measures = dict(zip(("rmse", "mae"), of_numbers(y, predicted, w), strict=True))
     else:  # a loss of one's own, which alone knows what y is
@@ -264,48 +289,70 @@ def evaluated(
     return Evaluation(weight, loss, **measures, **beside_naive(y, predicted, others, w))
 
 
-def evaluation_of(
-    network: Network,
-    x: Any,
-    y: Any,
-    weights: Any,
-    lengths: Any,
-    mask: Any,
-    season: Any,
-    baselines: Any,
-) -> Any:
-    """Evaluate a network; see `Network.evaluate`."""
-    heads = network.heads
-    lags = {"persistence": 1}
-    if season is not None:
-        lags["seasonal persistence"] = as_size("season", season)
-    ys, unknown = {}, {}
-    for name, part in network._by_head("y", y).items():
-        ys[name], unknown[name] = _by_number(heads[name], part)
-    batch, ys, all_weights = network._batch(
-        network._in_own_unit(x), ys if ONLY not in heads else ys[ONLY], weights, lengths, mask
-    )
-    out, (h_n, _) = network.lstm(network._inputs(batch)[0], lengths=batch.lengths)
-    features = network._features(batch, out, h_n)
-    try:
-        checked = network._checked(batch, features, ys, all_weights)
-    except ValueError as error:
-        for name, found in unknown.items():
-            if found is not None:
-                raise ValueError(
-                    f"{called('y', name)}: got class {shown(found)}, expected one of "
-                    f"{shown(list(heads[name].classes or ()))}"
-                ) from error
-        raise
-    naive = _forecasts(network, batch, ys, lags, season is not None, baselines)
-    results = {}
-    for name, z in network._heads_of(features).items():
-        rows, row_weights = checked[name]
-        if row_weights is not None and not (row_weights > 0).any():
-            raise ValueError(f"{called('weights', name)}: all are 0, expected some above")
-        scaling = network.scaling if ONLY in heads and not heads[name].is_decision else None
-        results[name] = evaluated(heads[name], z, rows, row_weights, scaling, naive)
-    return results.get(ONLY, results)
+class Truth:
+    """What is right of some sequences, checked before a network's answers are computed.
+
+    Parameters
+    ----------
+    network : Network
+    x, y, weights, lengths, mask, season, baselines
+        As of `Network.evaluate`, which see for what is raised.
+
+    Attributes
+    ----------
+    batch : PaddedBatch
+        Of x, as the network takes it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        x: Any,
+        y: Any,
+        weights: Any,
+        lengths: Any,
+        mask: Any,
+        season: Any,
+        baselines: Any,
+    ) -> None:
+        heads = network.heads
+        lags = {"persistence": 1}
+        if season is not None:
+            lags["seasonal persistence"] = as_size("season", season)
+        ys, unknown = {}, {}
+        for name, part in network._by_head("y", y).items():
+            ys[name], unknown[name] = _by_number(heads[name], part)
+        batch, ys, all_weights = network._batch(
+            network._in_own_unit(x), ys if ONLY not in heads else ys[ONLY], weights, lengths, mask
+        )
+        self._network, self.batch = network, batch
+        try:
+            self._checked = network._checked(batch, ys, all_weights)
+        except ValueError as error:
+            for name, found in unknown.items():
+                if found is not None:
+                    raise ValueError(
+                        f"{called('y', name)}: got class {shown(found)}, expected one of "
+                        f"{shown(list(heads[name].classes or ()))}"
+                    ) from error
+            raise
+        for name, (_, row_weights) in self._checked.items():
+            if row_weights is not None and not (row_weights > 0).any():
+                raise ValueError(f"{called('weights', name)}: all are 0, expected some above")
+        self._naive = _forecasts(network, batch, ys, lags, season is not None, baselines)
+
+    def compared(self, rows: Mapping[str, RealArray]) -> Any:
+        """Return the `Evaluation`, or one for each head, of z (..., N) by heads.
+
+        ``rows`` are of steps as `PaddedBatch` has them, or of sequences.
+        """
+        network, heads = self._network, self._network.heads
+        results = {}
+        for name, spec in heads.items():
+            scaling = network.scaling if ONLY in heads and not spec.is_decision else None
+            y, weights = self._checked[name]
+            results[name] = evaluated(spec, rows[name], y, weights, scaling, self._naive)
+        return results.get(ONLY, results)
 
 
 def _by_number(spec: HeadSpec, y: Any) -> tuple[Any, Any]:

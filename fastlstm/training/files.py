@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import as_real_array, shown
+from fastlstm._spec import as_spec
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.training.embedding import Embedding
 from fastlstm.training.heads import HeadSpec
+from fastlstm.training.layout import feature_count, names_of_head
 from fastlstm.training.losses import LossName, OwnLoss
 from fastlstm.training.scaling import Scaling
 from fastlstm.weights import AssumptionWarning, Head, read, write
@@ -51,10 +53,7 @@ def _trained(network: Network) -> Trained:
     """Return what a file holds of a network."""
     layer: LSTM | BiLSTM = network.lstm
     if not network.each_step and network.pooling == "last":
-        # Not its own class, which may be one of the user's with other arguments.
-        kind = BiLSTM if layer.num_directions == 2 else LSTM
-        layer = kind(**{**layer.options, "return_sequences": False}, isa=layer.isa)
-        layer.load_parameters(network.lstm.parameters)
+        layer = _remade(layer, layer.isa, return_sequences=False)
     arrays = {n: a for n, a in network.state_dict().items() if n not in network.lstm.state_dict()}
     if network.scaling is not None:
         for name in _SCALING:
@@ -78,6 +77,7 @@ def _options(network: Network) -> dict[str, Any]:
             "num_embeddings": table.num_embeddings,
             "embedding_dim": table.embedding_dim,
             "padding_idx": table.padding_idx,
+            **({"masked": True} if table.masked else {}),
         }
     if network.features is not None:
         options["features"] = network.features
@@ -124,11 +124,7 @@ def _built(
 ) -> Made:
     layer = found.build(isa=isa)
     each_step = layer.return_sequences
-    if not each_step:
-        options = {**layer.options, "return_sequences": True}
-        parameters = layer.parameters
-        layer = (BiLSTM if layer.num_directions == 2 else LSTM)(**options, isa=isa)
-        layer.load_parameters(parameters)
+    layer = with_all_steps(layer, isa)
     described = found.network
     if described is None:
         if found.head is None:
@@ -147,16 +143,17 @@ def _built(
     if "" in heads:
         spec = heads[""]
         given = {n: getattr(spec, n) for n in ("outputs", "loss", "quantiles", "class_weights")}
-        given |= {"classes": spec.classes, "targets": spec.targets}
+        given |= {"classes": spec.classes, "targets": spec.targets, "hidden": spec.hidden}
     else:
         given = {"heads": heads}
     expected = {}
     if "embedding" in options:
         options["embedding"] = table = Embedding(**options["embedding"])
         expected["embedding.weight"] = table.shape
-    width = layer.num_directions * layer.output_size
     for head, spec in heads.items():
-        expected[f"heads.{head}.weight" if head else "head.weight"] = spec.width, width
+        shapes = spec.shapes(feature_count(layer))
+        for each, shape in zip(names_of_head(head, len(shapes)), shapes, strict=True):
+            expected[f"{each}.weight"] = shape
     for head, shape in expected.items():  # before memory is taken for them
         if head not in arrays:
             raise ValueError(f"arrays: missing or unexpected {head}")
@@ -165,8 +162,25 @@ def _built(
     network = made(layer, **given, **options, seed=0)
     network.scaling = scaling
     views = {name: array for name, array in arrays.items() if not name.startswith("scaling.")}
-    network.load_state_dict({**layer.state_dict(), **views})
+    network._load_parts(views)
     return network
+
+
+def with_all_steps(layer: LSTM | BiLSTM, isa: str | None) -> LSTM | BiLSTM:
+    """Return a layer that gives all its outputs, made of one that may give the last alone."""
+    return layer if layer.return_sequences else _remade(layer, isa, return_sequences=True)
+
+
+def _remade(layer: LSTM | BiLSTM, isa: str | None, **changes: Any) -> LSTM | BiLSTM:
+    """Return a layer with other options, and the same parameters or digits."""
+    # Not its own class, which may be one of the user's with other arguments.
+    kind = BiLSTM if layer.num_directions == 2 else LSTM
+    options = {**layer.options, **changes}
+    if layer._quantized is not None:
+        return kind._from_quantized(as_spec(kind.num_directions, **options), layer._quantized, isa)
+    made = kind(**options, isa=isa)
+    made.load_parameters(layer.parameters)
+    return made
 
 
 _KEYS = {"each_step", "head", "heads", "pooling", "embedding", "features", "metadata"}

@@ -17,6 +17,7 @@ import numpy as np
 from fastlstm._arguments import RealArray, as_finite, as_flag, as_size, shown
 from fastlstm._steps import Mask
 from fastlstm.training.checks import Array, as_array, check_answers, find
+from fastlstm.training.dense import Hidden, as_hidden
 from fastlstm.training.losses import (
     LOSS_NAMES,
     LOSSES,
@@ -76,6 +77,9 @@ class HeadSpec:
     check : bool
         Whether each gradient of a function as `loss` is compared with differences of its value,
         which takes long: see `check_loss`.
+    hidden : (int, str) or sequence of such pairs, optional
+        Size and activation of linear layers between the features and the last one, which gives z:
+        ``(64, "relu")``, say. Activations are "relu", "tanh", "sigmoid", "silu" and "identity".
 
     Raises
     ------
@@ -91,8 +95,10 @@ class HeadSpec:
     targets: tuple[str, ...] | None = None
     weight: float = 1.0
     check: bool = False
+    hidden: Hidden = ()
 
     def __post_init__(self) -> None:
+        _set(self, "hidden", as_hidden(self.hidden))
         _set(self, "check", as_flag("check", self.check))
         if not callable(self.loss) and self.loss not in LOSS_NAMES:
             raise ValueError(
@@ -149,6 +155,11 @@ class HeadSpec:
         """N: numbers of z for an answer."""
         return int(self.outputs) * (1 if self.quantiles is None else len(self.quantiles))
 
+    def shapes(self, features: int) -> list[tuple[int, int]]:
+        """Return the shapes (N, F) of the weights of its layers; the last one gives z."""
+        sizes = [features, *(size for size, _ in self.hidden), self.width]
+        return [(N, F) for F, N in pairwise(sizes)]
+
     @property
     def options(self) -> dict[str, Any]:
         """The arguments that are not at their defaults; a function as `loss` by its name."""
@@ -166,15 +177,19 @@ class HeadSpec:
         z: RealArray,
         y: Array,
         weights: Array | None,
+        total: float | None = None,
     ) -> tuple[Score, RealArray]:
         """Return the score of answers z (..., N) with the gradient of the mean loss by z.
 
-        ``y`` is of `checked`, in the order of z; ``weights`` (...) or None.
+        ``y`` is of `checked`, in the order of z; ``weights`` (...) or None; ``total`` is what the
+        sum is divided by, if not the answers' weight.
         """
-        if self.kind == "class" and self.class_weights is not None:
-            of_class = np.array(self.class_weights)[y]
-            weights = of_class if weights is None else weights * of_class
-        return weighted(self._function, z, y, weights)
+        return weighted(self._function, z, y, self._with_class_weights(y, weights), total)
+
+    def weight_of(self, y: Array, weights: Array | None, answers: int) -> float:
+        """Return the weight of so many answers, as `score` gets them."""
+        weights = self._with_class_weights(y, weights)
+        return float(answers if weights is None else weights.astype(np.float64).sum())
 
     def arranged(self, y: Any, answers: tuple[int, ...], name: str) -> Array:
         """Return y as an array of what this head answers.
@@ -230,6 +245,13 @@ class HeadSpec:
         if classes and counted is not None:
             y = np.where(counted, y, 0)  # so that every answer has a class
         return y
+
+    def _with_class_weights(self, y: Array, weights: Array | None) -> Array | None:
+        """Return the weights of answers times those of their classes."""
+        if self.kind != "class" or self.class_weights is None:
+            return weights
+        of_class = np.array(self.class_weights)[y]
+        return of_class if weights is None else weights * of_class
 
     @property
     def _function(self) -> Loss:

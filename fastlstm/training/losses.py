@@ -131,9 +131,9 @@ def cross_entropy(
     dz, largest, total = np.empty_like(rows), np.empty_like(scales), np.empty_like(scales)
     place = np.empty(len(rows))  # of the first that is largest
     _core.softmax(rows, scales, dz, largest, total, place)
-    index = np.arange(len(rows))
-    dz[index, true] -= scales
-    each = np.log(total) - (rows[index, true] - largest)
+    at = np.arange(0, rows.size, K) + true
+    dz.reshape(-1)[at] -= scales
+    each = np.log(total) - (rows.reshape(-1)[at] - largest)
     correct = np.asarray(place == true).reshape(outer)
     return each.astype(np.float64).reshape(outer), dz.reshape(z.shape), correct
 
@@ -253,25 +253,34 @@ def _called(function: OwnLoss, z: RealArray, y: NDArray[Any]) -> tuple[Float64, 
 
 
 def weighted(
-    loss: Loss, z: RealArray, y: NDArray[Any], weights: NDArray[Any] | None
+    loss: Loss,
+    z: RealArray,
+    y: NDArray[Any],
+    weights: NDArray[Any] | None,
+    total: float | None = None,
 ) -> tuple[Score, RealArray]:
     """Return the score of answers z (..., N), and the gradient of its mean loss by z.
 
     ``weights`` (...) are 0 or more; None is 1 everywhere. Where all are 0, so is the gradient.
+    ``total`` is what the sum of losses is divided by, if not the sum of weights.
     """
-    w = np.ones(z.shape[:-1]) if weights is None else weights.astype(np.float64)
-    total = float(w.sum())
-    scale = (w / (total or 1.0)).astype(z.dtype)
+    outer = z.shape[:-1]
+    w = None if weights is None else weights.astype(np.float64)
+    weight = float(math.prod(outer) if w is None else w.sum())
+    divisor = (weight if total is None else total) or 1.0
+    scale = np.full(outer, 1 / divisor, z.dtype) if w is None else (w / divisor).astype(z.dtype)
     with np.errstate(all="ignore"):  # callers look at the sum, which shows every accident
         if loss is cross_entropy:
             each, dz, correct = cross_entropy(z, y, scale)
         else:
             each, dz, correct = loss(z, y)
             dz *= scale[..., np.newaxis]
+        if w is None:
+            return Score(weight, float(each.sum()), float(np.count_nonzero(correct))), dz
         if not w.all():
             # Where a weight is 0 the answer may be anything, infinity included.
             each, dz = np.where(w, each, 0.0), np.where(w[..., None], dz, z.dtype.type(0))
-        return Score(total, float((w * each).sum()), float(w[correct].sum())), dz
+        return Score(weight, float((w * each).sum()), float(w[correct].sum())), dz
 
 
 def _none_correct(each: Float64) -> NDArray[np.bool_]:

@@ -13,25 +13,29 @@ import numpy.typing as npt
 from fastlstm._arguments import shown
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.training.embedding import Embedding
-from fastlstm.training.evaluation import evaluation_of
+from fastlstm.training.evaluation import Truth
 from fastlstm.training.heads import ClassName, HeadSpec, as_names
+from fastlstm.training.layout import ONLY
 from fastlstm.training.losses import LossName, OwnLoss
 from fastlstm.training.pooling import Pooling
 from fastlstm.training.predictions import decided, probabilities
-from fastlstm.training.recurrent import ONLY, RecurrentModel
 from fastlstm.training.scaling import Scaling, check_scaling
 from fastlstm.training.sequences import Given
+from fastlstm.training.trainable import TrainableModel
 
 
-class Network(RecurrentModel):
+class Network(TrainableModel):
     """A layer with one linear head or several, ``z = h @ weight.T + bias``, and their losses.
+
+    Between the layer's numbers and the head there may be `hidden` linear layers.
 
     Parameters
     ----------
     lstm : LSTM or BiLSTM
         Any number of layers. It belongs to the network from then on, which changes its parameters.
         With ``batch_first`` all arrays with an axis of time are (B, T, ...) in place of
-        (T, B, ...).
+        (T, B, ...). A quantised one, as after :func:`fastlstm.quantize` of a network, is not
+        trained; all else works.
     outputs : int, optional
         K, numbers in an answer, classes or labels. What `classes` or `targets` count need not be
         said.
@@ -46,15 +50,16 @@ class Network(RecurrentModel):
         and those of the embedding.
     embedding : Embedding, optional
         Then x holds integers (T, B), each of which stands for a vector that is learnt.
-    pooling : {"last", "mean", "max"}
+    pooling : {"last", "last_step", "mean", "max"}
         What one answer for a sequence is read from: the last layer's h_n, of a BiLSTM the final
-        states of both directions, side by side; or the mean, or the largest of each number, over
-        the steps that exist.
+        states of both directions, merged as its outputs are; its outputs at the last step, of which
+        a reverse direction has seen that step alone; or the mean, or the largest of each number,
+        over the steps that exist.
     heads : mapping of str to HeadSpec, optional
         Several heads on the same features, in place of `outputs` and what tells of one head. y,
         and all answers, are then mappings by these names, and the loss is the sum of the heads'
         mean losses times their weights.
-    quantiles, class_weights, classes, targets, check
+    quantiles, class_weights, classes, targets, check, hidden
         As of `HeadSpec`.
     features : sequence of str, optional
         Names of the I inputs.
@@ -85,9 +90,8 @@ class Network(RecurrentModel):
 
     Notes
     -----
-    An answer's bits depend on the parameters and its sequence alone, and of a layer with a linear
-    head are those that ``fastlstm run`` gives for the file that `save` writes; it refuses what is
-    more, a `scaling` for instance. The sums of the heads' gradients are
+    An answer's bits depend on the parameters and its sequence alone, and are those that
+    ``fastlstm run`` gives for the file that `save` writes. The sums of the heads' gradients are
     this package's own, not those of a BLAS, whose bits may depend on the number of threads.
 
     Examples
@@ -122,15 +126,12 @@ class Network(RecurrentModel):
         scaling: Scaling | None = None,
         metadata: Mapping[str, Any] | None = None,
         check: bool = False,
+        hidden: Iterable[tuple[int, str]] | tuple[int, str] = (),
     ) -> None:
         if not isinstance(lstm, LSTM | BiLSTM):
             raise TypeError(f"lstm: got {type(lstm).__name__}, expected an LSTM or BiLSTM")
-        if lstm.bits is not None:
-            raise ValueError(
-                f"lstm: got one of {lstm.bits} bits, which can't be trained, expected one of floats"
-            )
-        if lstm.merge_mode != "concat" or not lstm.return_sequences:
-            raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, side by side")
+        if lstm.merge_mode is None or not lstm.return_sequences:
+            raise ValueError(f"lstm: got {lstm}, expected one that gives all outputs, in one array")
         given = {
             "outputs": outputs,
             "quantiles": quantiles,
@@ -139,11 +140,11 @@ class Network(RecurrentModel):
             "targets": targets,
         }
         if heads is None:
-            heads = {ONLY: HeadSpec(loss=loss, check=check, **given)}  # type: ignore[arg-type]
+            heads = {ONLY: HeadSpec(loss=loss, check=check, hidden=hidden, **given)}  # type: ignore[arg-type]
         else:
             beside = [name for name, value in given.items() if value is not None]
-            if beside or loss != "mse" or check:
-                what = [*beside, "loss", "check"][0]
+            if beside or loss != "mse" or check or hidden:
+                what = [*beside, *(["hidden"] if hidden else []), "loss", "check"][0]
                 raise ValueError(f"{what}: got one beside heads, which say it of each")
             heads = _as_heads(heads)
         super().__init__(lstm, heads, each_step, seed, embedding, pooling)
@@ -368,7 +369,8 @@ class Network(RecurrentModel):
         TypeError, ValueError
             If an argument is not as described, or no answer counts.
         """
-        return evaluation_of(self, x, y, weights, lengths, mask, season, baselines or {})
+        truth = Truth(self, x, y, weights, lengths, mask, season, baselines or {})
+        return truth.compared(self._answers_from(truth.batch, None)[0])
 
     def _each_answer(
         self, x: Any, lengths: Any, mask: Any, use: Any, names: Iterable[str] | None = None
@@ -391,6 +393,10 @@ class Network(RecurrentModel):
         if self._scaling is None or self.embedding is not None:
             return x
         return self._scaling.apply_x(x, self.lstm.dtype)
+
+    def _inputs_of_layer(self, x: Any) -> Any:
+        """Return what the layer gets of x in its own unit, an array without padding."""
+        return self._inputs(self._as_batch(self._in_own_unit(x), None, None))[0]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write all of the network to a file, for `load`, ``fastlstm run`` and others.

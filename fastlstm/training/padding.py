@@ -15,6 +15,7 @@ import numpy as np
 
 from fastlstm._steps import Mask, Steps
 from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.training.answers import together
 from fastlstm.training.checks import Array, counting
 from fastlstm.training.sequences import Sequences
 
@@ -32,15 +33,17 @@ def without_padding(name: str, sequences: Sequences, layer: LSTM | BiLSTM) -> Se
     ValueError
         If it is not clear what these steps are.
     """
-    weights = sequences.weights
     if sequences.steps is not None:
         return sequences
-    if weights is None or not sequences.each_step:
+    if sequences.weights is None or not sequences.each_step:
         _warn_of_zeros(name, sequences)
         return sequences
     if not layer.needs_whole_sequences:
         return sequences
-    arrays = map(sequences.time_first, (sequences.x, sequences.y, weights))
+    y, weights = together(sequences.y, sequences.weights)
+    if weights is None:  # of a head, whose answers all count
+        return sequences
+    arrays = map(sequences.time_first, (sequences.x, y, weights))
     steps = steps_of_tails(name, *arrays, read_silently=False)
     return sequences if steps is None else sequences.with_steps(steps)
 

@@ -6,11 +6,16 @@ import os
 from collections.abc import Sequence
 
 from fastlstm._extras import import_for
-from fastlstm.training.trainer import Epoch
+from fastlstm.plot import learning_curves
+from fastlstm.training.history import Epoch
 
 
 def plot_history(
-    history: Sequence[Epoch], path: str | os.PathLike[str], *, label: str = "loss"
+    history: Sequence[Epoch],
+    path: str | os.PathLike[str],
+    *,
+    label: str = "loss",
+    title: str = "",
 ) -> None:
     """Draw the losses of a run over its epochs; the suffix of ``path`` chooses the format.
 
@@ -22,6 +27,8 @@ def plot_history(
         ``.png``, ``.svg``, ``.pdf`` or what else matplotlib writes.
     label : str
         What the losses are, and their unit: of the axis.
+    title : str
+        What was trained on what.
 
     Raises
     ------
@@ -31,20 +38,7 @@ def plot_history(
         When the suffix is none that matplotlib writes.
     """
     Figure = import_for("a picture", "matplotlib.figure", "cli", "matplotlib").Figure
-    epochs = range(1, len(history) + 1)
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(epochs, [e.training.loss for e in history], ".-", label="training")
-    validation = [e.validation.loss for e in history if e.validation is not None]
-    if validation:
-        axes.plot(epochs, validation, ".-", label="validation")
-        best = min(validation)
-        epoch = validation.index(best) + 1
-        axes.axvline(epoch, color="black", linewidth=0.8, linestyle=":")
-        axes.set_title(f"Least validation loss {best:.4g}, epoch {epoch}")
-    axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.legend()
-    axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    learning_curves({"": history}, unit=label, ax=figure.subplots())
     figure.savefig(path, dpi=130)

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray, as_flag, as_real_array, shown
-from fastlstm._linear import linear, linear_backward
+from fastlstm._merge import gradient_of_both, merge
 from fastlstm.lstm import LSTM, BiLSTM
-from fastlstm.optim import SGD, Adam, clip_grad_norm
 from fastlstm.tape import Tape
 from fastlstm.training.batches import PaddedBatch
 from fastlstm.training.checks import as_array, as_weights
+from fastlstm.training.dense import run, run_back
 from fastlstm.training.embedding import Embedding
 from fastlstm.training.heads import HeadSpec
+from fastlstm.training.layout import ONLY, Layout, Parts, feature_count
 from fastlstm.training.losses import Score
+from fastlstm.training.optimizers import as_total
 from fastlstm.training.padding import steps_of_tails
 from fastlstm.training.pooling import POOLINGS, Pooling, pooled, spread
 from fastlstm.training.sequences import Given, as_padded, as_tokens
 from fastlstm.weights.native import KEYS
-
-#: Of each head its weight (N, F) and bias (N,).
-_Parts = tuple[RealArray, RealArray | None, dict[str, tuple[RealArray, RealArray]]]
-
-#: Name of the head of a network that has one, whose answers come by themselves.
-ONLY = ""
 
 
 class RecurrentModel:
@@ -68,33 +64,61 @@ class RecurrentModel:
                 f"pooling: got {pooling!r}, which is of one answer for a sequence, with "
                 "each_step=True"
             )
-        width = lstm.num_directions * lstm.output_size
-        bound = 1 / math.sqrt(width)
         try:
             # Children, or LSTM(seed=0) and Network(seed=0) would begin with the same numbers.
             of_heads, *of_table = np.random.default_rng(seed).spawn(1 if embedding is None else 2)
         except (TypeError, ValueError) as error:
             raise type(error)(f"seed: got {seed!r}: {error}") from None
         parts = [
-            of_heads.uniform(-bound, bound, spec.width * (width + 1))
+            of_heads.uniform(-1 / math.sqrt(F), 1 / math.sqrt(F), N * (F + 1))
             for spec in self._heads.values()
+            for N, F in spec.shapes(feature_count(lstm))
         ]
         if embedding is not None:
             parts.insert(0, embedding.drawn(*of_table).ravel())
-        vector = [lstm.parameters, *(part.astype(lstm.dtype) for part in parts)]
+        of_layer = [lstm.parameters] if lstm.bits is None else []
+        vector = [*of_layer, *(part.astype(lstm.dtype) for part in parts)]
         self._vector: RealArray = np.concatenate(vector)
 
     @property
     def is_linear(self) -> bool:
         """Whether z is one linear layer of the layer's y, or of its final states, for inputs x."""
-        return self.pooling == "last" and self.embedding is None and ONLY in self._heads
+        plain = self.pooling == "last" and self.embedding is None and ONLY in self._heads
+        return plain and not self._heads[ONLY].hidden
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(self.lstm, self.embedding, self._heads)
 
     @property
     def parameters(self) -> RealArray:
-        """(N,) of the layer's dtype, read-only: `LSTM.parameters`, then embedding.weight, heads."""
+        """(N,) of the layer's dtype, read-only: `LSTM.parameters`, then embedding.weight, heads.
+
+        Of a network whose layer is quantised those of the layer are not among them.
+        """
         view = self._vector.view()
         view.flags.writeable = False
         return view
+
+    def _check_trains(self) -> None:
+        """Raise a TypeError if the layer is a quantised one."""
+        if self.lstm.bits is not None:
+            raise TypeError(
+                f"lstm: the network has one of {self.lstm.bits} bits, which can't be trained: "
+                "train the network that it was made of, and quantise that"
+            )
+
+    def _with_layer(self, lstm: LSTM | BiLSTM) -> Self:
+        """Return a copy with a quantised layer in place of its own."""
+        made = copy.deepcopy(self)
+        of_layer = made._layout.parts(made._vector).lstm.size
+        made.lstm, made._vector = lstm, made._vector[of_layer:].copy()
+        return made
+
+    def _load_parts(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """Replace the parameters that are not the layer's, as `load_state_dict` does all."""
+        of_layer = self.lstm.state_dict() if self.lstm.bits is None else {}
+        self.load_state_dict({**of_layer, **arrays})
 
     def load_parameters(self, vector: npt.ArrayLike) -> None:
         """Replace all parameters by those of a vector laid out as `parameters`.
@@ -107,25 +131,20 @@ class RecurrentModel:
         given = as_real_array("vector", vector, self._vector.dtype)
         if given.shape != self._vector.shape:
             raise ValueError(f"vector: got shape {given.shape}, expected {self._vector.shape}")
-        self.lstm.load_parameters(given[: self.lstm.parameters.size])
+        if self.lstm.bits is None:
+            self.lstm.load_parameters(self._layout.parts(given).lstm)
         self._vector[:] = given
 
     def named_views(self, vector: RealArray) -> dict[str, RealArray]:
         """Return views of a vector laid out as `parameters`, by the names that files have."""
-        lstm, table, heads = self._parts(vector)
-        views = dict(self.lstm.named_views(lstm))
-        if table is not None:
-            views["embedding.weight"] = table
-        for name, (weight, bias) in heads.items():
-            prefix = "head" if name == ONLY else f"heads.{name}"
-            views |= {f"{prefix}.weight": weight, f"{prefix}.bias": bias}
-        return views
+        return self._layout.named(vector)
 
     def state_dict(self) -> Mapping[str, RealArray]:
         """Return the parameters by name.
 
         Beside the layer's there are ``head.weight`` and ``head.bias``, of several heads
-        ``heads.NAME.weight`` and ``heads.NAME.bias``, and ``embedding.weight``.
+        ``heads.NAME.weight`` and ``heads.NAME.bias``, those of hidden layers behind
+        ``head.hidden.0``, and ``embedding.weight``. A quantised layer's are not among them.
         """
         return self.named_views(self.parameters)
 
@@ -162,10 +181,8 @@ class RecurrentModel:
         mask: npt.ArrayLike | None = None,
     ) -> Score:
         """Score the answers to x (T, B, I); arguments and errors as of `gradient`."""
-        batch, ys, all_weights = self._batch(x, y, weights, lengths, mask)
-        out, (h_n, _) = self.lstm(self._inputs(batch)[0], lengths=batch.lengths)
-        features = self._features(batch, out, h_n)
-        return self._scores(batch, features, ys, all_weights)[0]
+        z, checked = self._scorable(x, y, weights, lengths, mask)
+        return self._scores(z, checked, dict.fromkeys(self._heads))[0]
 
     def gradient(
         self,
@@ -176,6 +193,7 @@ class RecurrentModel:
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         rng: np.random.Generator | None = None,
+        total: float | Mapping[str, float] | None = None,
     ) -> tuple[Score, RealArray]:
         """Return the score of a batch, and the gradient (N,) of its mean loss.
 
@@ -194,11 +212,14 @@ class RecurrentModel:
             Which steps exist, as of `Sequences`; weights don't say that.
         rng : numpy.random.Generator, optional
             For what the layer drops, if it drops anything, and then needed: see `LSTM.record`.
+        total : float, or mapping of heads' names, optional
+            What the sum of losses is divided by, 0 or more, in place of the weight of this batch:
+            with the `total_weight` of a larger one the gradients of its parts add up to its own.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described.
+            If an argument is not as described, or the layer is a quantised one.
 
         Warns
         -----
@@ -206,19 +227,23 @@ class RecurrentModel:
             If a layer that begins at the end gets sequences that end in blank steps of weight 0,
             and nobody said which steps exist: these are taken for padding, as by `Trainer`.
         """
+        self._check_trains()
         batch, ys, all_weights = self._batch(x, y, weights, lengths, mask)
+        totals = {name: as_total(part) for name, part in self._by_head("total", total).items()}
         rng = rng if self.lstm.drops else None
-        inputs, tokens = self._inputs(batch)
+        own = self._layout.parts(self._vector)
+        inputs, tokens = self._inputs(batch, own)
         out, (h_n, _), tape = self.lstm.record(inputs, lengths=batch.lengths, rng=rng)
         features = self._features(batch, out, h_n)
-        score, dz = self._scores(batch, features, ys, all_weights)
+        checked = self._checked(batch, ys, all_weights)
+        score, dz = self._scores(self._heads_of(features, own), checked, totals)
 
         gradient = np.empty_like(self._vector)
-        lstm_part, dtable, dheads = self._parts(gradient)
-        _, _, heads = self._parts(self._vector)
+        lstm_part, dtable, dheads = self._layout.parts(gradient)
         dfeatures: RealArray | None = None
-        for name, (weight, _) in heads.items():
-            by_head = linear_backward(dz[name], features, weight, *dheads[name], self.lstm.isa)
+        for name, layers in own.heads.items():
+            hidden, isa = self._heads[name].hidden, self.lstm.isa
+            by_head = run_back(dz[name], layers, hidden, features, dheads[name], isa)
             dfeatures = by_head if dfeatures is None else dfeatures + by_head
         assert dfeatures is not None  # there is a head
         wrt = ("params",) if tokens is None else ("params", "x")
@@ -233,52 +258,27 @@ class RecurrentModel:
             self.embedding.gradient(rows.ravel(), dx.reshape(-1, dx.shape[-1]), dtable)
         return score, gradient
 
-    def train_step(
+    def total_weight(
         self,
-        optimizer: SGD | Adam,
         x: Given,
         y: Any,
         weights: Any = None,
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
-        clip: float = math.inf,
-        rng: np.random.Generator | None = None,
-    ) -> Score:
-        """Take one step of an optimiser on a batch.
+    ) -> Any:
+        """Return what `gradient` divides the sum of a batch's losses by, of several heads a dict.
 
-        Parameters
-        ----------
-        optimizer : SGD, Adam or AdamW
-        x, y, weights, lengths, mask, rng
-            As of `gradient`.
-        clip : float
-            Largest norm of the gradient; a longer one is scaled down to it.
-
-        Returns
-        -------
-        Score
-            Of the batch, before the step.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss or the gradient is not finite. The parameters are then as they were.
-        TypeError, ValueError
-            As from `gradient` and ``fastlstm.optim``.
+        That is the sum of the weights of the answers, with those of their classes. Arguments and
+        errors are as of `gradient`; nothing is computed of x.
         """
-        check_optimizer(optimizer)
-        clip = as_clip(clip)
-        score, gradient = self.gradient(x, y, weights, lengths=lengths, mask=mask, rng=rng)
-        norm = clip_grad_norm(gradient, clip)
-        if not (math.isfinite(score.loss_sum) and math.isfinite(norm)):
-            raise FloatingPointError(
-                f"the training diverged: loss {score.loss}, gradient of norm {norm}; "
-                "a smaller lr or clip may help"
-            )
-        optimizer.step(self._vector, gradient)
-        self.lstm.load_parameters(self._vector[: self.lstm.parameters.size])
-        return score
+        batch, ys, all_weights = self._batch(x, y, weights, lengths, mask)
+        checked = self._checked(batch, ys, all_weights)
+        totals = {
+            name: self._heads[name].weight_of(*pair, batch.answers(self.each_step))
+            for name, pair in checked.items()
+        }
+        return totals.get(ONLY, totals)
 
     def _answers(
         self, x: Any, lengths: Any, mask: Any
@@ -290,8 +290,14 @@ class RecurrentModel:
         batch_first = self.lstm.batch_first
         (padded,), counts = as_padded({"x": x}, lengths, mask, batch_first)
         batch = self._as_batch(padded, counts, mask)
-        y, (h_n, _) = self.lstm(self._inputs(batch)[0], lengths=batch.lengths)
-        return self._heads_of(self._features(batch, y, h_n)), batch, counts
+        return self._answers_from(batch, None)[0], batch, counts
+
+    def _answers_from(
+        self, batch: PaddedBatch, state: tuple[RealArray, RealArray] | None
+    ) -> tuple[dict[str, RealArray], tuple[RealArray, RealArray]]:
+        """Return z of each head, as `_answers`, of steps that go on from a state; and the next."""
+        y, state = self.lstm(self._inputs(batch)[0], state, lengths=batch.lengths)
+        return self._heads_of(self._features(batch, y, state[0])), state
 
     def _batch(
         self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
@@ -322,7 +328,7 @@ class RecurrentModel:
         )
 
     def _by_head(self, what: str, value: Any) -> dict[str, Any]:
-        """Return y or weights of each head."""
+        """Return y, weights or totals of each head."""
         if ONLY in self._heads:
             return {ONLY: value}
         if not isinstance(value, Mapping):
@@ -344,12 +350,20 @@ class RecurrentModel:
             axes = "(B, T)" if self.lstm.batch_first else "(T, B)"
             raise ValueError(f"x: got shape {tokens.shape}, expected integers {axes}")
         # Where no step exists 0, which has a vector.
-        tokens = self.embedding.checked(tokens[..., 0], batch.present())[..., np.newaxis]
+        present = self.embedding.present(tokens[..., 0], batch.present())
+        if self.embedding.masked:
+            lengths, mask = None, present
+        tokens = self.embedding.checked(tokens[..., 0], present)[..., np.newaxis]
         return PaddedBatch(tokens, lengths, mask, self.lstm.batch_first)
 
-    def _inputs(self, batch: PaddedBatch) -> tuple[Any, NDArray[np.intp] | None]:
-        """Return what the layer takes, and the integers whose vectors that is."""
-        _, table, _ = self._parts(self._vector)
+    def _inputs(
+        self, batch: PaddedBatch, own: Parts | None = None
+    ) -> tuple[Any, NDArray[np.intp] | None]:
+        """Return what the layer takes, and the integers whose vectors that is.
+
+        ``own`` are the parts of the network's vector, for who has them already.
+        """
+        table = (own or self._layout.parts(self._vector)).table
         if table is None:
             return batch.x, None
         tokens = batch.x[..., 0]
@@ -364,8 +378,17 @@ class RecurrentModel:
         if self.each_step:
             return batch.rows_of_made(y)
         if self.pooling == "last":
-            return np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
+            merged = merge(self._last_states(h_n), self.lstm.merge_mode)
+            assert isinstance(merged, np.ndarray)  # a network has no layer with merge_mode=None
+            return merged
         return pooled(self.pooling, batch.time_first(y), batch.taken)
+
+    def _last_states(self, h_n: RealArray) -> RealArray:
+        """Return the last layer's final states (B, D*P), those of the forward direction first."""
+        if self.lstm.num_directions == 1:
+            last: RealArray = h_n[-1]
+            return last
+        return np.concatenate(h_n[-self.lstm.num_directions :], axis=-1)
 
     def _backward(
         self,
@@ -384,21 +407,21 @@ class RecurrentModel:
             return tape.backward(batch.time_first(dy), wrt=wrt)
         dh_n = np.zeros_like(h_n)
         D = self.lstm.num_directions
-        dh_n[-D:] = np.split(dfeatures, D, axis=-1)
+        both = gradient_of_both(dfeatures, self._last_states(h_n), self.lstm.merge_mode)
+        dh_n[-D:] = [both] if D == 1 else np.split(both, D, axis=-1)
         return tape.backward(None, (dh_n, None), wrt=wrt)
 
     def _checked(
         self,
         batch: PaddedBatch,
-        features: RealArray,
         ys: Mapping[str, Any],
         all_weights: Mapping[str, Any],
     ) -> dict[str, tuple[Any, Any]]:
         """Return y and weights of each head, in the order of features, or raise what is wrong."""
         outer = batch.outer
-        if 0 in (outer if batch.is_padded else features.shape[:-1]):
+        if 0 in outer:
             raise ValueError("x: got no steps or no sequences, expected at least one")
-        answers = outer if self.each_step else features.shape[:-1]
+        answers = outer if self.each_step else batch.sequences
         present = batch.present() if self.each_step else None
         checked: dict[str, tuple[Any, Any]] = {}
         for name, spec in self._heads.items():
@@ -414,17 +437,26 @@ class RecurrentModel:
             checked[name] = y, weights
         return checked
 
+    def _scorable(
+        self, x: Any, y: Any, weights: Any, lengths: Any, mask: Any
+    ) -> tuple[dict[str, RealArray], dict[str, tuple[Any, Any]]]:
+        """Return z of each head, and y and weights as `_checked` has them."""
+        batch, ys, all_weights = self._batch(x, y, weights, lengths, mask)
+        out, (h_n, _) = self.lstm(self._inputs(batch)[0], lengths=batch.lengths)
+        z = self._heads_of(self._features(batch, out, h_n))
+        return z, self._checked(batch, ys, all_weights)
+
     def _scores(
         self,
-        batch: PaddedBatch,
-        features: RealArray,
-        ys: Mapping[str, Any],
-        all_weights: Mapping[str, Any],
+        z: Mapping[str, RealArray],
+        checked: Mapping[str, tuple[Any, Any]],
+        totals: Mapping[str, float | None],
     ) -> tuple[Score, dict[str, RealArray]]:
-        """Check y and weights, and return the score with the gradients by the heads' answers."""
-        checked = self._checked(batch, features, ys, all_weights)
-        z = self._heads_of(features)
-        scored = {name: spec.score(z[name], *checked[name]) for name, spec in self._heads.items()}
+        """Return the score with the gradients by the heads' answers."""
+        scored = {
+            name: spec.score(z[name], *checked[name], totals[name])
+            for name, spec in self._heads.items()
+        }
         if ONLY in scored:
             score, dz = scored[ONLY]
             return score, {ONLY: dz}
@@ -433,26 +465,14 @@ class RecurrentModel:
         scores = [(scored[name][0], spec) for name, spec in self._heads.items()]
         return _summed(scores), {name: dz for name, (_, dz) in scored.items()}
 
-    def _heads_of(self, features: RealArray) -> dict[str, RealArray]:
-        """Return the answers z (..., N) of each head."""
-        _, _, heads = self._parts(self._vector)
+    def _heads_of(self, features: RealArray, own: Parts | None = None) -> dict[str, RealArray]:
+        """Return the answers z (..., N) of each head; ``own`` as of `_inputs`."""
+        heads = (own or self._layout.parts(self._vector)).heads
         isa = self.lstm.isa
-        return {name: linear(features, *parts, isa) for name, parts in heads.items()}
-
-    def _parts(self, vector: RealArray) -> _Parts:
-        """Views of the layer's part (n,), the table (V, E) or None, and weight and bias by head."""
-        width = self.lstm.num_directions * self.lstm.output_size
-        at = self.lstm.parameters.size
-        lstm, table, heads = vector[:at], None, {}
-        if self.embedding is not None:
-            V, E = self.embedding.shape
-            table = vector[at : at + V * E].reshape(V, E)
-            at += V * E
-        for name, spec in self._heads.items():
-            N, end = spec.width, at + spec.width * width
-            heads[name] = vector[at:end].reshape(N, width), vector[end : end + N]
-            at = end + N
-        return lstm, table, heads
+        return {
+            name: run(layers, self._heads[name].hidden, features, isa)
+            for name, layers in heads.items()
+        }
 
 
 def called(what: str, head: str) -> str:
@@ -468,19 +488,3 @@ def _summed(scores: list[tuple[Score, HeadSpec]]) -> Score:
     decided = [score.accuracy for score, spec in counting if spec.is_decision]
     accuracy = sum(decided) / len(decided) if decided else 0.0
     return Score(weight, weight * loss, weight * accuracy)
-
-
-def check_optimizer(value: Any) -> None:
-    """Raise a TypeError if a value is no optimiser."""
-    if not isinstance(value, SGD | Adam):
-        raise TypeError(f"optimizer: got {type(value).__name__}, expected SGD, Adam, AdamW")
-
-
-def as_clip(value: Any) -> float:
-    """Return value as the largest norm of a gradient; TypeError or ValueError if it is none."""
-    expected = "expected a number above 0"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"clip: got {value!r}, {expected}")
-    if not (clip := float(value)) > 0:
-        raise ValueError(f"clip: got {value}, {expected}")
-    return clip

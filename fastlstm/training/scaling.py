@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray, as_flag
+from fastlstm.lstm import LSTM, BiLSTM
+from fastlstm.training.answers import together
 from fastlstm.training.checks import as_array
 from fastlstm.training.losses import Score
 from fastlstm.training.sequences import Sequences, is_list_of_sequences
 
+if TYPE_CHECKING:
+    from fastlstm.training.network import Network
+
 Float64 = NDArray[np.float64]
 
 
-#: Sequences that `unscaled` looks at, and the sizes of numbers that it finds too far apart, or too
-#: far from 1.
-_LOOKED_AT, _FACTOR = 256, 100
+#: Sequences that `unscaled` looks at, and about how many numbers in them, which may be on disk; the
+#: sizes of numbers that it finds too far apart, or too far from 1.
+_LOOKED_AT, _NUMBERS, _FACTOR = 256, 2**17, 100
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
@@ -64,10 +70,11 @@ class Scaling:
         training : Sequences
         x, y : bool
             Whether to standardise these, False for x of an embedding and for y of labels. Classes
-            stay as they are, whatever is asked for.
+            and the answers of several heads stay as they are, whatever is asked for.
         """
-        of_x, of_y = as_flag("x", x), as_flag("y", y) and not training.classes
+        of_x, of_y = as_flag("x", x), as_flag("y", y) and training.classes is False
         inputs, answers, weights = training.batch(slice(None))
+        answers, weights = together(answers, weights)
         lengths = training.lengths_of(slice(None))
         inputs = training.time_first(inputs)
         if training.each_step:
@@ -85,8 +92,9 @@ class Scaling:
                 else:
                     read &= counted
             inputs, answers = inputs[read], answers[counted]
+        outputs = 1 if isinstance(training.classes, Mapping) else training.outputs
         x_mean, x_variance = _moments(inputs) if of_x else _identity(inputs.shape[-1])
-        y_mean, y_variance = _moments(answers) if of_y else _identity(training.outputs)
+        y_mean, y_variance = _moments(answers) if of_y else _identity(outputs)
         return cls(x_mean, _scale(x_variance), y_mean, float(_scale(y_variance.mean())))
 
     def apply_x(self, x: Any, dtype: np.dtype[Any]) -> Any:
@@ -111,7 +119,7 @@ class Scaling:
         x, y, weights = sequences.batch(slice(None))
         if not (x.dtype.kind in "iu" and self.leaves_x):  # tokens of an embedding stay integers
             x = self.apply_x(x, dtype)
-        if not sequences.classes:
+        if sequences.classes is False:
             y = ((y - self.y_mean) / self.y_scale).astype(dtype)
         return Sequences(
             x,
@@ -133,13 +141,17 @@ class Scaling:
             raise ValueError("y_scale: got one for each number of an answer, expected one for all")
         return replace(score, loss_sum=score.loss_sum * self.y_scale**2)
 
+    def can_undo(self, layer: LSTM | BiLSTM) -> bool:
+        """Tell whether `undo` can, which needs biases to move means to, and no normalised sums."""
+        return layer.bias and not layer.cell.layer_norm
+
     def undo(self, arrays: Mapping[str, RealArray]) -> dict[str, RealArray]:
         """Change a network's parameters so that it takes and gives numbers as they were.
 
         Parameters
         ----------
         arrays : mapping of str to array
-            As from `Network.state_dict`, of a layer with biases.
+            As from `Network.state_dict`, of a layer for which `can_undo`.
 
         Returns
         -------
@@ -157,6 +169,26 @@ class Scaling:
         return {name: array.astype(arrays[name].dtype) for name, array in changed.items()}
 
 
+class UnscaledWarning(UserWarning):
+    """A run trains on numbers whose sizes make training hard."""
+
+
+def warn_of_sizes(training: Any, network: Network) -> None:
+    """Warn who makes a `Trainer` of sequences that call for standardising, if they do.
+
+    Not of what an embedding reads, nor of several heads.
+    """
+    if not isinstance(training, Sequences) or network.embedding is not None:
+        return
+    if len(network.heads) == 1 and (why := unscaled(training)):
+        warnings.warn(
+            f"training: {why}, which makes training hard; Scaling.fit(training), as the network's "
+            "scaling, and its apply(training, network.lstm.dtype) standardise them",
+            UnscaledWarning,
+            stacklevel=3,
+        )
+
+
 def unscaled(training: Sequences) -> str | None:
     """Tell what speaks against training on numbers as they are, or None.
 
@@ -164,13 +196,18 @@ def unscaled(training: Sequences) -> str | None:
     ones, and an optimiser's steps are of a size that takes long to reach answers in the hundreds.
     A share of the sequences is looked at.
     """
-    scaling = Scaling.fit(training.subset(np.arange(min(len(training), _LOOKED_AT))))
-    sizes = np.hypot(scaling.x_mean, np.where(scaling.x_scale == 1, 0, scaling.x_scale))
-    there = sizes[sizes > 0]
-    if len(there) and there.max() > _FACTOR:
-        return f"inputs are about {there.max():.3g} in size"
-    if len(there) and there.max() > _FACTOR * there.min():
-        return f"inputs are between {there.min():.3g} and {there.max():.3g} in size"
+    of_one = training.x[:, :1].size if not training.batch_first else training.x[:1].size
+    count = min(len(training), _LOOKED_AT, max(1, _NUMBERS // of_one))
+    scaling = Scaling.fit(training.subset(np.arange(count)))
+    spreads = np.where(scaling.x_scale == 1, 0, scaling.x_scale)
+    sizes = np.hypot(scaling.x_mean, spreads)
+    largest = sizes.max(initial=0)
+    # A constant has nothing that could go under, and is a rounding error where it is standardised.
+    smallest = sizes[spreads > 0].min(initial=np.inf)
+    if largest > _FACTOR:
+        return f"inputs are about {largest:.3g} in size"
+    if largest > _FACTOR * smallest:
+        return f"inputs are between {smallest:.3g} and {largest:.3g} in size"
     answers = np.abs(scaling.y_mean).max() + np.max(scaling.y_scale)
     if not training.classes and answers > _FACTOR:
         return f"answers are about {answers:.3g} in size"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from fastlstm import _arguments
 from fastlstm._arguments import as_finite, as_flag
 from fastlstm._ragged import Rows as Lengths
-from fastlstm._steps import Mask, Steps, as_steps, other_layout
-from fastlstm.training.checks import PIECE, Array, as_array, as_weights, check_answers
+from fastlstm._steps import Mask, Steps, as_steps
+from fastlstm.training.answers import Answers, CountedIn, as_answers, by_head, labelled, plain
+from fastlstm.training.checks import Array, as_array, pieces_of
 
 Rows: TypeAlias = NDArray[np.int64]
-#: x (T, b, I), y and weights of some sequences.
-Batch: TypeAlias = tuple[Array, Array, Array | None]
+#: x (T, b, I), y and weights of some sequences; of several heads y and weights by their names.
+Batch: TypeAlias = tuple[Array, Any, Any]
 
 #: An array, or a list of one for each sequence.
 Given: TypeAlias = npt.ArrayLike | Sequence[npt.ArrayLike]
@@ -42,11 +44,13 @@ class Sequences:
         Floating: regression, (T, B, K) with an answer at each step or (B, K) with one for each
         sequence. Integer: classification, classes from 0 up, (T, B) or (B,). Booleans, of the
         shape of a regression: K labels of which any may apply. With a list x it may be a list, too,
-        of B arrays (T_b, K) or, of classes, (T_b,).
+        of B arrays (T_b, K) or, of classes, (T_b,). Of several heads a mapping of their names to
+        such, all with an answer at each step or all with one for each sequence.
     weights : array_like, optional
         Of the answers in the loss, finite and 0 or more: (T, B) or (B,), or a list as y. 0 leaves
         an answer out, and its y may be anything, NaN or class -100 for instance; the input of its
-        step is read all the same. 1 everywhere by default.
+        step is read all the same. 1 everywhere by default. Of several heads one for all, or a
+        mapping of some heads' names.
     lengths : array_like of int (B,), or int, optional
         Steps of each sequence, or of all; what lies behind them in the arrays is padding, which
         nothing reads.
@@ -67,8 +71,8 @@ class Sequences:
         Which steps of the B sequences exist; None if all do.
     each_step : bool
         Whether y has an answer at each step.
-    classes : bool
-        Whether y holds classes.
+    classes : bool, or dict of bool
+        Whether y holds classes; of several heads by their names.
 
     Raises
     ------
@@ -84,93 +88,130 @@ class Sequences:
     that reads sequences from their end, a BiLSTM for instance, has to know: see `Trainer`.
     """
 
-    __slots__ = (
-        *("__weakref__", "batch_first", "classes", "each_step", "rows", "steps"),
-        *("weights", "x", "y"),
-    )
+    __slots__ = (*("__weakref__", "_answers", "batch_first", "each_step", "rows", "steps", "x"),)
 
     def __init__(
         self,
         x: Given,
-        y: Given,
-        weights: Given | None = None,
+        y: Given | Mapping[str, Given],
+        weights: Given | Mapping[str, Given | None] | None = None,
         *,
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         batch_first: bool = False,
     ) -> None:
         self.batch_first = as_flag("batch_first", batch_first)
-        given = {"x": x, "y": y, "weights": weights}
-        (x, y, weights), lengths = as_padded(given, lengths, mask, self.batch_first)
-        self.x = as_tokens(as_array("x", x, "biuf", "real numbers"))
-        self.y = as_array("y", y, "biuf", "real numbers, labels or integer classes")
+        heads = list(by_head(y, weights))
+        given = {"x": x}
+        for head, of_head, its_weights in heads:
+            given |= {labelled("y", head): of_head, labelled("weights", head): its_weights}
+        padded, lengths = as_padded(given, lengths, mask, self.batch_first)
+        arrays = dict(zip(given, padded, strict=True))
+        self.x = as_tokens(as_array("x", arrays["x"], "biuf", "real numbers"))
         if self.x.ndim != 3 or 0 in self.x.shape:
             axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
             raise ValueError(f"x: got shape {self.x.shape}, expected {axes}, none of them 0")
-        self.classes = self.y.dtype.kind not in "bf"
-        answers = self.y.shape if self.classes else self.y.shape[:-1]  # (T, B) or (B,)
-        self.each_step = len(answers) == 2
         outer = self.x.shape[:2]
         T, B = outer[::-1] if self.batch_first else outer
-        if answers not in (outer, (B,)) or 0 in self.y.shape:
-            axes = "B, T" if self.batch_first else "T, B"
-            expected = f"({axes}) or (B,)" if self.classes else f"({axes}, K) or (B, K)"
-            hint = ""
-            if self.y.shape == outer:
-                hint = "; one number at each step is y[..., np.newaxis]"
-            elif answers == (T,):
-                hint = f"; {other_layout(self.batch_first)}"
-            elif answers == outer[::-1]:
-                hint = "; x and y lie in different layouts, swapaxes(0, 1) of one may help"
+        self._answers: dict[str | None, Answers] = {}
+        for head, _, _ in heads:
+            y, weights = arrays[labelled("y", head)], arrays[labelled("weights", head)]
+            self._answers[head] = as_answers(head, y, weights, outer, self.batch_first)
+        kinds = {answers.each_step for answers in self._answers.values()}
+        if len(kinds) > 1:
             raise ValueError(
-                f"y: got shape {self.y.shape} of {self.y.dtype}, expected {expected} "
-                f"with T = {T} and B = {B}{hint}"
+                "y: got answers of each step and of each sequence, expected one of both"
             )
+        self.each_step = kinds.pop()
         self.steps = as_steps(lengths, mask, (T, B), self.batch_first)
-        self.weights = None
-        if weights is not None:
-            self.weights = as_weights(weights, answers, outer)
         self.rows: Rows = np.arange(B)
         if self.steps is not None and not (self.each_step or self.steps.lengths.all()):
             raise ValueError(
                 f"y: has an answer for sequence {int(self.steps.lengths.argmin())}, which has no "
                 "step"
             )
-        counted = self.counted
-        if counted is not None and not counted.any():
-            raise ValueError("weights: all are 0, expected some above")
-        check_answers(self.y, counted, classes=self.classes)
+        for head, answers in self._answers.items():
+            answers.check(head, self._counted_in(answers))
+
+    @property
+    def y(self) -> Any:
+        """As given, of lists the padded array; of several heads a dict."""
+        return plain({head: answers.y for head, answers in self._answers.items()})
+
+    @property
+    def weights(self) -> Any:
+        """As y, or None."""
+        weights = {head: answers.weights for head, answers in self._answers.items()}
+        return None if all(each is None for each in weights.values()) else plain(weights)
+
+    @property
+    def classes(self) -> Any:
+        """Whether y holds classes, of several heads a dict."""
+        return plain({head: answers.classes for head, answers in self._answers.items()})
 
     @property
     def present(self) -> Mask | None:
         """Where a step exists, (T, B) or with batch_first (B, T); None if all do."""
+        return self._present_in(slice(None))
+
+    @property
+    def counted(self) -> Any:
+        """Where an answer counts, of the shape of weights, or None if all do; of heads a dict."""
+        return plain(
+            {
+                head: self._counted_in(answers)(slice(None))
+                for head, answers in self._answers.items()
+            }
+        )
+
+    def _present_in(self, part: slice) -> Mask | None:
+        """Return `present` for a part of its first axis."""
         if self.steps is None:
             return None
         T, B = self.time_first(self.x).shape[:2]
-        present = np.zeros((T, B), np.bool_)
-        self.steps.scatter(np.True_, present)
-        return self.time_first(present)
+        if self.steps.order is not None:
+            present = np.zeros((T, B), np.bool_)
+            self.steps.scatter(np.True_, present)
+            return self.time_first(present)[part]
+        lengths, times = self.steps.lengths, np.arange(T)
+        if self.batch_first:
+            return times < lengths[part, np.newaxis]
+        return times[part, np.newaxis] < lengths
 
-    @property
-    def counted(self) -> Mask | None:
-        """Where an answer counts, of the shape of weights; None if all do."""
-        present = self.present if self.each_step else None
-        if self.weights is None:
-            return present
-        weighted: Mask = self.weights > 0
-        return weighted if present is None else weighted & present
+    def _counted_in(self, answers: Answers) -> CountedIn:
+        """Return what tells which answers count in a part of the first axis."""
+
+        def counted_in(part: slice) -> Mask | None:
+            present = self._present_in(part) if self.each_step else None
+            if answers.weights is None:
+                return present
+            weighted: Mask = answers.weights[part] > 0
+            return weighted if present is None else weighted & present
+
+        return counted_in
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def outputs(self) -> int:
-        """K: numbers in an answer, or classes as far as the largest that counts in y tells."""
-        if not self.classes:
-            return int(self.y.shape[-1])
-        counted = self.counted
-        classes: Array = self.y if counted is None else self.y[counted]
-        return int(classes.max()) + 1
+    def lengths(self) -> Lengths:
+        """(n,): steps of each sequence."""
+        if self.steps is None:
+            return np.full(len(self), len(self.time_first(self.x)), np.intp)
+        return self.steps.lengths[self.rows]
+
+    @property
+    def outputs(self) -> Any:
+        """K: numbers in an answer, or classes as far as the largest that counts in y tells.
+
+        Of several heads a dict.
+        """
+        return plain(
+            {
+                head: answers.outputs(self._counted_in(answers))
+                for head, answers in self._answers.items()
+            }
+        )
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Sequences, Sequences]:
         """Cut into two parts, for training and for validation, at random.
@@ -203,8 +244,7 @@ class Sequences:
         shuffled = generator(seed, 0).permutation(self.rows)
         parts = self._part(shuffled[second:]), self._part(shuffled[:second])
         for name, part in zip(("training", "validation"), parts, strict=True):
-            counted = self.counted
-            if counted is not None and not part._of_answers(counted, part.rows).any():
+            if not part._counts():
                 raise ValueError(
                     f"weights: all are 0 in the {name} part, expected some above; "
                     "another seed or share may help"
@@ -224,9 +264,12 @@ class Sequences:
         come first in each; `lengths_of` tells how many.
         """
         rows = self.rows[positions]
-        x, y = self._take(self.x, rows), self._of_answers(self.y, rows)
-        weights = None if self.weights is None else self._of_answers(self.weights, rows)
-        return x, y, weights
+        y, weights = {}, {}
+        for head, answers in self._answers.items():
+            y[head] = self._of_answers(answers.y, rows)
+            given = answers.weights
+            weights[head] = None if given is None else self._of_answers(given, rows)
+        return self._take(self.x, rows), plain(y), plain(weights)
 
     def lengths_of(self, positions: Rows | slice) -> Lengths | None:
         """Return the lengths (b,) of the sequences at positions in `rows`; None if all are T."""
@@ -237,6 +280,11 @@ class Sequences:
         for start in range(0, len(self), size):
             yield slice(start, start + size)
 
+    def parts(self, size: int) -> Iterator[tuple[Sequences, slice]]:
+        """Yield sequences and the positions in them of all in order, ``size`` at a time."""
+        for positions in self.positions(size):
+            yield self, positions
+
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all sequences in order, ``size`` at a time, as `batch` does."""
         return map(self.batch, self.positions(size))
@@ -244,13 +292,14 @@ class Sequences:
     def digest(self) -> str:
         """Return a hash of all that is here, which tells other data from these."""
         digest = hashlib.blake2b(digest_size=16)
-        for array in (self.x, self.y, self.weights, self.rows):
-            if array is None:
-                continue
+        arrays = [self.x]
+        for head, answers in self._answers.items():
+            digest.update(f"{head}".encode() if head is not None else b"")
+            arrays += [each for each in (answers.y, answers.weights) if each is not None]
+        for array in (*arrays, self.rows):
             digest.update(f"{array.shape}{array.dtype}".encode())
-            step = max(1, PIECE // max(1, array[:1].nbytes))
-            for start in range(0, len(array), step):
-                digest.update(array[start : start + step].tobytes())
+            for piece in pieces_of(array):
+                digest.update(array[piece].tobytes())
         if self.batch_first:
             digest.update(b"batch_first")
         if self.steps is not None:
@@ -269,14 +318,36 @@ class Sequences:
         """Return an array that has axes of time and batch as (T, B, ...): a view."""
         return array.swapaxes(0, 1) if self.batch_first else array
 
+    def _counts(self) -> bool:
+        """Tell whether there is an answer that counts, of each head."""
+        if self.each_step and not self.lengths.any():
+            return False
+        weights = [each.weights for each in self._answers.values() if each.weights is not None]
+        return all(any(map(partial(self._some, each), self.positions(256))) for each in weights)
+
+    def _some(self, weights: Array, positions: slice) -> bool:
+        """Tell whether some weights of a few sequences are above 0, of steps that exist."""
+        above = self._of_answers(weights, self.rows[positions]) > 0
+        if self.each_step and (lengths := self.lengths_of(positions)) is not None:
+            above = self.time_first(above)
+            above = above & (np.arange(len(above))[:, np.newaxis] < lengths)
+        return bool(above.any())
+
     def _of_answers(self, array: Array, rows: Rows) -> Array:
         """Return what y or weights have of some sequences."""
         return self._take(array, rows) if self.each_step else array[rows]
 
     def _take(self, array: Array, rows: Rows) -> Array:
         """Return what an array with an axis of time has of some sequences, as `batch` does."""
-        if self.steps is None:
-            return array[rows] if self.batch_first else array[:, rows]
+        if self.steps is None or self.steps.order is None:
+            T = None
+            if self.steps is not None:
+                T = max(int(self.steps.lengths[rows].max(initial=0)), 1)
+            if self.batch_first:
+                return array[rows, :T]
+            # Faster than an index, but it would copy all of an array that has gaps.
+            whole = array.flags.c_contiguous
+            return np.take(array[:T], rows, axis=1) if whole else array[:T, rows]
         return self.time_first(self.steps.gather(self.time_first(array), rows))
 
     def _part(self, rows: Rows) -> Sequences:

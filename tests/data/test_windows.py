@@ -142,6 +142,18 @@ def test_no_window_reaches_over_the_split(split: Any) -> None:
     assert early.max() < np.datetime64("2001-02-05") <= late.min()
 
 
+@pytest.mark.parametrize("split", [2001, np.int64(2001), "2001"])
+def test_a_year_as_a_split_is_its_first_day(split: Any) -> None:
+    table = series(50)
+    table["day"] = np.datetime64("2000-12-10") + np.arange(50)
+    given = {"targets": "a", "time": "day", "length": 6, "horizon": 4}
+    data = windows(table, **given, split=split)
+    expected = windows(table, **given, split="2001-01-01")
+    assert np.array_equal(data.training_rows, expected.training_rows)
+    with pytest.raises(ValueError, match="split: got 2002, expected a time from 2000-12-10"):
+        windows(table, **given, split=2002)
+
+
 def test_a_second_split_is_for_a_test() -> None:
     data = windows(series(50), targets="a", time="day", length=6, horizon=4, split=(0.6, 0.8))
     same = windows(

@@ -119,6 +119,32 @@ def test_times_of_pandas() -> None:
     assert hours[0, 0] == np.datetime64("2001-03-24T02:00")  # 03:00 in Berlin
 
 
+@pytest.mark.parametrize("made", [str, datetime.datetime.fromisoformat])
+def test_days_of_summer_time_are_told_of(made: Any) -> None:
+    days = [f"2024-03-{day}T00:00:00+01:00" for day in (29, 30, 31)]
+    days += [f"2024-04-0{day}T00:00:00+02:00" for day in (1, 2)]
+    given: dict[str, Any] = {"targets": "level", "length": 2, "time": "day"}
+    table = {"day": [made(day) for day in days], "level": range(5)}
+    with pytest.raises(ValueError, match=r"23 hours, expected 1 day .*; days of a zone"):
+        windows(table, **given)
+    assert len(windows({**table, "day": [made(day[:19]) for day in days]}, **given)) == 3
+    days[3] = "2024-04-01T05:00:00+02:00"  # that is something else
+    with pytest.raises(ValueError, match="resample= makes them even"):
+        windows({**table, "day": [made(day) for day in days]}, **given)
+
+
+@pytest.mark.parametrize("day", ["01", "28", "end"])
+def test_months_that_are_left_out_are_told_of_in_months(day: str) -> None:
+    months = np.datetime64("2001-01") + np.delete(np.arange(40), [20, 21])
+    days: Any = [f"{each}-{day}" for each in months]
+    if day == "end":
+        days = (months + 1).astype("datetime64[D]") - 1
+    table = {"month": days, "level": range(38)}
+    message = r"from 2002-08-\d\d to 2002-11-\d\d in row 20 it is 3 months, expected 1 month as "
+    with pytest.raises(ValueError, match=message):
+        windows(table, targets="level", length=2, time="month")
+
+
 def test_times_of_polars() -> None:
     polars = require("polars")
     frame = polars.DataFrame(columns())

@@ -255,6 +255,8 @@ def test_bad_input() -> None:
         model.fit(x, y[:-1])
     with pytest.raises(ValueError, match=r"y\[0\] has shape \(1,\)"):
         LSTMClassifier(**GIVEN, each_step=True).fit(x, [["a"]] * 60)
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(5,\), .*take each_step=True"):
+        LSTMRegressor(**GIVEN).fit(x[:2], [np.zeros(3), np.zeros(5)])
     with pytest.raises(ValueError, match="Negative values"):
         model.fit(x, y, -np.ones(60))
     with pytest.raises(ValueError, match="not supported for partial_fit"):
@@ -306,6 +308,7 @@ def test_labels_of_other_numbers_leave_everything_as_it_was() -> None:
     np.testing.assert_array_equal(model.predict_proba(x), expected)
 
 
+@pytest.mark.filterwarnings("ignore::fastlstm.training.UnscaledWarning")
 def test_a_fit_that_fails_leaves_nothing_behind() -> None:
     x, y = np.random.default_rng(0).normal(size=(8, 4, 2)), np.arange(8.0)
     model = LSTMRegressor(4, epochs=1, random_state=0, scaling=False)
@@ -317,3 +320,13 @@ def test_a_fit_that_fails_leaves_nothing_behind() -> None:
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError):
         model.fit(x[..., :1], y * 1e300)
     np.testing.assert_array_equal(model.predict(x), expected)
+
+
+def test_what_has_no_weight_has_no_part_in_the_scaling() -> None:
+    x, _ = sequences()
+    x[:20, :, 1] = 0.1
+    weights = np.repeat([1.0, 0.0], [20, 40])
+    some = LSTMRegressor(**GIVEN).fit(x[:20], np.full(20, 0.1))
+    weighted = LSTMRegressor(**GIVEN).fit(x, np.where(weights, 0.1, 9.0), weights)
+    for model in (some, weighted):
+        assert model.network_.scaling.x_scale[1] == model.network_.scaling.y_scale[0] == 1

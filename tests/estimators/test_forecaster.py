@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastlstm.data import forecast
 from support.optional import require
 
 require("sklearn")  # before what needs it
@@ -79,6 +80,27 @@ def test_update_goes_on_or_trains() -> None:
     with pytest.raises(ValueError, match="NaN"):
         model.update([0.1, np.nan])
     np.testing.assert_array_equal(model.predict(3), before)
+
+
+@pytest.mark.parametrize("missing", ["error", "ffill"])
+def test_forecasts_read_the_last_rows_alone(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    y = np.sin(np.arange(400) / 3) + 0.1 * np.arange(400)
+    given: dict[str, Any] = {**GIVEN, "hidden_size": 4, "length": 8, "horizon": 3, "epochs": 1}
+    model = LSTMForecaster(**given, difference=1, missing=missing)
+    model.fit(y[:300]).update(y[300:])
+    seen = []
+
+    def spied(network: Any, frame: Any) -> Any:
+        seen.append(len(next(iter(frame.values()))))
+        return forecast(network, frame)
+
+    monkeypatch.setattr("fastlstm.sklearn._forecaster.forecast", spied)
+    answers = model.predict(7)
+    name = model.target_names_[0]
+    whole = forecast(model.network_, {name: y}).values[0, :, 0]
+    np.testing.assert_array_equal(answers[:3], whole)
+    first = 11 if missing == "error" else 400  # a gap may reach back to the first row
+    assert seen == [first, first + 3, first + 4]
 
 
 def test_series_of_pandas_get_dates() -> None:

@@ -173,7 +173,7 @@ def test_network_and_run_agree_to_the_bit(
         assert_same_bits(one, network(x)[..., b : b + 1, :])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("sst")])
 def test_bundled_models_and_run_agree_to_the_bit(tmp_path: Path, name: str) -> None:
     sst = load_sst()
     if name == "sst_forecast":

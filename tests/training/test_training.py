@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ import pytest
 from fastlstm import LSTM, optim, weights
 from fastlstm._linear import linear
 from fastlstm.training import (
+    Embedding,
     Epoch,
     Network,
     Scaling,
     Score,
     Sequences,
     Trainer,
+    UnscaledWarning,
     cosine,
     evaluate,
     plot_history,
@@ -316,7 +320,7 @@ def test_cosine_schedule_is_torch_s() -> None:
 
 def test_split() -> None:
     data = random_data(weighted=True)
-    data.weights += 1
+    data.weights[...] += 1
     first, second = data.split(0.3, seed=2)
     assert (len(first), len(second)) == (8, 3)
     assert sorted([*first.rows, *second.rows]) == list(range(B))
@@ -394,6 +398,38 @@ def test_scaling_is_undone_in_the_weights(loss: str, directions: int) -> None:
     network.load_state_dict(undone)
     expected = answers * scaling.y_scale + scaling.y_mean
     np.testing.assert_allclose(network(data.x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y", "words"),
+    [
+        ([1, 1], 1, None),
+        ([1, 500], 1, "training: inputs are about 5.*, which makes training hard; Scaling.fit"),
+        ([1, 0.001], 1, "training: inputs are between 0.00"),
+        ([1, 1], 500, "training: answers are about "),
+    ],
+)
+def test_numbers_that_call_for_scaling_are_told_of_once(
+    of_x: list[float], of_y: float, words: str | None
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 9, 2)) * of_x, rng.normal(size=(6, 9, 1)) * of_y
+    data = Sequences(x.astype(np.float32), y)
+    network = Network(LSTM(2, 4, seed=0), 1, seed=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = Trainer(network, data, data, optim.Adam(), epochs=2)
+        trainer.fit()
+        Trainer(network, Scaling.fit(data).apply(data, network.lstm.dtype), None, optim.Adam())
+    assert [w.category for w in caught] == ([] if words is None else [UnscaledWarning])
+    assert all(re.match(words or "", str(w.message)) for w in caught)
+    assert all(w.filename == __file__ for w in caught)
+
+
+def test_integers_of_an_embedding_call_for_no_scaling() -> None:
+    data = Sequences(np.arange(54).reshape(6, 9) * 20, np.zeros((6, 9, 1)))
+    network = Network(LSTM(2, 4, seed=0), 1, embedding=Embedding(2000, 2), seed=0)
+    Trainer(network, data, None, optim.Adam())
 
 
 def test_scaling_leaves_constants_as_they_are() -> None:
