@@ -15,6 +15,7 @@ again.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,11 @@ __all__ = ["get_num_threads", "num_threads", "register_threadpoolctl", "set_num_
 MAX_THREADS = 64
 
 _registered = False
+
+# Limits of blocks that are open now, in whatever threads, and the setting before the first.
+_lock = threading.Lock()
+_limits: list[int] = []
+_before = 0
 
 
 def get_num_threads() -> int:
@@ -73,6 +79,28 @@ def num_threads(count: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """Limit the threads of calls inside a ``with`` block, whatever other threads do meanwhile.
+
+    The setting is the process's: of blocks in several threads at once the least counts, and the
+    last one to leave puts back what there was before the first.
+    """
+    global _before
+    limit = min(count, MAX_THREADS)
+    with _lock:
+        if not _limits:
+            _before = get_num_threads()
+        _limits.append(limit)
+        set_num_threads(min(_limits))
+    try:
+        yield
+    finally:
+        with _lock:
+            _limits.remove(limit)
+            set_num_threads(min(_limits, default=_before))
 
 
 def register_threadpoolctl() -> None:
