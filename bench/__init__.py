@@ -1,7 +1,7 @@
 """The benchmark: ``python -m fastlstm bench``.
 
 It compares fastlstm with its NumPy reference and with every installed peer on a grid of cells.
-How that is done, and what the figures do not say, is told in ``docs/benchmarks.md``.
+How that is done, and what the figures do not say, is told in ``docs/reference/benchmarks.md``.
 
 One file a concern: ``grid`` (which cells), ``problem`` (their numbers), ``peers`` (one adapter a
 file), ``threads`` (holding all to the same number), ``measure`` (interleaved timing), ``compare``

@@ -1,4 +1,4 @@
-"""What each precision costs on trained models: the tables of ``docs/choosing-precision.md``.
+"""What each precision costs on trained models: the tables of ``docs/how-to/choosing-precision.md``.
 
 ``python -m fastlstm.bench.accuracy`` runs every model by fastlstm in float32, 24, 16 and 8 bits and
 by its peers in their low precisions, all on the same inputs, and prints two Markdown tables: how
@@ -13,7 +13,7 @@ The models, and the packages that bring what they need:
 - digits: an LSTM that is trained here, in seconds, to read handwritten digits row by row
   (scikit-learn), on images that it has not seen;
 - random-32, random-128, random-512, if they are asked for: PyTorch's initial weights, I = H, normal
-  x, which is the table of ``docs/low-precision.md``.
+  x, which is the table of ``docs/reference/low-precision.md``.
 
 Letters: T time steps, B sequences, P = H numbers of a hidden state, D directions, K outputs.
 """

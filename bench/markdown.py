@@ -1,4 +1,4 @@
-"""The tables of ``docs/benchmarks.md``, from a file that ``--output`` wrote.
+"""The tables of ``docs/reference/benchmarks.md``, from a file that ``--output`` wrote.
 
 ``python -m fastlstm.bench.markdown FILE`` prints one: the command, the limits of the hardware, the
 summary, and a row for each cell; of the grid ``precision`` two, of times and of errors.

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .compare import CellResult
 from .peers import PEERS
 from .report import Report, summary
@@ -18,6 +20,13 @@ _LOOKS = dict(
         PEERS, (("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")), strict=True
     )
 )
+#: Ratios that may be labelled, the most useful ones first.
+_TICKS = (
+    *(1, 1.3, 1.1, 2, 1.05, 10, 100, 5, 0.9, 0.5, 0.1, 0.01, 1000, 1.01, 20, 50, 200, 500, 3),
+    *(1.2, 0.95, 0.8, 0.7, 0.2, 0.05, 1.02, 1.03, 1.15, 0.99, 0.98, 1.5, 7, 30),
+)
+#: Logarithm of the ratio up to which the axis is logarithmic, of about 1.1.
+_WIDE = 0.1
 _FASTER, _SLOWER = "#d9ead3", "#f4cccc"
 
 
@@ -40,6 +49,30 @@ def check_format(path: Path) -> None:
         raise ModuleNotFoundError(
             'matplotlib is not installed: pip install "fastlstm[cli]"', name="matplotlib"
         )
+
+
+def _position(ratio: Any) -> Any:
+    """Return where a ratio is on the axis: its logarithm, in which small ones are stretched.
+
+    1.01 and 1.3 are told apart beside 250: up to 1.1 it is the logarithm, from there on more and
+    more the logarithm of that.
+    """
+    return np.arcsinh(np.log(np.maximum(ratio, 1e-9)) / _WIDE)
+
+
+def _ratio_at(position: Any) -> Any:
+    return np.exp(_WIDE * np.sinh(position))
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return ratios to label between two, so many that they never touch."""
+    kept: list[float] = []
+    room = (_position(high) - _position(low)) / 26
+    for value in _TICKS:
+        near = (abs(_position(value) - _position(other)) for other in kept)
+        if low <= value <= high and min(near, default=room) >= room:
+            kept.append(value)
+    return sorted(kept)
 
 
 def _label(value: float) -> str:
@@ -107,20 +140,19 @@ def draw(report: Report, file_format: str = "png") -> bytes:
         _draw_cell(axes, position, result)
     axes.axvline(1.0, color="black", lw=1.2, zorder=5)
 
-    axes.set_xscale("log")
+    axes.set_xscale("function", functions=(_position, _ratio_at))
     edges = [
         edge for r in results for name in r.peers if (s := r.ratio(name)) for edge in (s.q1, s.q3)
     ]
-    low, high = min(0.8, min(edges) / 1.15), max(1.25, max(edges) * 1.15)
+    ends = _position(np.array([min(0.93, *edges), max(1.25, *edges)]))
+    low, high = _ratio_at(ends + np.ptp(ends) * np.array([-0.03, 0.03]))
     axes.set_xlim(low, high)
-    # Few labels where the axis is long, so that they never touch.
-    digits = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5) if high / low < 200 else (1,)
-    steps = [digit * 10.0**power for power in range(-4, 5) for digit in digits]
-    axes.xaxis.set_major_locator(ticker.FixedLocator(steps))
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks(low, high)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(
-        "time of the peer / time of fastlstm   (log scale; right of 1: fastlstm is faster)"
+        "time of the peer / time of fastlstm   (log scale, wider near 1; right of 1: fastlstm is "
+        "faster)"
     )
 
     axes.set_ylim(len(results) - 0.4, -0.6)

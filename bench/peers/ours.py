@@ -113,7 +113,7 @@ def build(
 
     A cell of a single step in one direction goes through a stream, as it would in an application
     that steps, unless ``steps_in_place`` is False. With ``repacks`` a call that trains begins with
-    ``load_parameters``. What differs from the peers' calls is said in docs/benchmarks.md.
+    ``load_parameters``. What differs from the peers' calls is said in docs/reference/benchmarks.md.
     """
     cell = problem.cell
     layer = BiLSTM if cell.D == 2 else LSTM
