@@ -5,8 +5,9 @@ has a room each: ``_process`` (signals, pipes, exit codes), ``_messages``, ``_op
 ``_arrays`` (what is read), ``_outputs`` (what is written), ``_weights``, ``_models`` (a model, and
 data for it), ``_pictures``, ``_progress``.
 
-Exit codes: 0 all well; 1 an LSTM that ``verify`` found to differ, or contestants of ``bench`` that
-do; 2 a mistake in the arguments or files (one line on stderr, no traceback); 130 interrupted with
+Exit codes: 0 all well; 1 an LSTM that ``verify`` found to differ, contestants of ``bench`` that do,
+or files that ``run --engine`` could not do; 2 a mistake in the arguments or files (one line on
+stderr, no traceback); 130 interrupted with
 Ctrl-C; 141 nobody reads the output any more, as after ``| head``; 143 terminated.
 """
 

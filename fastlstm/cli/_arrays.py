@@ -17,7 +17,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
@@ -36,6 +36,9 @@ NUMPY, TABLES = (".npy", ".npz"), (".csv", ".tsv", ".txt", ".dat")
 SUFFIXES = (*NUMPY, *TABLES)
 #: Standard input, or output.
 STANDARD = "-"
+
+#: A class that is none.
+_NO_CLASS = -100
 
 #: Bytes of an array that are kept in memory.
 _LARGE = 2**28
@@ -80,17 +83,23 @@ def _delimiter(text: str) -> str:
 
 def file_of(path: Path) -> Path:
     """Return the file that is read for ``FILE`` or ``FILE:PART``."""
-    return _split(path)[0]
+    return split_path(path)[0]
 
 
-def _split(path: Path) -> tuple[Path, str | None]:
+def split_path(path: Path) -> tuple[Path, str | None]:
     """Take ``FILE:PART`` apart; a file that is called so counts as itself."""
     found = None if path.exists() else _PART.fullmatch(str(path))
     return (Path(found[1]), found[2]) if found else (path, None)
 
 
 def open_array(
-    path: Path, name: str, reading: Reading, *, size: int | None = None, quiet: bool = False
+    path: Path,
+    name: str,
+    reading: Reading,
+    *,
+    size: int | None = None,
+    features: Sequence[str] | None = None,
+    quiet: bool = False,
 ) -> Opened:
     """Return the array in a file.
 
@@ -104,6 +113,8 @@ def open_array(
         How a table is read.
     size : int, optional
         How many columns a table has to have.
+    features : sequence of str, optional
+        Their names, which a table that has names has to have.
     quiet : bool
         Whether to keep to oneself what was decided for the user.
 
@@ -112,13 +123,13 @@ def open_array(
     UserError
         If there is no such file, or it holds no array.
     """
-    file, part = _split(path)
+    file, part = split_path(path)
     suffix = suffix_of(file)
     if not _is_stream(file) and suffix not in SUFFIXES:
         allowed = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, each also as .gz"
         raise UserError(f"{file}: unknown suffix, {name} can be {allowed}")
     with content_of(file) as content:
-        opened = _read(content, str(file), suffix, part, reading, size)
+        opened = _read(content, str(file), suffix, part, reading, size, features)
     if opened.table is not None and opened.table.notes and not quiet:
         note(f"{file}: {'; '.join(opened.table.notes)}")
     return opened
@@ -140,6 +151,16 @@ def open_counts(path: Path, name: str, reading: Reading) -> Array:
         array = array.astype(np.int64) if table.whole else array
         array = array[:, 0] if array.shape[1] == 1 else array
     return array
+
+
+def as_classes(y: Array, path: Path) -> Array:
+    """Return whole numbers as integers, NaN as one that is no class."""
+    known = ~np.isnan(y)
+    with np.errstate(invalid="ignore"):
+        classes = np.where(known, y, _NO_CLASS).astype(np.int64)
+    if not np.array_equal(classes[known], y[known]):
+        raise UserError(f"{path}: holds fractions, expected whole numbers for classes")
+    return classes
 
 
 def _is_stream(path: Path) -> bool:
@@ -183,7 +204,13 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read(
-    file: IO[bytes], name: str, suffix: str, part: str | None, reading: Reading, size: int | None
+    file: IO[bytes],
+    name: str,
+    suffix: str,
+    part: str | None,
+    reading: Reading,
+    size: int | None,
+    features: Sequence[str] | None,
 ) -> Opened:
     """Read an array by the first bytes of its file, which are those of NumPy or of text."""
     start = file.read(6)
@@ -196,8 +223,17 @@ def _read(
         return Opened(_read_member(file, name, part))
     if suffix in NUMPY:
         raise UserError(f"{name}: not a {suffix} file, or damaged")
-    table = read_table(file, name, reading, part, size)
+    table = read_table(file, name, reading, part, size, features)
     return Opened(table.numbers, table)
+
+
+def members_of(path: Path) -> list[str]:
+    """Return the names of the arrays in an ``.npz`` file; none of another file."""
+    file, part = split_path(path)
+    if part is not None or suffix_of(file) != ".npz":
+        return []
+    with content_of(file) as content, zipfile.ZipFile(content) as archive:
+        return [e.removesuffix(".npy") for e in archive.namelist() if e.endswith(".npy")]
 
 
 def _read_member(file: IO[bytes], name: str, member: str | None) -> Array:

@@ -37,6 +37,7 @@ class Command:
 COMMANDS = (
     Command("run", "apply a trained LSTM to data"),
     Command("train", "train an LSTM on your arrays"),
+    Command("look", "gates and states over time, as a page of HTML"),
     Command("inspect", "what a file of weights holds"),
     Command("convert", "save an LSTM in another format"),
     Command("quantize", "make an LSTM of 8, 16 or 24 bits, and report its errors"),

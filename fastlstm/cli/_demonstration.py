@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from fastlstm import demo
-from fastlstm.cli._messages import UserError
 from fastlstm.cli._outputs import new_file
+from fastlstm.cli._pictures import check_picture, drawing
 from fastlstm.demo import Comparison, ForecastResult, GapFillResult
 
 
 def run_demonstration(picture: Path | None, force: bool) -> None:
-    """Report what the bundled models do on held-out data; draw the forecast if asked to."""
-    if picture is None:
-        forecast = demo.run_forecast()
-    else:
-        with new_file(picture, force) as partial:
-            forecast = demo.run_forecast()
-            try:
-                demo.plot(forecast, partial)
-            except ValueError as error:  # a suffix that matplotlib does not know
-                raise UserError(f"{picture}: {error}") from error
+    """Report what the bundled models do on held-out data; draw both if asked to."""
+    with ExitStack() as files:
+        partial = None
+        if picture is not None:
+            partial = files.enter_context(new_file(picture, force))
+            check_picture(picture)
+        forecast, gapfill = demo.run_forecast(), demo.run_gapfill()
+        if picture is not None and partial is not None:
+            with drawing(picture):
+                demo.plot([forecast, gapfill], partial)
     print(f"Sea-surface temperature off Peru, forecast {forecast.horizon} months ahead")
     _print_scores(forecast, "LSTM")
     print("  RMSE by months ahead")
@@ -31,12 +32,11 @@ def run_demonstration(picture: Path | None, force: bool) -> None:
         _print_row(method, *(f"{error:7.3f}" for error in errors))
     _print_comparison(forecast.comparison)
 
-    gapfill = demo.run_gapfill()
     print(f"\nThe same series, gaps of {gapfill.gap_length} months filled")
     _print_scores(gapfill, "BiLSTM")
     _print_comparison(gapfill.comparison)
     if picture is not None:
-        print(f"\n{picture}: forecast against truth")
+        print(f"\n{picture}: both against the truth")
 
 
 def _print_scores(result: ForecastResult | GapFillResult, name: str) -> None:

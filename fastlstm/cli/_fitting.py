@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlstm import LSTM, BiLSTM, optim
+from fastlstm import optim
 from fastlstm.cli._messages import UserError, note
 from fastlstm.cli._process import termination_interrupts
 from fastlstm.cli._progress import make_bar
 from fastlstm.training import Epoch, Score, Trainer
+from fastlstm.training.history import log_of
 
 
 class Run(ABC):
@@ -49,22 +50,16 @@ class Run(ABC):
     def history(self) -> list[Epoch]:
         """Return the epochs in that unit."""
         return [
-            Epoch(self.in_unit(training), validation and self.in_unit(validation))
-            for training, validation in self.trainer.history
+            epoch._replace(
+                training=self.in_unit(epoch.training),
+                validation=epoch.validation and self.in_unit(epoch.validation),
+            )
+            for epoch in self.trainer.history
         ]
 
-
-def make_layer(inputs: int, batch_first: bool, rng: Any, args: argparse.Namespace) -> LSTM | BiLSTM:
-    """Return the layer that the options ask for."""
-    return (BiLSTM if args.bidirectional else LSTM)(
-        inputs,
-        args.hidden,
-        args.layers,
-        dtype=args.dtype,
-        batch_first=batch_first,
-        forget_bias=args.forget_bias,
-        seed=rng,
-    )
+    def log(self) -> dict[str, Any]:
+        """Return the epochs as `Trainer.log` does, in that unit."""
+        return log_of(self.history(), decisions=self.trainer.decides)
 
 
 def trainer_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -76,10 +71,13 @@ def trainer_options(args: argparse.Namespace) -> dict[str, Any]:
         "optimizer": optimizers[args.optimizer](args.lr, **decay),
         "epochs": args.epochs,
         "batch_size": args.batch_size,
+        "accumulate": args.accumulate,
+        "bucketing": args.bucketing,
         "clip": args.clip,
         "schedule": args.schedule,
         "patience": args.patience,
         "seed": args.seed,
+        "reduce": args.reduce,
     }
 
 
@@ -136,7 +134,7 @@ def _progress(run: Run, quiet: bool) -> Iterator[Callable[[Score], object] | Non
 def _last_epoch(run: Run) -> str:
     """Return the scores of the last epoch."""
     trainer = run.trainer
-    training, validation = trainer.history[-1]
+    training, validation = trainer.history[-1][:2]
     loss = trainer.network.loss
     text = run.before + figures(run.in_unit(training), loss)
     if validation is not None:

@@ -210,12 +210,17 @@ class Form:
 
     # columns
 
-    def choose(self, columns: str | None, size: int | None) -> list[int]:
+    def choose(
+        self, columns: str | None, size: int | None, features: Sequence[str] | None = None
+    ) -> list[int]:
         """Return the columns that are read."""
-        if columns is None:
+        if columns is None and features is not None and self.names:
+            kept = self._find_features(features)
+        elif columns is None:
             kept = self._inputs(size)
         else:
             kept = self.find(next(csv.reader([columns], skipinitialspace=True)))
+            self._check_order(kept, features)
         if not kept:
             raise UserError(f"{self.name}: holds no column of numbers")
         if size is not None and len(kept) != size:
@@ -226,6 +231,31 @@ class Form:
             )
         self.take_decimal_sign(kept)
         return kept
+
+    def _find_features(self, features: Sequence[str]) -> list[int]:
+        """Return the columns of a model's features, in its order; say which others there are."""
+        names = self.names or []
+        if missing := [name for name in features if name not in names]:
+            plural = "s" * (len(missing) != 1)
+            raise UserError(
+                f"{self.name}: no column{plural} {', '.join(map(repr, missing))}, which the model "
+                f"reads; there are {', '.join(filter(None, names))}; {self.name}:NAME,NAME,... "
+                "chooses columns of other names"
+            )
+        kept = self.find(features)
+        if others := [i for i in range(self.width) if i not in kept and names[i]]:
+            listed = ", ".join(self.label(i) for i in others[:20])
+            self.notes.append(f"{listed} left out: the model reads {', '.join(features[:20])}")
+        return kept
+
+    def _check_order(self, kept: list[int], features: Sequence[str] | None) -> None:
+        """Refuse a model's features in another order than its own."""
+        names = [self.title(i) for i in kept]
+        if features is not None and set(names) == set(features) and names != [*features]:
+            raise UserError(
+                f"{self.name}: got the columns {', '.join(names)}, expected {', '.join(features)}: "
+                "the model reads them in this order"
+            )
 
     def title(self, i: int) -> str:
         """Return the name of a column, or its number from 1."""

@@ -14,12 +14,15 @@ import numpy as np
 from fastlstm._steps import as_steps
 from fastlstm.cli._arrays import Array, open_array, open_counts, reading_of
 from fastlstm.cli._messages import UserError, as_user_errors, note
-from fastlstm.cli._weights import build, choose, read
+from fastlstm.cli._weights import build, choose, errors_of_files, read
 from fastlstm.weights.names import ORIENTATION
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastlstm.lstm import LSTM, BiLSTM
-    from fastlstm.weights import Head
+    from fastlstm.training import Embedding, Network
+    from fastlstm.weights import Found, Head
 
 #: What DATA, or INPUT, may be.
 INPUTS = (
@@ -62,7 +65,11 @@ def load_model(args: argparse.Namespace, *, head: bool = True, **options: Any) -
 
     `options` are of `fastlstm.weights.Found.build`.
     """
-    found = choose(read(args.model), args.name)
+    return model_of(args, choose(read(args.model), args.name), head=head, **options)
+
+
+def model_of(args: argparse.Namespace, found: Found, *, head: bool = True, **options: Any) -> Model:
+    """Return what `load_model` does of what was found in the file."""
     if found.network is not None and not found.network.is_plain:
         holds = f"{args.model}: holds a network that is more than an LSTM and a linear layer"
         if head:
@@ -70,17 +77,45 @@ def load_model(args: argparse.Namespace, *, head: bool = True, **options: Any) -
         if not args.quiet:
             note(f"{holds}; the LSTM alone is run, on INPUT as it stands, without any scaling")
     lstm = build(args.model, found, **options)
-    batch_first: bool | None = bool(found.option("batch_first"))
+    return Model(lstm, found.head if head else None, found.state, batch_first_of(found))
+
+
+def is_forecaster(found: Found) -> bool:
+    """Whether a file holds a network that was trained on series in tables."""
+    if found.network is None:
+        return False
+    from fastlstm.data.windowing import KEY
+
+    metadata = found.network.options.get("metadata", {})
+    return isinstance(metadata, dict) and KEY in metadata
+
+
+def load_network(args: argparse.Namespace) -> Network:
+    """Return the network in a file that was found to hold one."""
+    from fastlstm.training import Network
+
+    with errors_of_files():
+        return Network.load(args.model, name=args.name)
+
+
+def batch_first_of(found: Found) -> bool | None:
+    """Return whether a file says that its layer takes (B, T, I); None if it doesn't say."""
+    batch_first = bool(found.option("batch_first"))
     # A node of ONNX says how it takes its input, but not what the graph makes of the file's input.
     if not batch_first and (ORIENTATION in found.notes or found.kind.startswith("ONNX")):
-        batch_first = None
-    return Model(lstm, found.head if head else None, found.state, batch_first)
+        return None
+    return batch_first
 
 
-def open_input(args: argparse.Namespace, name: str, input_size: int) -> tuple[Array, bool]:
-    """Return the data, (T, I), (T, B, I) or (B, T, I), and whether they were a table."""
+def open_input(
+    args: argparse.Namespace, name: str, input_size: int, features: Sequence[str] | None = None
+) -> tuple[Array, bool]:
+    """Return the data, (T, I), (T, B, I) or (B, T, I), and whether they were a table.
+
+    Columns of a table that has names are found by those of the features.
+    """
     path, reading = args.input, reading_of(args, args.missing)
-    x, table = open_array(path, name, reading, size=input_size, quiet=args.quiet)
+    x, table = open_array(path, name, reading, size=input_size, features=features, quiet=args.quiet)
     if x.dtype.kind not in "biuf":
         raise UserError(f"{path}: must hold real numbers, got {x.dtype}")
     if x.ndim not in (2, 3):
@@ -93,16 +128,34 @@ def open_input(args: argparse.Namespace, name: str, input_size: int) -> tuple[Ar
     return x, table is not None
 
 
-def layout_of(args: argparse.Namespace, name: str, model: Model, stored: Array) -> bool:
+def open_tokens(
+    args: argparse.Namespace, name: str, embedding: Embedding, features: Sequence[str] | None
+) -> tuple[Array, bool]:
+    """Return integers (T, 1), (T, B, 1) or (B, T, 1) for an embedding, as `open_input` does."""
+    path, reading = args.input, reading_of(args, args.missing)
+    x, table = open_array(path, name, reading, size=1, features=features, quiet=args.quiet)
+    if table is not None:
+        if not table.whole:
+            raise UserError(f"{path}: holds fractions, or gaps, expected integers of an embedding")
+        x = x.astype(np.int64)
+    if x.dtype.kind not in "iu":
+        raise UserError(f"{path}: got {x.dtype}, expected integers below {embedding.shape[0]}, "
+                        f"which {args.model} has vectors of")  # fmt: skip
+    if x.ndim not in (1, 2):
+        raise UserError(f"{path}: got shape {x.shape}, expected integers (T,) or (T, B)")
+    return x if table is not None else x[..., np.newaxis], table is not None
+
+
+def layout_of(args: argparse.Namespace, name: str, batch_first: bool | None, stored: Array) -> bool:
     """Return whether the data are (B, T, I): as the model says, else as asked for."""
-    if args.batch_first and model.batch_first is False:
+    if args.batch_first and batch_first is False:
         raise UserError(
             f"--batch-first: {args.model} was made for (T, B, I), not for (B, T, I); leave it out, "
             f"or swap the first two axes of {name}"
         )
     if stored.ndim != 3:
         return False
-    return bool(model.batch_first or args.batch_first)
+    return bool(batch_first or args.batch_first)
 
 
 def present_steps(args: argparse.Namespace, x: Array, batch_first: bool) -> Array | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from fastlstm._extras import import_for
 from fastlstm.cli._messages import UserError
@@ -29,3 +30,23 @@ def drawing(path: Path) -> Iterator[None]:
     except Exception as error:  # matplotlib and its backends have many
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"--plot: {path} could not be drawn: {reason}") from error
+
+
+#: Draws on matplotlib's axes, and returns them.
+Panel: TypeAlias = Callable[[Any], Any]
+
+
+def save_picture(path: Path, panels: Sequence[Panel], title: str) -> None:
+    """Draw panels below each other."""
+    Figure = import_for("--plot", "matplotlib.figure", "cli", "matplotlib").Figure
+    figure = Figure(figsize=(9.0, 1.2 + 3.6 * len(panels)), layout="constrained")
+    figure.suptitle(title)
+    for axes, draw in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        draw(axes)
+    figure.savefig(path, dpi=130)
+
+
+def prefix_title(axes: Any, name: str) -> Any:
+    """Put what is drawn before what is seen of it; return axes."""
+    axes.set_title(": ".join(filter(None, (name, axes.get_title()))))
+    return axes

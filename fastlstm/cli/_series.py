@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,8 @@ def _parts(form: Form, columns: Columns) -> tuple[dict[str, list[int]], dict[str
 
 def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -> Any:
     """Return a column of times: datetime64[us], or numbers."""
+    from fastlstm.data.tables import in_utc
+
     cells = [cleaned(cell) for cell in numbers.texts[column]]
 
     def refuse(row: int, expected: str) -> UserError:
@@ -164,7 +166,7 @@ def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -
         times = []
         for row, cell in enumerate(cells):
             try:
-                times.append(_in_utc(datetime.strptime(cell, time_format)))
+                times.append(in_utc(datetime.strptime(cell, time_format)))
             except ValueError:
                 raise refuse(row, f"a time as in {time_format!r}") from None
         return np.array(times, "datetime64[us]")
@@ -181,16 +183,12 @@ def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -
     times = []
     for row, cell in enumerate(iso):
         try:
-            times.append(_in_utc(datetime.fromisoformat(cell)))
+            times.append(in_utc(datetime.fromisoformat(cell)))
         except ValueError:
             raise refuse(
                 row, "a time as of ISO 8601, 2001-12-31T23:59; --time-format says another form"
             ) from None
     return np.array(times, "datetime64[us]")
-
-
-def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import io
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,12 @@ class Table(NamedTuple):
 
 
 def read_table(
-    file: IO[bytes], name: str, reading: Reading, columns: str | None, size: int | None
+    file: IO[bytes],
+    name: str,
+    reading: Reading,
+    columns: str | None,
+    size: int | None,
+    features: Sequence[str] | None = None,
 ) -> Table:
     """Read a table.
 
@@ -60,15 +66,60 @@ def read_table(
         Those that are wanted, by names or numbers from 1, with commas between them.
     size : int, optional
         I, where it is known: it decides whether a column is of the data or counts the lines.
+    features : sequence of str, optional
+        Names of the I columns, by which they are found in a table that has names.
 
     Raises
     ------
     UserError
         If it is no table of numbers, or may be read in two ways.
     """
+    with _text_of(file, name) as (text, notes):
+        return _read(text, name, reading, columns, size, features, notes)
+
+
+def read_columns(
+    file: IO[bytes],
+    name: str,
+    reading: Reading,
+    find: Callable[[Form], tuple[Sequence[int], Sequence[int]]],
+) -> tuple[dict[int, NDArray[Any]], Form]:
+    """Read columns of a table, of numbers and of text.
+
+    Parameters
+    ----------
+    file, name, reading
+        As of `read_table`.
+    find : callable
+        Returns the columns of numbers, and those of text.
+
+    Returns
+    -------
+    dict of int to array (T,)
+        float64, or text.
+    Form
+
+    Raises
+    ------
+    UserError
+        As `read_table`.
+    """
+    with _text_of(file, name) as (text, notes):
+        form, lines, line = examine(text, name, reading, notes)
+        kept, texts = find(form)
+        form.take_decimal_sign(list(kept))
+        numbers = Numbers(form, list(kept), texts)
+        values = numbers.read(lines, line)
+    columns: dict[int, NDArray[Any]] = {i: values[:, k] for k, i in enumerate(kept)}
+    return columns | {i: np.array(cells) for i, cells in numbers.texts.items()}, form
+
+
+@contextmanager
+def _text_of(file: IO[bytes], name: str) -> Iterator[tuple[IO[str], list[str]]]:
+    """Give a table as text, and the notes on it; report what is none."""
     text, notes = decoded(file, name)
     try:
-        return _read(text, name, reading, columns, size, notes)
+        yield text, notes
     except (csv.Error, UnicodeError) as error:
         raise UserError(f"{name}: damaged, or in no encoding of text: {error}") from error
     finally:
@@ -81,10 +132,11 @@ def _read(
     reading: Reading,
     columns: str | None,
     size: int | None,
+    features: Sequence[str] | None,
     notes: list[str],
 ) -> Table:
     form, lines, line = examine(text, name, reading, notes)
-    kept = form.choose(columns, size)
+    kept = form.choose(columns, size, features)
     numbers = Numbers(form, kept).read(lines, line)
     whole = bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
     whole = whole and not any(
@@ -124,11 +176,13 @@ class Numbers:
                 more = chain(block, lines) if quoted else block
                 self._read_records(records_of(more, self.form.delimiter, line))
             line += len(block)
-        return self._filled(np.array(self.values).reshape(-1, len(self.kept)))
+        return self._filled(np.array(self.values).reshape(len(self.lines), len(self.kept)))
 
     def _read_plain(self, block: list[str], line: int) -> bool:
         """Read lines that hold nothing but numbers, ten times as fast; or read nothing."""
         form = self.form
+        if not self.kept:
+            return False
         ends = form.width - 1
         if form.delimiter == " ":
             # Spaces beside a space are none between fields.

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastlstm.cli._arrays import Array, Opened, open_array, open_counts, reading_of
-from fastlstm.cli._fitting import Run, figures, make_layer, trainer_options
+from fastlstm.cli._arrays import (
+    Array,
+    Opened,
+    as_classes,
+    open_array,
+    open_counts,
+    reading_of,
+)
+from fastlstm.cli._fitting import Run, figures, trainer_options
+from fastlstm.cli._layer import make_layer
 from fastlstm.cli._messages import UserError, as_user_errors, note
 from fastlstm.training import Network, Scaling, Score, Sequences, Trainer, evaluate
 from fastlstm.training.checks import counting, find
 from fastlstm.training.padding import without_padding
-from fastlstm.training.scaling import unscaled
+from fastlstm.training.scaling import UnscaledWarning, unscaled
 
 #: What a loss is, and its unit.
 _UNITS = {
     "mse": "mean squared error in the unit of Y, squared",
     "cross_entropy": "cross-entropy in nats",
 }
-
-#: A class that is none.
-_NO_CLASS = -100
 
 
 class ArrayRun(Run):
@@ -45,8 +51,10 @@ class ArrayRun(Run):
         """Take the best parameters, for numbers as they were given."""
         network = self.trainer.network
         network.load_parameters(self.trainer.best_parameters)
-        if self._scaling is not None:
+        if self._scaling is not None and self._scaling.can_undo(network.lstm):
             network.load_state_dict(self._scaling.undo(network.state_dict()))
+        else:
+            network.scaling = self._scaling
 
     def report(self, output: Path, seconds: float) -> None:
         """Print what the model that was written scores on the arrays as they were given."""
@@ -62,7 +70,11 @@ class ArrayRun(Run):
         print(f"    X was read as {axes}: {counting(B, 'sequence')} of {counting(T, 'step')}")
         for name, part in {"training": training, "validation": validation}.items():
             if part is not None:
+                if network.scaling is not None:
+                    part = network.scaling.apply(part, network.lstm.dtype)
                 score = evaluate(network, part, trainer.batch_size)
+                if network.scaling is not None:
+                    score = self.in_unit(score)
                 print(f"    {name:12}{figures(score, network.loss)}")
         print(f"    loss is the {self.unit}; of training epochs, before each step")
 
@@ -175,12 +187,7 @@ def _as_answers(y: Array, path: Path, task: str | None) -> Array:
     """Return y as floats for a regression, as integers for a classification."""
     kind = y.dtype.kind
     if task == "classification" and kind == "f":
-        known = ~np.isnan(y)
-        with np.errstate(invalid="ignore"):
-            classes = np.where(known, y, _NO_CLASS).astype(np.int64)
-        if not np.array_equal(classes[known], y[known]):
-            raise UserError(f"{path}: holds fractions, expected whole numbers for classes")
-        y = classes
+        y = as_classes(y, path)
     elif task == "regression" and kind in "biu":
         y = y.astype(np.float64)
     elif kind == "b":
@@ -224,6 +231,7 @@ def _make_trainer(
         scaling = Scaling.fit(training) if args.normalise else None
         if scaling is None and not args.quiet and (why := unscaled(training)):
             note(f"{args.x}: {why}; --normalise makes training on such numbers easier")
+        warnings.simplefilter("ignore", UnscaledWarning)  # the note says it, in terms of options
         if scaling is not None:
             parts = [scaling.apply(part, lstm.dtype) for part in parts]
         trainer = Trainer(

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastlstm.cli._arrays import reading_of
-from fastlstm.cli._fitting import Run, make_layer, trainer_options
+from fastlstm.cli._fitting import Run, trainer_options
+from fastlstm.cli._layer import make_layer
 from fastlstm.cli._messages import UserError, as_user_errors, say
 from fastlstm.cli._options import number
 from fastlstm.cli._series import Columns, add_time_format, read_series, series_errors

@@ -7,12 +7,13 @@ import warnings
 from pathlib import Path
 
 from fastlstm import weights
-from fastlstm.cli._messages import note
+from fastlstm.cli._messages import UserError, note
 from fastlstm.cli._options import add_force
 from fastlstm.cli._outputs import new_file
 from fastlstm.cli._weights import build, choose, errors_of_files, read
 from fastlstm.weights.contents import Trained
 from fastlstm.weights.formats import WRITTEN, format_for
+from fastlstm.weights.models import ACTIVATIONS, POOLINGS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where the format of OUT can't hold digits",
     )
     add_force(parser)
+    group = parser.add_argument_group("whole networks")
+    add = group.add_argument
+    add(
+        "--network",
+        action="store_true",
+        help="read the embedding and the linear layers of IN, too, as fastlstm.load_network does",
+    )
+    add("--pooling", choices=POOLINGS, help="what one answer for a sequence is read from")
+    add("--each-step", action="store_true", help="there is an answer at each step")
+    add("--activation", choices=ACTIVATIONS, help="between linear layers")
+    add("--loss", choices=LOSSES, help="what the last layer was trained by")
+    add("--classes", metavar="A,B,...", help="their names")
+
+
+#: Losses that need nothing said beside them, and options that go with --network.
+LOSSES = ("mse", "mae", "huber", "cross_entropy", "binary_cross_entropy")
+_OF_NETWORKS = ("pooling", "each_step", "activation", "loss", "classes")
 
 
 def execute(args: argparse.Namespace) -> None:
     """Read one, write it."""
+    if args.network:
+        _convert_network(args)
+        return
+    for name in _OF_NETWORKS:
+        if getattr(args, name):
+            raise UserError(f"--{name.replace('_', '-')} goes with --network")
     with errors_of_files(f"{args.output}: "):
         chosen = format_for(args.output)
     found = choose(read(args.input), args.name)
@@ -61,3 +85,22 @@ def execute(args: argparse.Namespace) -> None:
         if each not in (*found.assumptions, found.widened):  # told when it was built
             note(f"note: {each}")
     print(f"{args.output}: {layer}")
+
+
+def _convert_network(args: argparse.Namespace) -> None:
+    from fastlstm.training import load_network  # not for those who convert layers
+
+    if args.name is not None:
+        raise UserError("--name chooses one LSTM, --network takes all that the file holds")
+    told = {name: getattr(args, name) for name in _OF_NETWORKS if getattr(args, name)}
+    if args.classes:
+        told["classes"] = args.classes.split(",")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with errors_of_files():
+            network = load_network(args.input, dtype=args.dtype, dequantize=args.dequantize, **told)
+        with new_file(args.output, args.force) as partial, errors_of_files(f"{args.output}: "):
+            network.save(partial, overwrite=True)
+    for warning in caught:
+        note(f"warning: {str(warning.message).removeprefix(f'{args.input}: ')}")
+    print(f"{args.output}: {network}")

@@ -6,9 +6,10 @@ import argparse
 import json
 from typing import Any
 
+from fastlstm import weights
 from fastlstm.cli._messages import say
 from fastlstm.cli._options import add_json
-from fastlstm.cli._weights import add_file, read
+from fastlstm.cli._weights import add_file, errors_of_files, read
 from fastlstm.weights import Contents, Found
 
 
@@ -19,11 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "gates, those that this package can't run and why, and what else is there."
     )
     add_file(parser)
+    parser.add_argument(
+        "--arrays",
+        action="store_true",
+        help="every array of the file by name, with dtype and shape, whatever it belongs to",
+    )
     add_json(parser)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Read, print."""
+    if args.arrays:
+        _print_arrays(args)
+        return
     contents = read(args.file)
     if args.json:
         print(json.dumps(_as_json(contents), indent=2))
@@ -41,6 +50,16 @@ def execute(args: argparse.Namespace) -> None:
         print("besides")
     for other in contents.others:
         say(f"  {other.name}: {other.what}")
+
+
+def _print_arrays(args: argparse.Namespace) -> None:
+    with errors_of_files():
+        found = weights.arrays(args.file)
+    if args.json:
+        print(json.dumps({name: found.described(name) for name in found}, indent=2))
+        return
+    for name in found:
+        say(f"{name}: {found.described(name)}")
 
 
 def _print_found(found: Found, indent: str) -> None:

@@ -148,7 +148,7 @@ def _read(args: argparse.Namespace, model: Model) -> _Data:
     """Open DATA and what belongs to them."""
     lstm = model.lstm
     stored, _ = open_input(args, "DATA", lstm.input_size)
-    is_batch_first = layout_of(args, "DATA", model, stored)
+    is_batch_first = layout_of(args, "DATA", model.batch_first, stored)
     if stored.ndim == 3 and model.batch_first is None and not args.quiet:
         axes = "as asked, (B, T, I)" if is_batch_first else "(T, B, I), --batch-first is (B, T, I)"
         note(f"MODEL does not say which axis of DATA is time: {axes}")

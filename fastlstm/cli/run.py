@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from fastlstm._linear import linear
-from fastlstm._steps import as_steps
-from fastlstm.cli._arrays import STANDARD, Array, add_reading
-from fastlstm.cli._messages import UserError, note
-from fastlstm.cli._models import (
-    INPUTS,
-    Model,
-    add_layout,
-    layout_of,
-    load_model,
-    open_input,
-    present_steps,
-)
-from fastlstm.cli._options import add_force, add_quiet, number
-from fastlstm.cli._outputs import WRITERS, Block, new_file
-from fastlstm.cli._progress import counting
+from fastlstm.cli._arrays import add_reading
+from fastlstm.cli._engine import add_engine
+from fastlstm.cli._messages import UserError
+from fastlstm.cli._models import INPUTS, add_layout, is_forecaster, load_network
+from fastlstm.cli._options import add_force, add_json, add_quiet, number
 from fastlstm.cli._series import add_time_format, is_table
+from fastlstm.cli._weights import choose, read
 from fastlstm.weights.formats import SUFFIXES
-
-# Numbers held at a time of the input or of the output, whichever is wider, unless --chunk says more
-# or less: enough that the cost of a call vanishes, little enough for any machine.
-CHUNK_ELEMENTS = 2**20
 
 _HELP = " (see fastlstm run --help)"
 
@@ -59,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=INPUTS,
     )
     add("--name", help="of the LSTM in MODEL, where it holds several")
-    text = "file to write: .npy, .csv or .tsv; - is standard output, in the form of INPUT"
+    text = "file to write: .npy, .npz, .csv or .tsv; - is standard output, in the form of INPUT"
     add("-o", "--output", type=Path, help=text)
     add_force(parser)
     add_layout(parser, "INPUT", "what lies behind is padding, OUTPUT 0 there")
@@ -76,142 +58,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out the linear layer on top that MODEL has, if it has one",
     )
-    add("--plot", type=Path, metavar="FILE", help="without MODEL: write a picture")
+    text = "write the logits of classes and labels, in place of these and their probabilities"
+    add("--logits", action="store_true", help=text)
     add_quiet(parser)
+    add = parser.add_argument_group("how good it is, of a network").add_argument
+    text = "the right answers, in Y's own unit, classes by their names or by number: .npy, "
+    text += ".npz:NAME or a table, as INPUT, with an answer at each step or for each sequence"
+    add("--targets", type=Path, metavar="Y", help=text)
+    text = "of the answers, (T, B) or (B,); 0 leaves one out"
+    add("--weights", type=Path, metavar="W", help=text)
+    text = "steps of a season: compare with what was that long ago, too"
+    add("--season", type=count, metavar="N", help=text)
+    add_json(parser)
+    text = "write a picture: answers beside Y, or the confusion matrix; of a forecast what it goes "
+    text += "on from; without MODEL the two demonstrations"
+    add("--plot", type=Path, metavar="FILE", help=text)
     group = parser.add_argument_group("tables")
     add_reading(group, "nan", "zero", "mean", "forward", "drop", default="nan")
     add_time_format(group)
+    add_engine(parser)
 
 
-def execute(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> int | None:
     """Run the demonstration, or the user's model on the user's data."""
     if args.model is None:
         given = {"--output": args.output, "--chunk": args.chunk, "--no-head": args.no_head}
         given |= {"--batch-first": args.batch_first, "--name": args.name}
-        given |= {"--lengths": args.lengths, "--mask": args.mask}
+        given |= {"--lengths": args.lengths, "--mask": args.mask, "--logits": args.logits}
+        given |= {"--targets": args.targets, "--weights": args.weights, "--season": args.season}
+        given |= {"--json": args.json}
         if useless := [option for option, value in given.items() if value]:
             raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT{_HELP}")
         from fastlstm.cli._demonstration import run_demonstration
 
         run_demonstration(args.plot, args.force)
-    elif args.input is None:
+        return None
+    if args.input is None:
         raise UserError(f"INPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
-    elif args.output is None:
+    if args.output is None and args.targets is None and args.plot is None:
         raise UserError(f"-o OUTPUT is missing: fastlstm run MODEL INPUT -o OUTPUT{_HELP}")
-    elif args.plot is not None:
-        raise UserError(f"--plot works without MODEL only{_HELP}")
-    elif not (is_table(args.input) and _did_forecast(args)):
-        _run_model(args)
+    for option in ("weights", "season", "json"):
+        if getattr(args, option) and args.targets is None:
+            raise UserError(f"--{option}: needs --targets, the right answers")
+    if args.engine is not None:
+        for option in ("targets", "plot"):
+            if getattr(args, option):
+                raise UserError(f"--{option}: is of one file, not of --engine")
+        from fastlstm.cli._many import run_many
+
+        return run_many(args, run_file)
+    for option in ("workers", "address", "features", "group", "time"):
+        if getattr(args, option):
+            raise UserError(f"--{option}: is of many files, see --engine")
+    run_file(args)
+    return None
 
 
-def _did_forecast(args: argparse.Namespace) -> bool:
-    """Forecast what follows a table, and say so, if the model was trained on series."""
-    from fastlstm.cli._forecast import forecaster_of, run_forecast
+def run_file(args: argparse.Namespace) -> None:
+    """Apply the user's model to one file."""
+    found = choose(read(args.model), args.name)
+    if is_table(args.input) and is_forecaster(found):
+        from fastlstm.cli._forecast import run_forecast
 
-    network = forecaster_of(args)
-    if network is not None:
-        run_forecast(network, args)
-    return network is not None
-
-
-def _run_model(args: argparse.Namespace) -> None:
-    """Apply the weights in ``args.model`` to ``args.input`` and write ``args.output``."""
-    to_standard = str(args.output) == STANDARD
-    suffix = args.output.suffix.lower()
-    if not to_standard and suffix not in WRITERS:
-        raise UserError(f"{args.output}: unknown suffix, OUTPUT can be {' or '.join(WRITERS)}")
-    with new_file(args.output, args.force) as partial:
-        model = load_model(args, head=not args.no_head, batch_first=False)
-        lstm = model.lstm
-        if lstm.merge_mode is None:
-            raise UserError(f"{args.model}: merge_mode=None gives two results, run writes one")
-        stored, is_table = open_input(args, "INPUT", lstm.input_size)
-        writer = WRITERS[suffix or (".csv" if is_table else ".npy")]
-        batch_first = layout_of(args, "INPUT", model, stored)
-        each_step = lstm.return_sequences
-        kept = stored.shape[:-1] if each_step else _batch_shape(stored, batch_first)
-        shape = (*kept, model.width)
-        if writer.is_table and len(shape) == 3:
-            raise UserError(f"{args.output}: a table cannot hold three dimensions, use .npy")
-
-        # Every layout becomes (T, B, I), without a copy.
-        x = stored[:, None] if stored.ndim == 2 else stored
-        x = x.swapaxes(0, 1) if batch_first else x
-        present = present_steps(args, x, batch_first)
-        start = time.perf_counter()
-        with counting(x.shape[0] * x.shape[1], "step", args.quiet) as advance:
-            chunks = _apply(model, x, present, args.batch_size, args.chunk, advance)
-            # One answer for a sequence: written as a sequence of answers, one for each.
-            form, lines = (shape, batch_first) if each_step else ((x.shape[1], model.width), False)
-            writer.write(partial, form, np.dtype(lstm.dtype), lines, chunks)
-        seconds = time.perf_counter() - start
-    layout = ""
-    if stored.ndim == 3 and model.batch_first is None:
-        axes = "as asked, (B, T, I)" if batch_first else "(T, B, I), --batch-first is (B, T, I)"
-        layout = f"; MODEL does not say which axis is time: {axes}"
-    report = f"{args.output}: shape {form}, {np.dtype(lstm.dtype)}, {seconds:.3g} s{layout}"
-    if not to_standard:
-        print(report)
-    elif layout and not args.quiet:
-        note(report)
-
-
-def _batch_shape(stored: Array, batch_first: bool) -> tuple[int, ...]:
-    return (1,) if stored.ndim == 2 else (stored.shape[0 if batch_first else 1],)
-
-
-def _apply(
-    model: Model,
-    x: Array,
-    present: Array | None,
-    batch_size: int,
-    chunk: int | None,
-    advance: Callable[[int], object],
-) -> Iterator[Block]:
-    """Run a model over `x` (T, B, I), a block of sequences and time at a time.
-
-    Steps that are not ``present`` (T, B) are left out, and their output is 0.
-
-    Yields the time slice, the batch slice and the output (t, b, N) of each block; of a model that
-    answers once for a sequence, that slice of sequences as time, and (b, 1, N). The bits do not
-    depend on how the blocks are cut, because those of the layer and of the head do not.
-    """
-    lstm, initial = model.lstm, model.state
-    T, B, I = x.shape
-    width = max(I, lstm.num_directions * lstm.output_size)
-    for b in range(0, B, batch_size):
-        batch = slice(b, min(b + batch_size, B))
-        sequences = batch.stop - batch.start
-        steps = chunk or max(1, CHUNK_ELEMENTS // (width * sequences))
-        if lstm.needs_whole_sequences or not lstm.return_sequences:
-            steps = max(1, T)
-        state = None
-        if initial is not None:
-            h_0, c_0 = (np.repeat(array[:, None], sequences, axis=1) for array in initial)
-            state = h_0, c_0
-        for t in range(0, T if lstm.return_sequences else 1, steps):
-            times = slice(t, min(t + steps, T))
-            exist = None if present is None else present[times, batch]
-            z, state = _apply_to_block(model, x[times, batch], exist, state)
-            yield (times, batch, z) if lstm.return_sequences else (batch, slice(0, 1), z[:, None])
-            advance((times.stop - t) * sequences)
-
-
-def _apply_to_block(
-    model: Model, x: Array, present: Array | None, state: tuple[Array, Array] | None
-) -> tuple[Array, tuple[Array, Array]]:
-    """Return the output (t, b, N), or (b, N) of a last one alone, and the state after it."""
-    lstm, head, *_ = model
-    steps = as_steps(None, present, (x.shape[0], x.shape[1]), False)
-    if steps is None:
-        y, state = lstm(np.ascontiguousarray(x, dtype=lstm.dtype), state)
+        run_forecast(load_network(args), args)
     else:
-        y, state = lstm(steps.gather(x), state, lengths=steps.lengths)
-        if lstm.return_sequences:
-            y = y[steps.present(len(y))]
-    z: Array = y if head is None else linear(y, head.weight, head.bias, lstm.isa)
-    if steps is None or not lstm.return_sequences:
-        return z, state
-    out = np.zeros((*x.shape[:2], z.shape[-1]), z.dtype)
-    steps.scatter(z, out)
-    return out, state
+        from fastlstm.cli._running import run_model
+
+        run_model(args, found)

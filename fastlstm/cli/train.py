@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastlstm.cli._arrays import add_reading, file_of
 from fastlstm.cli._fitting import fit
+from fastlstm.cli._layer import add_layer
 from fastlstm.cli._messages import UserError, as_user_errors
 from fastlstm.cli._options import add_force, add_quiet, number
 from fastlstm.cli._outputs import new_file
@@ -21,7 +22,9 @@ from fastlstm.cli._train_series import (
     add_series,
     check_options,
 )
+from fastlstm.cli._workers import add_workers, workers
 from fastlstm.training import plot_history
+from fastlstm.training.history import write_log
 
 _DESCRIPTION = """\
 Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run` applies.
@@ -91,9 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of the forget gates at first; 1 helps to learn long memories"
     add("--forget-bias", type=number(float), metavar="F", help=text)
 
+    add_layer(parser)
+
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=count, default=100, metavar="N", help="at most (100)")
-    add("--batch-size", type=count, default=32, metavar="N", help="sequences in a step (32)")
+    add("--batch-size", type=count, default=32, metavar="N", help="sequences in a batch (32)")
+    text = "batches whose gradients make one step (1)"
+    add("--accumulate", type=count, default=1, metavar="N", help=text)
+    text = "make batches of similar length out of N that are drawn together (0, of any length)"
+    add("--bucketing", type=number(int, 0), default=0, metavar="N", help=text)
     text = "(adam); sgd has a momentum of 0.9"
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help=text)
     add("--lr", type=positive, default=1e-3, help="learning rate (0.001)")
@@ -107,11 +116,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of the first weights, the validating sequences and the order of batches (0)"
     add("--seed", type=number(int, 0, 2**63 - 1), default=0, metavar="N", help=text)
 
+    add_workers(parser)
+
     group = parser.add_argument_group("files and progress")
     add = group.add_argument
     add("-o", "--output", type=Path, required=True, help="model to write: .npz")
     add_force(group, "files that exist")
     add("--plot", type=Path, metavar="FILE", help="write a picture of the learning curve")
+    add("--log", type=Path, metavar="FILE", help="write the figures of all epochs: .csv")
     text = "keep the checkpoint here (beside OUTPUT, and removed when all is done)"
     add("--checkpoint", type=Path, metavar="FILE", help=text)
     text = "write it after each N steps, too (at the end of each epoch)"
@@ -126,30 +138,51 @@ def execute(args: argparse.Namespace) -> None:
     """Read, train, write, report."""
     if args.output.suffix.lower() != ".npz":
         raise UserError(f"{args.output}: unknown suffix, OUTPUT can be .npz")
+    if args.log is not None and args.log.suffix.lower() != ".csv":
+        raise UserError(f"--log: {args.log}: unknown suffix, FILE can be .csv")
     check_options(args)
     checkpoint = args.checkpoint or args.output.with_suffix(".checkpoint.npz")
     _check_files(checkpoint, args)
     _check_checkpoint(checkpoint, args)
     start = time.perf_counter()
     with ExitStack() as files:
-        picture = args.plot and files.enter_context(new_file(args.plot, args.force))
-        if picture:
-            check_picture(args.plot)
-        with new_file(args.output, args.force) as model:
-            run = SeriesRun(args) if args.target else ArrayRun(args)
-            if args.resume:
-                with as_user_errors():
-                    run.trainer.load(checkpoint)
-            fit(run, checkpoint, args)
+        picture = log = None
+        with ExitStack() as output:
+            with workers(args, checkpoint) as reduce:
+                first = reduce is None or reduce.rank == 0
+                if first and args.plot:
+                    picture = files.enter_context(new_file(args.plot, args.force))
+                    check_picture(args.plot)
+                if first and args.log:
+                    log = files.enter_context(new_file(args.log, args.force))
+                model = output.enter_context(new_file(args.output, args.force)) if first else None
+                args.reduce = reduce
+                run = SeriesRun(args) if args.target else ArrayRun(args)
+                if args.resume:
+                    with as_user_errors():
+                        run.trainer.load(checkpoint)
+                fit(run, checkpoint, args)
+            if model is None:
+                return
             run.finish()
             run.trainer.network.save(model, overwrite=True)  # it is this command's own
         # The model is in its place: nothing that fails from here on can cost it.
         if args.checkpoint is None:
             checkpoint.unlink(missing_ok=True)
+        if log:
+            write_log(log, run.log())
         run.report(args.output, time.perf_counter() - start)
         if picture:
             with drawing(args.plot):
-                plot_history(run.history(), picture, label=f"loss: {run.unit}")
+                title = f"{args.output}: {run.trainer.network.lstm}\ntrained on {_data_of(args)}"
+                plot_history(run.history(), picture, label=f"loss: {run.unit}", title=title)
+
+
+def _data_of(args: argparse.Namespace) -> str:
+    """Return what the data are called."""
+    if args.target:
+        return f"{args.x}, {', '.join(args.target)}"
+    return f"{args.x}, {args.y}"
 
 
 def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
@@ -162,7 +195,8 @@ def _check_files(checkpoint: Path, args: argparse.Namespace) -> None:
             names[file_of(Path(path)).resolve()] = f"--{option.replace('_', '-')}"
     if len(args.validation) > 1:
         names |= {file_of(Path(path)).resolve(): "--validation" for path in args.validation}
-    written = {"OUTPUT": args.output, "--plot": args.plot, "--checkpoint": checkpoint}
+    written = {"OUTPUT": args.output, "--plot": args.plot, "--log": args.log}
+    written["--checkpoint"] = checkpoint
     for name, path in written.items():
         if path is None:
             continue

@@ -181,6 +181,21 @@ def test_plot(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None
         demo.plot(result, tmp_path / "picture.xyz")
 
 
+def test_the_best_simple_method_is_drawn(
+    forecast: demo.ForecastResult, gapfill: demo.GapFillResult, tmp_path: Path
+) -> None:
+    require("matplotlib")
+    demo.plot([forecast, gapfill], tmp_path / "both.svg")
+    figure = require("matplotlib.figure").Figure()
+    for result, expected in ((forecast, "damped anomaly"), (gapfill, "anomaly interpolation")):
+        above, below = figure.subplots(2, 1)
+        assert demo.draw(result, above, below) == (above, below)
+        names = [text.get_text() for text in above.get_legend().get_texts()]
+        assert set(names) == {"observed", expected, "LSTM" if result is forecast else "BiLSTM"}
+        assert f"{expected}, the best simple method," in above.get_title()
+        assert len(below.get_lines()) == 3
+
+
 def test_plot_without_matplotlib(
     forecast: demo.ForecastResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

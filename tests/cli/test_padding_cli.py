@@ -101,7 +101,7 @@ def test_padding_changes_no_bit(here: Path, answers: str, options: str) -> None:
         assert train(f"{prefix}x.npy {prefix}{answers}.npy {w} {steps} {options}") == 0
         models.append(model())
         steps = steps.removesuffix(" --batch-first")  # the model knows
-        z = run(f"m.npz {prefix}x.npy {steps}")
+        z = run(f"m.npz {prefix}x.npy {steps} --logits")
         if weighted:
             mask = np.load("front_mask.npy") if prefix == "front_" else PRESENT
             z = z.swapaxes(0, 1) if prefix == "turned_" else z
@@ -313,7 +313,8 @@ def test_one_unit_of_losses(
     save("each.npy", 100 + 30 * np.load("each.npy"))
     drawn: list[tuple[list[Epoch], str]] = []
 
-    def plot(history: list[Epoch], path: Path, *, label: str) -> None:
+    def plot(history: list[Epoch], path: Path, *, label: str, title: str) -> None:
+        assert title == "m.npz: LSTM(3, 6, dtype=float64)\ntrained on x.npy, " + f"{answers}.npy"
         drawn.append((history, label))
         path.touch()
 

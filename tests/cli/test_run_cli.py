@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastlstm import cli, reference
-from fastlstm.cli import run
+from fastlstm.cli import _applying
 from support.command_line import (
     Arrays,
     files,
@@ -153,7 +153,7 @@ def test_blocks_do_not_change_a_bit(
 def test_default_chunks_bound_the_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for 50 numbers, a layer of 5 units sees 10 steps of one sequence at a time."""
     seen = spy_on_the_layer(monkeypatch)
-    monkeypatch.setattr(run, "CHUNK_ELEMENTS", 50)
+    monkeypatch.setattr(_applying, "CHUNK_ELEMENTS", 50)
     save_input(here / "x.npy", 24, 3)
     assert cli.main(["run", "m.npz", "x.npy", "-o", "y.npy", "--quiet"]) == 0
     assert seen == [(10, 1, 3), (10, 1, 3), (4, 1, 3)]

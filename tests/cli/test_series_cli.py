@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 import signal
 from pathlib import Path
@@ -186,6 +187,12 @@ def test_times_as_people_write_them(
     assert table("f.csv")[1][0].startswith(str(days[-1] + ("+02" not in written)))
 
 
+def test_a_year_as_a_split(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["d.csv", "--target", "level", "--window", "6", "--split"]
+    assert train(*given, "2007", "2009") == 0
+    assert "level, test, 2009-01-01 to 2010-12-01:" in capsys.readouterr().out
+
+
 def test_rows_without_times_are_counted(here: Path) -> None:
     Path("v.csv").write_text("v\n" + "\n".join(f"{i % 7}" for i in range(80)) + "\n")
     assert train("v.csv", "--target", "v", "--window", "7", "--horizon", "2") == 0
@@ -333,3 +340,103 @@ def test_the_bundled_series(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     found = figures(capsys.readouterr().out)
     assert "seasonal persistence (12)" in found
     assert found["this model"][0] < found["persistence"][0]
+
+
+# beside what came
+
+
+@pytest.fixture
+def split(here: Path) -> int:
+    """Cut both tables where the last 6 months begin, which then are what came."""
+    for name, rows in (("d", 6), ("long", 12)):
+        first, *lines = Path(f"{name}.csv").read_text().splitlines()
+        Path(f"{name}_then.csv").write_text("\n".join([first, *lines[:-rows]]) + "\n")
+        Path(f"{name}_came.csv").write_text("\n".join([first, *lines[-rows:]]) + "\n")
+    return 6
+
+
+@pytest.mark.parametrize("season", [[], ["--season", "12"]])
+def test_forecasts_beside_what_came(
+    split: int, capsys: pytest.CaptureFixture[str], season: list[str]
+) -> None:
+    options = ["--target", "level", "--inputs", "level", "--window", "12", "--horizon", "6"]
+    assert train("d_then.csv", *options, "--difference", "1") == 0
+    capsys.readouterr()
+    # More rows than are forecast, in the file that was cut.
+    assert cli.main(["run", "m.npz", "d_then.csv", "--targets", "d.csv", "-q", *season]) == 0
+    out = capsys.readouterr().out
+    assert cli.main(["run", "m.npz", "d_then.csv", "--targets", "d_came.csv", "-q", *season]) == 0
+    assert capsys.readouterr().out == out
+    command = ["run", "m.npz", "d_then.csv", "--targets", "d.csv", "--json", "-o", "f.csv"]
+    assert cli.main([*command, "-q", *season]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["file"] == "f.csv"
+    errors = found["evaluation"]["level"]
+    answers = np.array([float(row[1]) for row in table("f.csv")[1:]])
+    came = np.array([wave(i) for i in range(114, 120)])
+    assert errors["rmse"] == pytest.approx(np.sqrt(np.mean((answers - came) ** 2)))
+    naive = {"persistence": np.full(6, wave(113))}
+    if season:
+        naive["seasonal persistence"] = np.array([wave(i) for i in range(102, 108)])
+    assert set(errors["naive"]) == set(naive)
+    for name, repeated in naive.items():
+        rmse, mae = errors["naive"][name]
+        assert rmse == pytest.approx(np.sqrt(np.mean((repeated - came) ** 2)))
+        assert errors["mase"][name] == pytest.approx(np.mean(np.abs(answers - came)) / mae)
+        assert f"{name}: RMSE {rmse:.4g}" in out
+
+
+def test_several_series_beside_what_came(split: int, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--target", "level", "--inputs", "level", "--group", "place", "--horizon", "6"]
+    assert train("long_then.csv", *options, "--window", "12") == 0
+    capsys.readouterr()
+    command = ["run", "m.npz", "long_then.csv", "--targets", "long_came.csv", "--json", "-q"]
+    assert cli.main(command) == 0
+    errors = json.loads(capsys.readouterr().out)["evaluation"]["level"]
+    assert errors["weight"] == 12
+    network = Network.load("m.npz")
+    places = {
+        name: [wave(i) * size for i in range(114)] for name, size in (("north", 1), ("south", 3))
+    }
+    times = np.arange("2001-01", "2010-07", dtype="datetime64[M]")
+    made = forecast(
+        network,
+        {
+            "month": np.tile(times, 2),
+            "place": np.repeat(["north", "south"], 114),
+            "level": np.concatenate(list(places.values())),
+        },
+    )
+    came = np.array([[wave(i) * size for i in range(114, 120)] for size in (1, 3)])
+    assert errors["mae"] == pytest.approx(np.mean(np.abs(made.values[..., 0] - came)))
+    assert np.array_equal(made.history[1, :, 0], places["south"][-12:])
+
+
+def test_pictures_of_forecasts(split: int) -> None:
+    require("matplotlib")
+    options = ["--target", "level", "rain", "--window", "12", "--horizon", "6"]
+    assert train("d_then.csv", *options) == 0
+    for more in ([], ["--targets", "d.csv", "--season", "5"]):
+        command = ["run", "m.npz", "d_then.csv", "--plot", "p.png", "-q", "--force", *more]
+        assert cli.main(command) == 0
+        assert Path("p.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_mistakes_beside_what_came(split: int, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--target", "level", "--inputs", "level", "--window", "12", "--horizon", "6"]
+    assert train("d_then.csv", *options) == 0
+    np.save("x.npy", np.zeros((12, 1)))
+    Path("text.csv").write_text("month,level\n2010-07,1\n2010-08,calm\n")
+    lines = [f"{month},,1" for month in MONTHS]
+    Path("empty.csv").write_text("\n".join(["month,level,rain", *lines]) + "\n")
+    Path("none.csv").write_text("month,rain\n2010-07,1\n2010-08,2\n")
+    for command, words in (
+        ("d_then.csv --targets d_then.csv", "d_then.csv: has no value of level for the rows to"),
+        ("d_then.csv --targets d.csv --season 13", "--season: got 13, expected an integer from 1"),
+        ("d_then.csv --targets text.csv", "text.csv: line 3, column 9: column 2 (level) is 'calm'"),
+        ("d_then.csv --targets none.csv", "none.csv: no column 'level', there are month, rain"),
+        ("d_then.csv --missing mean -o f.csv", "--missing: got mean, but m.npz does with gaps wha"),
+        ("empty.csv -o f.csv -q", "empty.csv: column 'level' is empty, expected numbers in it"),
+        ("x.npy -o f.npy", "x.npy: expected a table, as m.npz forecasts series in them"),
+    ):
+        assert words in refused(capsys, f"run m.npz {command}")

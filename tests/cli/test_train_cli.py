@@ -64,8 +64,8 @@ def assert_same(got: Arrays, expected: Arrays) -> None:
 
 
 def apply(x: str = "x.npy") -> np.ndarray:
-    """Run the model by the command line."""
-    assert cli.main(["run", "m.npz", x, "-o", "z.npy", "--quiet", "--force"]) == 0
+    """Run the model by the command line; of a classifier the logits."""
+    assert cli.main(["run", "m.npz", x, "-o", "z.npy", "--quiet", "--force", "--logits"]) == 0
     return np.load("z.npy")
 
 
@@ -397,7 +397,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: str) -> str:
         ("x.npy each.npy --lr nan", "--lr: must be above 0, got nan"),
         ("x.npy each.npy --lr fast", "--lr: invalid number value: 'fast'"),
         ("x.npy each.npy --optimizer lion", "--optimizer: invalid choice: 'lion'"),
-        ("x.npy each.npy --dropout 0.5", "unrecognized arguments: --dropout 0.5"),
+        ("x.npy each.npy --momentum 0.5", "unrecognized arguments: --momentum 0.5"),
         ("x.npy each.npy --checkpoint m.npz", "--checkpoint: m.npz is OUTPUT"),
         ("x.npy each.npy --force --checkpoint x.npy", "--checkpoint: x.npy is X, expected"),
         ("x.npy each.npy --force --plot ./m.npz", "--plot: m.npz is OUTPUT"),

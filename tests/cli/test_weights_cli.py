@@ -327,3 +327,28 @@ def test_convert_to_a_name_without_suffix(here: Path, capsys: pytest.CaptureFixt
     words = "fastlstm: error: plain: got a name without a suffix, known are .npz, .safetensors, "
     assert capsys.readouterr().err.startswith(words)
     assert not Path("plain").exists()
+
+
+def test_convert_whole_networks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arrays = {f"rnn.{name}": each for name, each in LSTM(3, 5, seed=0).state_dict().items()}
+    arrays |= {"out.weight": np.ones((2, 5), np.float32), "out.bias": np.zeros(2, np.float32)}
+    source, path = tmp_path / "m.npz", tmp_path / "own.npz"
+    np.savez(source, **arrays)
+    command = ["convert", "--network", str(source), str(path)]
+    assert cli.main([*command, "--each-step", "--classes", "a,b", "--loss", "cross_entropy"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith(f"{path}: Network(LSTM(3, 5, dtype=float32), 2, ")
+    network = fastlstm.load_network(path)
+    assert network.classes == ("a", "b")
+    assert cli.main([*command, "--force", "--pooling", "mean"]) == 0
+    assert "warning: does not say what the loss is: assumed is 'mse'" in capsys.readouterr().err
+    for more, message in (
+        (["--activation", "relu"], "m.npz: activation: got 1, expected 0"),
+        (["--name", "rnn"], "--name chooses one LSTM"),
+        ([], "exists"),
+    ):
+        assert cli.main([*command, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["convert", str(source), str(path), "--loss", "mse"]) == 2
+    assert "--loss goes with --network" in capsys.readouterr().err
