@@ -26,7 +26,10 @@ import pytest
 from support.optional import STRICT
 from support.paths import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+#: Pages that start an engine: the session engines of noxfile.py runs them.
+OF_ENGINES = {"xarray.md", "ray.md", "spark.md"}
 
 #: A fence with its language, behind a comment that excludes it if there is one.
 BLOCK = re.compile(
@@ -89,9 +92,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow(page=ROOT / "docs" / "training.md")
-@pytest.mark.slow(page=ROOT / "docs" / "weights.md")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.slow(page=ROOT / "docs" / "tutorials" / "training.md")
+@pytest.mark.slow(page=ROOT / "docs" / "how-to" / "weights.md")
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.engines) if page.name in OF_ENGINES else page
+        for page in PAGES
+    ],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_page(page: Path, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Keras and JAX ask for theirs when they are imported.
@@ -140,13 +150,20 @@ def test_exclusions_are_few() -> None:
     assert not [block for block in blocks if block.reason and block.language not in RUN]
 
 
+def test_every_page_is_in_the_index_of_its_folder() -> None:
+    for page in (ROOT / "docs").glob("*/*.md"):
+        if page.name != "index.md":
+            index = (page.parent / "index.md").read_text(encoding="utf-8")
+            assert page.stem in index.splitlines(), f"{page} is not in its index"
+
+
 EXCLUDED: list[tuple[str, str, str]] = [
     ("README.md", "sh", "the session readme of noxfile.py runs it in a new environment"),
     ("README.md", "sh", "the session readme of noxfile.py runs it in a new environment"),
-    ("benchmarks.md", "sh", "installs packages, and takes minutes"),
+    ("wheels.md", "sh", "the session wheel of noxfile.py builds them"),
     ("c_api.md", "sh", "tests/c/test_library.py builds, installs and links the library"),
     ("c_api.md", "sh", "tests/c/test_library.py builds, installs and links the library"),
     ("c_api.md", "sh", "tests/c/test_library.py runs the program"),
+    ("benchmarks.md", "sh", "installs packages, and takes minutes"),
     ("pytorch-conformance.md", "sh", "needs a checkout of PyTorch, 4 GB"),
-    ("wheels.md", "sh", "the session wheel of noxfile.py builds them"),
 ]

@@ -28,7 +28,9 @@ def test_a_tagger_is_trained_and_goes_back_to_pytorch(tmp_path: Path) -> None:
     ours, theirs = re.findall(r"accuracy ([\d.]+)%", text)
     assert float(ours) > 85
     assert float(theirs) == pytest.approx(float(ours), abs=0.11)
-    assert path.exists()
+    kinds = printed("load_tagger.py", "--model", str(path), "import io  # of files")
+    assert re.match(r"keyword +'import'", kinds)
+    assert "comment" in kinds
 
 
 @pytest.mark.slow
