@@ -22,10 +22,12 @@ from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
 from fastlstm.stream import Stream
 from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads
+from fastlstm.trace import Trace
 from fastlstm.weights import load, save
 
 if TYPE_CHECKING:
     from fastlstm.quantization import quantization_report, quantize
+    from fastlstm.training import load_network
 
 __all__ = [
     "LSTM",
@@ -34,10 +36,12 @@ __all__ = [
     "LSTMBase",
     "Stream",
     "Tape",
+    "Trace",
     "__version__",
     "get_include",
     "get_num_threads",
     "load",
+    "load_network",
     "num_threads",
     "quantization_report",
     "quantize",
@@ -45,8 +49,11 @@ __all__ = [
     "set_num_threads",
 ]
 
-#: What is imported when it is asked for: few need it, and it brings the reference with it.
-_PLACES = dict.fromkeys(("quantization_report", "quantize"), "quantization")
+#: What is imported when it is asked for: few need it, and it brings much with it.
+_PLACES = {
+    **dict.fromkeys(("quantization_report", "quantize"), "quantization"),
+    "load_network": "training",
+}
 
 
 def __getattr__(name: str) -> Any:

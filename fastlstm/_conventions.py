@@ -1,7 +1,7 @@
 """Layers out of arrays in the order of gates and the layout in which another library keeps them.
 
 What ``LSTM.from_arrays`` and ``BiLSTM.from_arrays`` do, and the table of the libraries. Letters and
-layouts are those of :mod:`fastlstm._gates`; ``docs/weights.md`` shows for each library where
+layouts are those of :mod:`fastlstm._gates`; ``docs/how-to/weights.md`` shows for each library where
 its arrays are.
 """
 

@@ -5,7 +5,7 @@ def get_include() -> str:
     """Return the folder that holds ``fastlstm.h``, the header of the C API.
 
     It is the header of this package's own C core, and so of the same version. The library for
-    C and C++ programs is built from the sources: see ``docs/c_api.md``.
+    C and C++ programs is built from the sources: see ``docs/how-to/c_api.md``.
     """
     from pathlib import Path  # half of what importing the package would take
 

@@ -5,6 +5,8 @@ Letters: K features (D*P of the layer), N outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastlstm import _core
@@ -38,15 +40,18 @@ def linear(x: RealArray, weight: RealArray, bias: RealArray, isa: str | None = N
     MemoryError
         If memory is short.
     """
-    weight, bias = (
-        # In a file they may lie on any byte.
-        np.require(as_real_array(name, array, x.dtype), requirements=["C", "A"])
-        for name, array in (("weight", weight), ("bias", bias))
-    )
+    weight, bias = _ready("weight", weight, x.dtype), _ready("bias", bias, x.dtype)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     z: RealArray = np.empty((len(rows), len(bias)), x.dtype)
     _core.linear(rows, weight, bias, z, isa)
     return z.reshape(*x.shape[:-1], len(bias))
+
+
+def _ready(name: str, array: RealArray, dtype: np.dtype[Any]) -> RealArray:
+    """Return an array of dtype as the core takes it; in a file it may lie on any byte."""
+    if array.dtype is np.dtype(dtype.type) and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.require(as_real_array(name, array, dtype), requirements=["C", "A"])
 
 
 def linear_backward(

@@ -96,7 +96,7 @@ def as_steps(lengths: Any, mask: Any, shape: tuple[int, int], batch_first: bool)
     return Steps(counts, order[: max(steps.longest, 1)])
 
 
-def as_mask(value: Any, shape: tuple[int, int]) -> Mask:
+def as_mask(value: Any, shape: tuple[int, ...]) -> Mask:
     """Return value as an array of booleans, True where a step exists."""
     array = as_array("mask", value)
     if array.dtype.kind not in "biuf":

@@ -50,9 +50,12 @@ def is_slow(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before -m, which is to see the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    fastest = {_core.available_isas()[0], _core.quantized_isas()[0]}
     for item in items:
         if "isa" in getattr(item, "fixturenames", ()):
             item.add_marker("every_isa")
+            if hasattr(item, "callspec") and item.callspec.params.get("isa") not in fastest:
+                item.add_marker("other_isa")
     if config.getoption("slow"):
         left_out = [item for item in items if not is_slow(item)]
     # Who names a single test wants it.

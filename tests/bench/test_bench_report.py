@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastlstm import _core
@@ -347,6 +348,16 @@ def test_picture_is_a_png() -> None:
     assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ValueError, match="no peer"):
         picture.draw(report_of(result_of(TINY, {"fastlstm": [1e-6]})))
+
+
+@pytest.mark.parametrize("high", [1.3, 30, 300])
+def test_axis_of_the_picture_tells_small_ratios_apart(high: float) -> None:
+    labels = picture.ticks(0.9, high)
+    assert {1, 1.1, 1.3} <= set(labels)
+    places = picture._position(np.array(labels))
+    room = picture._position(high) - picture._position(0.9)
+    assert (np.diff(places) > room / 27).all()
+    np.testing.assert_allclose(picture._ratio_at(places), labels)
 
 
 def test_file_is_written_whole_or_not_at_all(

@@ -1,4 +1,4 @@
-"""docs/errors.md says what is raised: every row of its tables that is code is run."""
+"""docs/reference/errors.md says what is raised: every row of its tables that is code is run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastlstm import cli, weights
 from fastlstm.training.plot import plot_history
 from support.paths import ROOT
 
-PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `(.+?)` \| `(\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
 
 

@@ -22,6 +22,8 @@ def missing(what: str) -> None:
 def require(module: str) -> Any:
     """Import an optional module, or skip the test."""
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ImportError:
         return missing(module)
+    # A folder of that name, as there is one of tests, is imported as a package without a file.
+    return found if getattr(found, "__file__", None) else missing(module)
