@@ -31,9 +31,10 @@ def main() -> None:
     tagger = fastlstm.load_network(
         options.model, each_step=True, loss="cross_entropy", classes=KINDS
     )
-    codes = [ord(character) if character.isascii() else 0 for character in options.line]
+    line = options.line + "\n"  # as all lines that it was trained on end
+    codes = [ord(character) if character.isascii() else 0 for character in line]
     kinds = tagger.predict(np.array(codes)[:, np.newaxis])[:, 0]  # x (T, B)
-    pairs = zip(kinds, options.line, strict=True)
+    pairs = zip(kinds[:-1], options.line, strict=True)
     for kind, part in groupby(pairs, key=lambda pair: pair[0]):
         print(f"{kind:9s} {''.join(character for _, character in part)!r}")
 

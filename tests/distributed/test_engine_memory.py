@@ -56,6 +56,7 @@ def test_files_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_file_of_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of Parquet of 180 MB in a worker that has 128 MB more than it begins with."""
     monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "system")  # others claim more than they use
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # a thread's own claims 64 MB, used or not
     arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     values = np.random.default_rng(0).normal(size=(500, 700, 2))
     column = arrow.array([x.tolist() for x in values[:50]])
