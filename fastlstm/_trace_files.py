@@ -6,7 +6,6 @@ A file has the arrays by name, those that tell what the axes mean, and what is n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from fastlstm._arguments import shown
 from fastlstm._extras import import_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastlstm.trace import Trace
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -30,7 +31,8 @@ _BLOCK = 2**22
 
 def write(path: Any, arrays: Arrays, own: Arrays, about: dict[str, Any]) -> None:
     """Write a trace; see :meth:`fastlstm.Trace.save`."""
-    import json  # takes long, and few need it
+    import json  # these take long, and few need them
+    from pathlib import Path
 
     target = Path(path)
     every: dict[str, Any] = {**arrays, **{_OWN + name: array for name, array in own.items()}}
@@ -65,6 +67,7 @@ def _write_zarr(group: Any, name: str, array: npt.NDArray[Any]) -> None:
 def read(path: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return arrays, own and about of what `write` wrote."""
     import json
+    from pathlib import Path
 
     target = Path(path)
     if target.suffix == ".npz":

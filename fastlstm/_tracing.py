@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,6 +253,8 @@ def _blank(to: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     if to is None or 0 in shape:
         array = np.empty(shape, dtype)
     else:
+        from pathlib import Path  # half of what importing the package would take
+
         folder = Path(to)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.npy"
