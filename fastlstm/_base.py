@@ -26,7 +26,7 @@ _FIXED = frozenset((*REQUIRED, *DEFAULTS, *_OF_PARAMETERS, *_DERIVED))
 class Layer:
     """A spec and weights that fit it: options, parameters and copies of a layer.
 
-    How it is made and run is in ``lstm.py``.
+    How it is made and run is in ``_layer.py``.
     """
 
     __slots__ = ("__weakref__", "_isa_asked", "_spec", "_weights")

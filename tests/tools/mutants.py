@@ -69,6 +69,7 @@ PYTHON_TESTS = {
     "fastlstm/_base.py": LAYER,
     "fastlstm/_call.py": LAYER,
     "fastlstm/_spec.py": LAYER,
+    "fastlstm/_layer.py": LAYER,
     "fastlstm/lstm.py": LAYER,
     "fastlstm/reference/cell.py": REFERENCE,
     "fastlstm/reference/checks.py": REFERENCE,
