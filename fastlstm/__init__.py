@@ -17,8 +17,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fastlstm._include import get_include
+from fastlstm._layer import LSTMBase
 from fastlstm._version import __version__
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.stream import Stream
 from fastlstm.tape import Gradients, Tape
 from fastlstm.threads import get_num_threads, num_threads, set_num_threads

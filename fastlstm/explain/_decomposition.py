@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import RealArray, as_real_array, shown
-from fastlstm.lstm import LSTMBase
+from fastlstm._layer import LSTMBase
 from fastlstm.trace import Trace
 
 

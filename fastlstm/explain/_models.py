@@ -11,10 +11,10 @@ import numpy as np
 
 from fastlstm import _call
 from fastlstm._arguments import RealArray, shown
+from fastlstm._layer import LSTMBase
 from fastlstm._merge import gradient_of_both, merge
 from fastlstm._ragged import Rows
 from fastlstm.explain._outputs import Answers, Pick
-from fastlstm.lstm import LSTMBase
 from fastlstm.tape import Tape
 from fastlstm.training import Network
 from fastlstm.training.dense import run, run_back

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray, as_finite, as_real_array
+from fastlstm._layer import LSTMBase
 from fastlstm._linear import linear
 from fastlstm._merge import merge
-from fastlstm.lstm import LSTMBase
 from fastlstm.quantization.layerwise import Block, Item
 from fastlstm.quantization.measures import Errors, ErrorSums
 

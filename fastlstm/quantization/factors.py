@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fastlstm._arguments import RealArray
+from fastlstm._layer import LSTMBase
 from fastlstm._parameters import split_directions
-from fastlstm.lstm import LSTMBase
 from fastlstm.quantization.digits import FLOAT_INPUTS, in_digits
 from fastlstm.quantization.singles import single_layers
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import shown
-from fastlstm.lstm import LSTMBase
+from fastlstm._layer import LSTMBase
 from fastlstm.quantization.calls import as_calls, is_one_array
 from fastlstm.quantization.digits import check_widths, in_digits
 from fastlstm.quantization.factors import find_factors

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm._arguments import RealArray
+from fastlstm._layer import LSTMBase
 from fastlstm._spec import Spec
 from fastlstm._steps import Steps
-from fastlstm.lstm import LSTMBase
 from fastlstm.quantization.measures import ErrorSums, RangeSums
 from fastlstm.quantization.singles import single_layers
 

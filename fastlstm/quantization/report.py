@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._arguments import RealArray, as_array, as_flag, as_real_array, as_state, shown
+from fastlstm._layer import LSTMBase
 from fastlstm._steps import as_steps
-from fastlstm.lstm import LSTMBase
 from fastlstm.quantization.answers import Answers, Decisions, Reader, as_reader
 from fastlstm.quantization.calls import as_calls, is_one_array
 from fastlstm.quantization.layerwise import Item, Pair, part_edges

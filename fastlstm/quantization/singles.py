@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm._layer import LSTMBase
 from fastlstm._parameters import parameter_count
 from fastlstm._quantized import Quantized
 from fastlstm._spec import Spec
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.variants import Rates
 
 

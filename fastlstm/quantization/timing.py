@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm._arguments import RealArray
+from fastlstm._layer import LSTMBase
 from fastlstm._parameters import parameter_count
 from fastlstm._processor import processor
-from fastlstm.lstm import LSTMBase
 from fastlstm.quantization.layerwise import Item, Pair
 from fastlstm.threads import get_num_threads
 

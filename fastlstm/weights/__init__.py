@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm._layer import LSTMBase
+from fastlstm.lstm import LSTM, BiLSTM
 
 if TYPE_CHECKING:
     from pathlib import Path

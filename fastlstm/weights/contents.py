@@ -12,9 +12,10 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 
 from fastlstm._arguments import as_flag, as_precision, as_real_array, shown
+from fastlstm._layer import LSTMBase
 from fastlstm._quantized import Quantized
 from fastlstm._spec import DEFAULTS, REQUIRED, as_spec
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.weights.networks import Described
 
 Arrays = dict[str, NDArray[Any]]

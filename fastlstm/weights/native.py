@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.lstm import LSTMBase
+from fastlstm._layer import LSTMBase
 from fastlstm.weights import networks
 from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Arrays, Contents, Trained

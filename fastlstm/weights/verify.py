@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.lstm import LSTMBase
+from fastlstm._layer import LSTMBase
 from fastlstm.weights import build
 from fastlstm.weights.contents import Contents, Found
 from fastlstm.weights.formats import format_of

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fastlstm._extras import import_for
 from fastlstm._gates import ORDER, from_rows
+from fastlstm._layer import LSTMBase
 from fastlstm._spec import chosen
-from fastlstm.lstm import LSTMBase
 from fastlstm.variants import ACTIVATION_OPTIONS
 from fastlstm.weights.contents import Arrays, Head, Trained
 from fastlstm.weights.keras.options import ACTIVATIONS, MERGE_MODES

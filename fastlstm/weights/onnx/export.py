@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from fastlstm._extras import import_for
 from fastlstm._gates import COUPLED_ORDER, ORDER, as_order
+from fastlstm._layer import LSTMBase
 from fastlstm._merge import MERGE_MODES
 from fastlstm._quantized import Digits, Quantized, QuantizedDirection
 from fastlstm._spec import DEFAULTS, chosen
 from fastlstm._version import __version__
-from fastlstm.lstm import LSTMBase
 from fastlstm.variants import Rates
 from fastlstm.weights.architectures import CLASSES
 from fastlstm.weights.contents import Found, Head, Trained

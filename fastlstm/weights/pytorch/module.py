@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm._extras import import_for
-from fastlstm.lstm import LSTM, BiLSTM, LSTMBase
+from fastlstm._layer import LSTMBase
+from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.weights import native
 from fastlstm.weights.contents import Arrays, Trained
 from fastlstm.weights.names import find_layers
