@@ -349,6 +349,32 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {"end": np.array([-1]), "start": np.array([-99]), "none": np.array([0])},
         "an output holds some of the answers alone, or in another order",
     ),
+    "steps swapped further on": (
+        [lstm(), HEAD_NODES[0], node("MatMul", ["a", "w"], "z"),
+         node("Slice", ["z", "three", "max"], "late"), node("Slice", ["z", "none", "three"], "s"),
+         node("Concat", ["late", "s"], "y", axis=0)],
+        {"three": np.array([30]), "max": np.array([2**63 - 1]), "none": np.array([0])},
+        r"node the_Slice_.* \(Slice\): cuts at 30, which only some sequences or batches reach",
+    ),
+    "the first hundred steps": (
+        [node("Slice", ["x", "none", "hundred"], "z"), lstm("z"), *HEAD_NODES],
+        {"none": np.array([0]), "hundred": np.array([100])},
+        r"node the_Slice_. \(Slice\): cuts at 100, which only some sequences or batches reach",
+    ),
+    "a share of the steps": (
+        [lstm(), HEAD_NODES[0], node("MatMul", ["a", "w"], "z"), node("Shape", ["z"], "sizes"),
+         node("Gather", ["sizes", "none"], "T"), node("Div", ["T", "eight"], "share"),
+         node("Slice", ["z", "share", "max"], "y")],
+        {"eight": np.array([8]), "max": np.array([2**63 - 1]), "none": np.array([0])},
+        "an output holds some of the answers alone|depends on the sizes",
+    ),
+    "at most twenty steps": (
+        [lstm(), HEAD_NODES[0], node("MatMul", ["a", "w"], "z"), node("Shape", ["z"], "sizes"),
+         node("Gather", ["sizes", "none"], "T"), node("Min", ["T", "twenty"], "some"),
+         node("Slice", ["z", "none", "some"], "y")],
+        {"twenty": np.array([20]), "none": np.array([0])},
+        "an output holds some of the answers alone|depends on the sizes",
+    ),
     "answers swapped": (
         [lstm(), *HEAD_NODES[:-1], node("MatMul", ["a", "w"], "z"),
          node("Slice", ["z", "end", "start", "axes", "end"], "y")],

@@ -107,15 +107,27 @@ def _slice(
     axes: Array | None = None,
     steps: Array | None = None,
 ) -> Array:
+    index = [slice(None)] * data.ndim
+    for axis, part in slices(attributes, starts, ends, axes, steps):
+        index[axis] = part
+    return data[tuple(index)]
+
+
+def slices(
+    attributes: Attributes,
+    starts: Array | None = None,
+    ends: Array | None = None,
+    axes: Array | None = None,
+    steps: Array | None = None,
+) -> list[tuple[int, slice]]:
+    """Return what a Slice takes of each axis that it cuts."""
     first, last = _given(attributes, "starts", starts), _given(attributes, "ends", ends)
     if first is None or last is None:
         raise ValueError("a slice without bounds")
     along = _given(attributes, "axes", axes) or list(range(len(first)))
     strides = _given(attributes, "steps", steps) or [1] * len(first)
-    index = [slice(None)] * data.ndim
-    for start, end, axis, step in zip(first, last, along, strides, strict=True):
-        index[axis] = slice(start, end, step)
-    return data[tuple(index)]
+    parts = map(slice, first, last, strides)
+    return list(zip(along, parts, strict=True))
 
 
 def _transpose(spend: Spend, attributes: Attributes, data: Array) -> Array:

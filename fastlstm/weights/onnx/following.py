@@ -8,7 +8,7 @@ Letters: T time steps, B batch, I input size, D directions, H units, K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from fastlstm.weights.contents import Found
 from fastlstm.weights.models import Linear
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
-from fastlstm.weights.onnx.folding import OPERATORS, Array
+from fastlstm.weights.onnx.folding import OPERATORS, Array, slices
 from fastlstm.weights.onnx.graph import LSTMS, Proto, Scope, name_of, short, text, value_of
 from fastlstm.weights.onnx.labels import Block, Blocks, Labels, NotFollowedError
 
@@ -57,6 +57,9 @@ _INTEGERS, _FLOATS = (6, 7), (1, 11)
 #: Numbers that sizes are computed with, and the largest one.
 _MOST_SIZES, _LARGEST = 64, 2**31
 
+#: Bounds of a slice from here on mean the end, whatever the size.
+_END = 2**31 - 1
+
 #: That labels may take where they are copied, and zeros that a graph makes.
 MOST_BYTES = 2**28
 
@@ -80,11 +83,21 @@ class Follower:
     constants : Constants
     lstms : mapping of int to Found
         Of the LSTM nodes, by their places in the graph.
+
+    Attributes
+    ----------
+    beyond : list of str
+        Cuts at places that the sizes of this run do not reach: what they do with others is not
+        seen.
+    calculates : bool
+        Whether the graph computes with sizes, which may differ between others than those of runs.
     """
 
     def __init__(self, scope: Scope, constants: Constants, lstms: Mapping[int, Found]) -> None:
         self.blocks = Blocks()
         self.assumptions: list[str] = []
+        self.beyond: list[str] = []
+        self.calculates = False
         self.order: list[int] = []
         self.batch_first: bool | None = None
         self.table: Array | None = None
@@ -153,6 +166,7 @@ class Follower:
     def _computed(self, operator: str, attributes: dict[str, Any], inputs: list[Value]) -> Array:
         """Return what a node makes of numbers."""
         if operator in _ARITHMETIC and len(inputs) == 2:
+            self.calculates = True
             one, other = inputs
             for array in inputs:
                 if array.dtype.kind not in "iub" or array.size > _MOST_SIZES:
@@ -191,6 +205,9 @@ class Follower:
             return [self._with_bias(inputs)]
         if not isinstance(first, Traced) or any(isinstance(each, Traced) for each in inputs[1:]):
             raise NotFollowedError("what it computes is no part of a network here")
+        if operator == "Slice":
+            for axis, part in slices(attributes, *inputs[1:]):
+                self._look_beyond(node, (part.start, part.stop), first.labels.shape[axis])
         if operator in _MOVING:
             return [Traced(OPERATORS[operator](self._spend, attributes, first.labels, *inputs[1:]))]
         if operator == "Cast":
@@ -216,12 +233,22 @@ class Follower:
             return [self._activated(operator, attributes, first.labels)]
         raise NotFollowedError("what it computes is no part of a network here")
 
+    def _look_beyond(self, node: Proto, bounds: Iterable[int], size: int) -> None:
+        """Note a cut that an axis of this size does not reach, though a longer one may."""
+        for bound in bounds:
+            if size < abs(bound) < _END:
+                self.beyond.append(
+                    f"node {name_of(node)} ({short(text(node.op_type))}): cuts at {bound}, which "
+                    f"only some sequences or batches reach"
+                )
+
     def _split(self, node: Proto, attributes: dict[str, Any], inputs: list[Value]) -> list[Value]:
         labels, axis = inputs[0].labels, int(attributes.get("axis", 0))
         size, count = labels.shape[axis], len(node.output)
         sizes = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else None
         sizes = sizes or attributes.get("split") or [-(-size // count)] * (count - 1)
         ends = np.cumsum(sizes)[: count - 1]
+        self._look_beyond(node, ends.tolist(), size)
         return [Traced(part) for part in np.split(labels, ends, axis)]
 
     def _embedded(self, table: Array, labels: Labels, attributes: dict[str, Any]) -> Traced:

@@ -18,6 +18,9 @@ from fastlstm.weights.onnx.labels import Block, NotFollowedError
 #: Sizes that open axes are given, in two runs: what depends on them shows.
 _SIZES = ((3, 2, 4, 6, 8), (2, 5, 7, 3, 9))
 
+#: In a third run, of graphs that compute with sizes: small numbers may all give the same.
+_LARGER = (23, 17, 5, 7, 6)
+
 
 class _Followed(NamedTuple):
     """What one run has found."""
@@ -27,6 +30,8 @@ class _Followed(NamedTuple):
     batch_first: bool
     table: Any
     assumptions: tuple[str, ...]
+    beyond: tuple[str, ...]
+    calculates: bool
 
 
 def model_of(scope: Scope, constants: Constants, lstms: Mapping[int, Found]) -> Model:
@@ -47,9 +52,14 @@ def model_of(scope: Scope, constants: Constants, lstms: Mapping[int, Found]) -> 
         If parts don't fit each other.
     """
     runs = [_followed(scope, constants, lstms, sizes) for sizes in _SIZES]
-    first, second = runs
-    if _summary(first) != _summary(second):
+    if any(run.calculates for run in runs):
+        runs.append(_followed(scope, constants, lstms, _LARGER))
+    first, *others = runs
+    if any(_summary(other) != _summary(first) for other in others):
         raise UnclearError("what it computes depends on the sizes of batches or sequences")
+    beyond = [each for run in runs for each in run.beyond]
+    if beyond:
+        raise UnclearError(beyond[0])
     layers = tuple(lstms[place] for place in first.order)
     linear = list(first.block.linear)
     output = linear[-1].activation
@@ -134,6 +144,8 @@ def _followed(
         follower.batch_first,
         follower.table,
         tuple(dict.fromkeys(follower.assumptions)),
+        tuple(follower.beyond),
+        follower.calculates,
     )
 
 
