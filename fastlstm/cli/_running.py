@@ -6,7 +6,7 @@ import argparse
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from fastlstm.cli._applying import Applied, AppliedLayer, AppliedNetwork, Numbers, blocks_of
 from fastlstm.cli._arrays import STANDARD, Array
@@ -25,6 +25,7 @@ from fastlstm.cli._models import (
 from fastlstm.cli._outputs import WRITERS, Block, Layout, Part, new_file
 from fastlstm.cli._pictures import check_picture, drawing
 from fastlstm.cli._progress import counting
+from fastlstm.training.predictions import UndecidedError
 from fastlstm.weights import Found
 
 
@@ -61,12 +62,13 @@ def run_model(args: argparse.Namespace, found: Found) -> None:
             if comparison is not None:
                 blocks = comparison.reading(blocks)
             if writer is not None:
-                writer.write(output, layout, _made(blocks, layout.parts))
+                writer.write(output, layout, _made(args, blocks, layout.parts))
             else:
                 deque(blocks, 0)
         seconds = time.perf_counter() - start
         if comparison is not None:
-            comparison.evaluate()
+            with _deciding(args):
+                comparison.evaluate()
             if picture:
                 with drawing(args.plot):
                     comparison.draw(picture)
@@ -133,10 +135,26 @@ def _as_written(args: argparse.Namespace, suffix: str, layout: Layout, model: Ap
     return layout._replace(parts=layout.parts[:1])
 
 
-def _made(blocks: Iterator[Numbers], parts: list[Part]) -> Iterator[Block]:
+def _made(
+    args: argparse.Namespace, blocks: Iterator[Numbers], parts: list[Part]
+) -> Iterator[Block]:
     """Make what is written of the numbers of each block."""
     for times, batch, z, present in blocks:
-        yield times, batch, [part.made_of(z, present) for part in parts]
+        with _deciding(args):
+            arrays = [part.made_of(z, present) for part in parts]
+        yield times, batch, arrays
+
+
+@contextmanager
+def _deciding(args: argparse.Namespace) -> Iterator[None]:
+    """Tell of NaN among scores of classes."""
+    try:
+        yield
+    except UndecidedError as error:
+        raise UserError(
+            f"{args.input}: NaN in it makes scores of classes NaN, which stand for none; "
+            "--missing zero, mean, forward or drop fills what a table lacks"
+        ) from error
 
 
 def _report(

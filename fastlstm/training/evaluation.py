@@ -18,7 +18,7 @@ from fastlstm.training.batches import PaddedBatch
 from fastlstm.training.checks import Array, as_array
 from fastlstm.training.heads import HeadSpec
 from fastlstm.training.layout import ONLY
-from fastlstm.training.predictions import decided, indices
+from fastlstm.training.predictions import check_decidable, decided, indices
 from fastlstm.training.recurrent import called
 from fastlstm.training.scaling import Scaling
 
@@ -351,6 +351,8 @@ class Truth:
         for name, spec in heads.items():
             scaling = network.scaling if ONLY in heads and not spec.is_decision else None
             y, weights = self._checked[name]
+            if spec.is_decision:
+                check_decidable(rows[name], None if weights is None else weights > 0)
             results[name] = evaluated(spec, rows[name], y, weights, scaling, self._naive)
         return results.get(ONLY, results)
 

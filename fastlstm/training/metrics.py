@@ -16,7 +16,7 @@ from fastlstm.training.checks import Array
 from fastlstm.training.evaluation import evaluated
 from fastlstm.training.heads import HeadSpec
 from fastlstm.training.layout import ONLY
-from fastlstm.training.predictions import decided
+from fastlstm.training.predictions import chosen, decided
 
 if TYPE_CHECKING:
     from fastlstm.training.network import Network
@@ -87,9 +87,8 @@ class Metrics:
             if scaling is not None:
                 y = y * scaling.y_scale + scaling.y_mean
             measures = evaluated(spec, z, y, weights, scaling, {})
-            predicted = decided(spec, z, scaling, None)
-            if spec.kind == "class" and spec.classes is not None:
-                predicted = z.argmax(axis=-1)  # numbers, as y has them
+            # Classes by their numbers, as y has them.
+            predicted = chosen(spec, z) if spec.is_decision else decided(spec, z, scaling, None)
             for name, metric in metrics:
                 if isinstance(metric, str):
                     results[name] = float(getattr(measures, metric))

@@ -288,7 +288,7 @@ class Network(TrainableModel):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described.
+            If an argument is not as described, or x makes the scores of classes or labels NaN.
         """
         scaling = self._scaling if ONLY in self._heads else None
         return self._each_answer(

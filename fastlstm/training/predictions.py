@@ -17,6 +17,10 @@ from fastlstm.training.heads import ClassName, HeadSpec
 from fastlstm.training.scaling import Scaling
 
 
+class UndecidedError(ValueError):
+    """Scores that are NaN, of which the first class and no label would come."""
+
+
 def decided(spec: HeadSpec, z: RealArray, scaling: Scaling | None, present: Mask | None) -> Array:
     """Return the answers that z (..., N) stands for.
 
@@ -31,16 +35,21 @@ def decided(spec: HeadSpec, z: RealArray, scaling: Scaling | None, present: Mask
     -------
     array
         As `Network.predict` tells.
+
+    Raises
+    ------
+    UndecidedError
+        If a class or label is to be chosen by NaN.
     """
-    if spec.kind == "class":
-        classes: Array = z.argmax(axis=-1)
+    if spec.is_decision:
+        check_decidable(z, present)
+        found = chosen(spec, z)
+        if spec.kind == "labels":
+            return found  # of what is not there z is 0
         if spec.classes is not None:
             names = np.array(spec.classes)
-            return _blanked(names[classes], present, names.dtype.type())
-        return _blanked(classes, present, -1)
-    if spec.kind == "labels":
-        applies: Array = z > 0  # of what is not there z is 0
-        return applies
+            return _blanked(names[found], present, names.dtype.type())
+        return _blanked(found, present, -1)
     answers: RealArray = z
     if spec.quantiles is not None:
         # Quantiles of one distribution don't cross; sorted ones have no larger loss.
@@ -51,6 +60,30 @@ def decided(spec: HeadSpec, z: RealArray, scaling: Scaling | None, present: Mask
             mean, scale = mean[:, np.newaxis], scale[..., np.newaxis]
         answers = (answers * scale + mean).astype(z.dtype)
     return _blanked(answers, present, np.nan)
+
+
+def check_decidable(z: RealArray, present: Mask | None) -> None:
+    """Refuse scores (..., K) of classes or labels that are NaN where there are answers.
+
+    Raises
+    ------
+    UndecidedError
+    """
+    undecided = np.isnan(z).any(axis=-1)
+    if present is not None:
+        undecided &= present
+    if undecided.any():
+        first = tuple(map(int, np.argwhere(undecided)[0]))
+        raise UndecidedError(
+            f"x: {int(undecided.sum())} of its answers, the first at {first}, are NaN, which "
+            "stands for no class; expected finite numbers"
+        )
+
+
+def chosen(spec: HeadSpec, z: RealArray) -> Array:
+    """Return numbers of classes (...), or which labels apply (..., K), whatever z (..., K) is."""
+    found: Array = z.argmax(axis=-1) if spec.kind == "class" else z > 0
+    return found
 
 
 def probabilities(spec: HeadSpec, z: RealArray, present: Mask | None) -> RealArray:

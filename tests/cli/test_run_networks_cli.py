@@ -382,6 +382,8 @@ def test_pictures(here: Path, capsys: pytest.CaptureFixture[str], kind: str) -> 
         ("classes", "x.npy --targets bad.npy -o z.npy", "bad.npy: got class 'noise', expected one"),
         ("classes", "x.npy --targets x.npy", "x.npy: holds fractions, expected whole numbers for"),
         ("plain", "x.npy --targets nan.npy -o z.npy", "nan.npy: holds NaN or infinity in 1 place"),
+        ("classes", "gaps.npy -o z.npy", "gaps.npy: NaN in it makes scores of classes NaN"),
+        ("classes", "gaps.npy --targets y.npy", "gaps.npy: NaN in it makes scores of classes NaN"),
         ("plain", "x.npy --targets y.npy -o z.npy", "y.npy: got values of dtype <U13, expected re"),
         ("plain", "x.npy --targets short.npy -o z.npy", "short.npy: got shape (8, 5, 2), expected"),
         ("tokens", "x.npy -o z.npy", "x.npy: got float32, expected integers below 11, which m.npz"),
@@ -403,6 +405,9 @@ def test_mistakes(
     made.save("m.npz")
     np.save("x.npy", inputs(network("plain")))
     np.save("y.npy", y := truth(network("classes")))
+    gaps = inputs(network("plain"))
+    gaps[3, 1, 0] = np.nan
+    np.save("gaps.npy", gaps)
     np.save("bad.npy", np.where(np.arange(B) == 3, "noise", y))
     numbers = truth(network("plain"))
     np.save("short.npy", numbers[:8])

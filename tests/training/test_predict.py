@@ -84,6 +84,30 @@ def test_labels() -> None:
     np.testing.assert_array_equal(labels, proba > 0.5)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
+def test_nan_is_no_class(loss: str, names: Any) -> None:
+    options = {"classes": names, "outputs": 3, "loss": loss, "each_step": True}
+    network = Network(LSTM(2, 3, seed=0), **options)
+    x = np.random.default_rng(0).normal(size=(5, 2, 2)).astype(np.float32)
+    good = network.predict(x, lengths=[5, 3])
+    x[3, 1] = np.nan  # behind the end of the second
+    assert_same_bits(network.predict(x, lengths=[5, 3]), good)
+    x[4, 0] = np.nan
+    with pytest.raises(ValueError, match=r"^x: 1 of its answers, the first at \(4, 0\), are NaN"):
+        network.predict(x, lengths=[5, 3])
+    with pytest.raises(ValueError, match=r"^x: 3 of its answers, the first at \(3, 1\), are NaN"):
+        network.predict(x)
+    assert np.isnan(network.predict_proba(x)[4, 0]).all()
+    y = np.zeros((5, 2), int) if loss == "cross_entropy" else np.zeros((5, 2, 3), bool)
+    weights = (~np.isnan(x).any(axis=-1)).astype(float)
+    for given in (None, weights):  # the step after a gap counts
+        with pytest.raises(ValueError, match=r"^x: .* are NaN"):
+            network.evaluate(x, y, given)
+    weights[3:] = 0
+    assert network.evaluate(x, y, weights).weight == weights.sum()
+
+
 def test_quantiles_do_not_cross() -> None:
     network = a_network(2, loss="pinball", quantiles=[0.1, 0.5, 0.9])
     x = numbers(T, 50, I)
