@@ -20,9 +20,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     add, count = group.add_argument, number(int, 1)
     add("--engine", choices=_ENGINES, help="that does them, one after the other on each worker")
     add("--workers", type=count, metavar="N", help="processes (by default one a processor)")
-    add("--threads", type=count, default=1, metavar="N", help="of a worker (1)")
+    add("--threads", type=count, metavar="N", help="of a worker (1)")
     add("--address", metavar="URL", help="of a cluster of dask or ray, in place of --workers")
-    add("--retries", type=number(int, 0), default=2, metavar="N", help="of a file that failed (2)")
+    add("--retries", type=number(int, 0), metavar="N", help="of a file that failed (2)")
     text = "columns of .parquet that are inputs, with commas between (by default what MODEL says)"
     add("--features", type=_names, metavar="NAMES", help=text)
     text = "columns of .parquet that tell one sequence from another, where a row is a step"

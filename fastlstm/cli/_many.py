@@ -16,6 +16,7 @@ from fastlstm.cli._messages import UserError, as_user_errors, error, note
 from fastlstm.cli._progress import counting
 from fastlstm.cli._weights import choose, errors_of_files, read
 from fastlstm.distributed import Predictor
+from fastlstm.distributed._frames import told_features
 from fastlstm.distributed._jobs import File, Task, predict_parquet, run_job
 from fastlstm.training import Network
 
@@ -54,7 +55,7 @@ def run_many(args: argparse.Namespace, run_file: Callable[[argparse.Namespace], 
     workers, threads = _shared_out(args)
     is_parquet = suffix_of(file_of(files[0].source)) == PARQUET
     if is_parquet:
-        write = partial(predict_parquet, _predictor(args))
+        write = partial(predict_parquet, _predictor(args, threads))
     else:
         write = partial(_run_one, run_file, _plain(args), part, model)
     told = {"MODEL": model, "INPUT:PART": part or None}
@@ -70,7 +71,7 @@ def run_many(args: argparse.Namespace, run_file: Callable[[argparse.Namespace], 
             engine=args.engine,
             workers=workers,
             address=args.address,
-            retries=args.retries,
+            retries=2 if args.retries is None else args.retries,
             force=args.force,
             advance=lambda file: advance(1),
         )
@@ -130,19 +131,20 @@ def _shared_out(args: argparse.Namespace) -> tuple[int, int]:
     """Return workers, and threads of each: together no more than processors, if need be."""
     if args.address is not None and args.workers is not None:
         raise UserError("--workers: --address has workers of its own")
+    wanted = args.threads or 1
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if args.address is not None:
-        return 1, args.threads
-    workers = args.workers or max(here // args.threads, 1)
-    threads = min(args.threads, max(here // workers, 1))
-    if threads < args.threads and not args.quiet:
+        return 1, wanted
+    workers = args.workers or max(here // wanted, 1)
+    threads = min(wanted, max(here // workers, 1))
+    if threads < wanted and not args.quiet:
         note(f"{workers} workers have {threads} threads each: there are {here} processors")
     elif workers > here and not args.quiet:
         note(f"{workers} workers are no faster than {here}: there are {here} processors")
     return workers, threads
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
+def _predictor(args: argparse.Namespace, threads: int) -> Predictor:
     """Return what answers tables of Parquet."""
     if args.missing not in _MISSING:
         raise UserError(f"--missing {args.missing}: of {PARQUET} expected nan or drop")
@@ -157,14 +159,13 @@ def _predictor(args: argparse.Namespace) -> Predictor:
     with as_user_errors({"features": "--features"}):
         predictor = Predictor(
             model,
-            args.threads,
+            threads,
             missing=_MISSING[args.missing],  # type: ignore[arg-type]  # one of its own
             features=args.features,
             group=args.group,
             time=args.time,
         )
-        if predictor.features is None:
-            raise ValueError("features: needed, MODEL does not name its inputs")
+        told_features(predictor)
     return predictor
 
 

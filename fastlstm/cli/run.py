@@ -82,13 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int | None:
     """Run the demonstration, or the user's model on the user's data."""
     if args.model is None:
-        given = {"--output": args.output, "--chunk": args.chunk, "--no-head": args.no_head}
-        given |= {"--batch-first": args.batch_first, "--name": args.name}
-        given |= {"--lengths": args.lengths, "--mask": args.mask, "--logits": args.logits}
-        given |= {"--targets": args.targets, "--weights": args.weights, "--season": args.season}
-        given |= {"--json": args.json}
-        if useless := [option for option, value in given.items() if value]:
-            raise UserError(f"{', '.join(useless)}: needs MODEL and INPUT{_HELP}")
+        if useless := _given(args).difference(("plot", "force", "quiet")):
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(useless))
+            raise UserError(f"{options}: needs MODEL and INPUT{_HELP}")
         from fastlstm.cli._demonstration import run_demonstration
 
         run_demonstration(args.plot, args.force)
@@ -107,11 +103,19 @@ def execute(args: argparse.Namespace) -> int | None:
         from fastlstm.cli._many import run_many
 
         return run_many(args, run_file)
-    for option in ("workers", "address", "features", "group", "time"):
-        if getattr(args, option):
+    for option in ("workers", "threads", "retries", "address", "features", "group", "time"):
+        if getattr(args, option) is not None:
             raise UserError(f"--{option}: is of many files, see --engine")
     run_file(args)
     return None
+
+
+def _given(args: argparse.Namespace) -> set[str]:
+    """Return the options that are not as they are by default."""
+    plain = argparse.ArgumentParser()
+    add_arguments(plain)
+    defaults = vars(plain.parse_args([]))
+    return {name for name, default in defaults.items() if getattr(args, name) != default}
 
 
 def run_file(args: argparse.Namespace) -> None:

@@ -47,28 +47,59 @@ def _as_names(argument: str, value: Any) -> Names:
     return names
 
 
-def predict_frame(predictor: Predictor, frame: Any) -> Any:
-    """Return a table with the answers to one; see `Predictor.__call__`."""
+def told_features(predictor: Predictor) -> tuple[str, ...]:
+    """Return the columns that are inputs of a table, and refuse what no table can be answered with.
+
+    Raises
+    ------
+    ValueError
+        If they are not known; or if an answer would take the place of a column that is read, or
+        of another answer.
+    """
     if predictor.features is None:
         raise ValueError("features: needed of a table, the names of the columns that are inputs")
+    read = {*predictor.features, *(predictor.group or ()), predictor.time}
+    made: list[str] = []
+    for answer in predictor.answers:
+        # With groups there is a number in each cell, without a whole sequence.
+        is_whole = predictor.group is None
+        names = [answer.column(predictor.name)] if is_whole else answer.columns(predictor.name)
+        for name in names:
+            if name in read:
+                raise ValueError(
+                    f"name: got {predictor.name!r}, by which an answer would take the place of "
+                    f"column {name!r}, which is read; expected another"
+                )
+            if name in made:
+                raise ValueError(
+                    f"name: got {predictor.name!r}, by which two answers would be called {name!r}, "
+                    "after their heads, classes or targets"
+                )
+            made.append(name)
+    return predictor.features
+
+
+def predict_frame(predictor: Predictor, frame: Any) -> Any:
+    """Return a table with the answers to one; see `Predictor.__call__`."""
+    features = told_features(predictor)
     pairs = list(_foreign.columns_of(frame) or frame.items())
     columns = dict(pairs)
-    wanted = (*predictor.features, *(predictor.group or ()), predictor.time)
+    wanted = (*features, *(predictor.group or ()), predictor.time)
     for name in wanted:
         if name is not None and name not in columns:
             raise ValueError(f"frame: there is no column {name!r}, there are {listed(columns)}")
         found = [len(column) for each, column in pairs if each == name]
         if len(found) > 1:
             raise ValueError(f"frame: there are {len(found)} columns {name!r}, expected one")
-        if found and found[0] != (rows := len(columns[predictor.features[0]])):
+        if found and found[0] != (rows := len(columns[features[0]])):
             raise ValueError(f"frame: column {name!r} has {found[0]} rows, expected {rows}")
-    inputs = [_cells(name, columns[name]) for name in predictor.features]
+    inputs = [_cells(name, columns[name]) for name in features]
     rows = len(inputs[0])
     # Without rows there is nothing to tell by.
     are_lists = {isinstance(column, list) if rows else not predictor.group for column in inputs}
     if len(are_lists) > 1:
         raise ValueError(
-            f"features: some of {listed(predictor.features)} hold a number in each cell, some "
+            f"features: some of {listed(features)} hold a number in each cell, some "
             "a sequence, expected one or the other"
         )
     if are_lists == {True}:

@@ -64,7 +64,8 @@ class Predictor:
         Of such tables: the column that orders the rows of a sequence: times, numbers, ordered
         categories, or texts, of which "10" comes before "9". Without it they are in order.
     name : str
-        Of tables: the column of the answers, or what the names of several begin with.
+        Of tables: the column of the answers, or what the names of several begin with. A column of
+        that name is replaced, if it is not one that is read.
 
     Attributes
     ----------

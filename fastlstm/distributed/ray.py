@@ -10,7 +10,7 @@ from typing import Any
 
 from fastlstm._arguments import as_size, shown
 from fastlstm._extras import import_for
-from fastlstm.distributed._frames import with_column
+from fastlstm.distributed._frames import told_features, with_column
 from fastlstm.distributed._models import Model
 from fastlstm.distributed._predictor import Method, Missing, Predictor
 
@@ -74,8 +74,7 @@ def predict(
         time=time,
         name=name,
     )
-    if predictor.features is None:
-        raise ValueError("features: got None, expected the names of the columns that are inputs")
+    told_features(predictor)
 
     cpus = predictor.threads
     if predictor.group is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastlstm._arguments import shown
 from fastlstm._extras import import_for
+from fastlstm.distributed._frames import told_features
 from fastlstm.distributed._models import Model
 from fastlstm.distributed._predictor import Method, Missing, Predictor
 
@@ -77,9 +78,8 @@ def predict(
         time=time,
         name=name,
     )
-    if predictor.features is None:
-        raise ValueError("features: got None, expected the names of the columns that are inputs")
-    if absent := [column for column in predictor.features if column not in frame.columns]:
+    features = told_features(predictor)
+    if absent := [column for column in features if column not in frame.columns]:
         raise ValueError(f"features: there is no column {absent[0]!r}, there are {frame.columns}")
     schema = _schema(predictor, frame)
     if predictor.group is None:

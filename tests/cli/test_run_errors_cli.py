@@ -123,7 +123,13 @@ def test_termination_cleans_up(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("option", ["--batch-first", "--no-head", "--chunk=3", "--output=y.npy"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--batch-first", "--no-head", "--chunk=3", "--output=y.npy", "--season=12"),
+        *("--batch-size=3", "--missing=zero", "--header=no", "--engine=dask", "--threads=2"),
+    ],
+)
 def test_options_for_a_model_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", option]) == 2
     assert f"{option.split('=')[0]}: needs MODEL and INPUT" in capsys.readouterr().err

@@ -291,3 +291,29 @@ def test_wrong_tables(options: dict[str, Any], columns: dict[str, Any], error: s
     predictor = Predictor(network, **{"features": FEATURES, "group": "where", **options})
     with pytest.raises((TypeError, ValueError), match=error):
         predictor({**steps(None), **columns})
+
+
+@pytest.mark.parametrize("of", [{"features": ["p", "b", "c"]}, {"group": "p"}, {"time": "p"}])
+def test_answers_do_not_take_the_place_of_what_is_read(of: dict[str, Any]) -> None:
+    predictor = Predictor(LSTM(3, 1), **{"features": FEATURES, "group": "where", "name": "p", **of})
+    with pytest.raises(ValueError, match=r"name: got 'p'.* would take the place of column 'p'"):
+        predictor(steps(None))
+
+
+def test_answers_do_not_take_the_place_of_each_other() -> None:
+    heads = {"a": HeadSpec(2, targets=("x", "b_x")), "a_b": HeadSpec(2, targets=("x", "y"))}
+    predictor = Predictor(Network(LSTM(3, 8), heads=heads), features=FEATURES, group="where")
+    with pytest.raises(ValueError, match="two answers would be called 'prediction_a_b_x'"):
+        predictor(steps(None))
+    # Whole sequences have a column for each head.
+    of_lists = {name: list(np.ones((2, 4, 1), np.float32)[..., 0]) for name in FEATURES}
+    found = Predictor(Network(LSTM(3, 8), heads=heads), features=FEATURES)(of_arrays(of_lists))
+    assert {"prediction_a", "prediction_a_b"} < set(found)
+
+
+def test_an_answer_replaces_what_is_not_read() -> None:
+    predictor = Predictor(NETWORK, group="where", name="part")
+    table = steps(None)
+    assert_same_bits(
+        predictor({**table, "part_u": np.zeros(11)})["part_u"], predictor(table)["part_u"]
+    )

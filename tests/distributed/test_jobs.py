@@ -453,7 +453,8 @@ def test_what_does_not_fit(
 
 
 def test_options_of_many_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option, value in (("--group", "g"), ("--workers", "2")):
+    values = {"--group": "g", "--workers": "2", "--threads": "1", "--retries": "0", "--address": ""}
+    for option, value in values.items():
         assert main(["run", "model.npz", "in/0.csv", "-o", "one.csv", option, value]) == 2
         assert f"{option}: is of many files, see --engine" in capsys.readouterr().err
 
