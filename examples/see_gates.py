@@ -14,6 +14,7 @@ states, by name, with the bits of the call.
 import matplotlib.pyplot as plt
 import numpy as np
 
+from fastlstm import plot
 from fastlstm.data import load_sst, model_path
 from fastlstm.data.features import Scaling, forecast_features
 from fastlstm.training import Network
@@ -37,29 +38,19 @@ print(trace.summary())
 # %%
 # Over time
 # ---------
-# Units in the order of how long they remember, the longest on top, and the input above: two of the
-# strongest El Niños.
+# Two of the strongest El Niños, with the input above. Units are in the order of how long they
+# remember, the longest on top.
 
 order = trace.time_constants()[0].argsort()
-part = slice(sst.index("1981-01"), sst.index("1999-01"))
-dates = sst.dates[part].astype("datetime64[D]")
-fig, axes = plt.subplots(5, 1, figsize=(8, 7), sharex=True, layout="constrained")
-axes[0].plot(dates, anomaly[part], color="k", linewidth=0.8)
-axes[0].set_ylabel("anomaly")
-for ax, name in zip(axes[1:], ("i", "f", "o", "c"), strict=True):
-    values = np.squeeze(getattr(trace, name))[part][:, order].T  # (H, T)
-    signed = name == "c"
-    largest = np.abs(values).max() if signed else 1
-    image = ax.pcolormesh(
-        dates,
-        np.arange(len(order)),
-        values,
-        cmap="RdBu_r" if signed else "cividis",
-        vmin=-largest if signed else 0,
-        vmax=largest,
-    )
-    ax.set_ylabel(f"{name}, by memory")
-    fig.colorbar(image, ax=ax)
+steps = np.arange(sst.index("1981-01"), sst.index("1999-01"))
+plot.gates(lstm.trace(x, units=order, steps=steps), x, names=("i", "f", "o", "c"))
+plt.show()
+
+# %%
+# How long each unit remembers
+# ----------------------------
+
+plot.memory(trace)
 plt.show()
 
 # %%
