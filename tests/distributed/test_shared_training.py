@@ -92,7 +92,7 @@ def test_ctrl_c_of_one_stops_all(
 ) -> None:
     done = work(engine, 2, tmp_path, "interrupt")
     assert done.returncode != 0
-    assert re.search(r"^(\[rank\d\]: )?KeyboardInterrupt$", done.stderr, re.MULTILINE)
+    assert "ended by KeyboardInterrupt" in done.stderr
     resumed = trainer("classes", Reduction())
     resumed.load(tmp_path / "c.npz")
     assert resumed.steps == STEPS + 2

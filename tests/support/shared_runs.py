@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -88,4 +89,9 @@ def reduce_seed(made: Any, what: str) -> int:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    try:
+        work(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    except BaseException as error:
+        # In one piece: tracebacks of several workers may come out with their lines mixed.
+        os.write(2, f"\nended by {type(error).__name__}: {error}\n".encode())
+        raise
