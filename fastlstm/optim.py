@@ -9,9 +9,9 @@
 array([ 0.5, -1. ])
 
 All arithmetic is in the dtype of the vectors, elementwise, one operation after the other as written
-here, and for `Adam` in ``src_c/vectors.h``: the bits depend on neither alignment, threads nor
-instruction set. PyTorch's kernels fuse some
-products and sums, so its results differ by roundings.
+here, or for `Adam` in ``src_c/vectors.h``: the bits depend on neither alignment,
+threads nor instruction set. PyTorch's kernels fuse some products and sums, so its results differ by
+roundings.
 """
 
 from __future__ import annotations

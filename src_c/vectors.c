@@ -2,19 +2,27 @@
 #include "vectors.h"
 
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 enum { BLOCK = 512 };
 
 #define REAL float
 #define SQRT sqrtf
+#define BITS int32_t
+#define MAGNITUDE INT32_MAX
 #define FL_VECTORS(name) name##_f32
 #include "vectors_tpl.h"
 #undef REAL
 #undef SQRT
+#undef BITS
+#undef MAGNITUDE
 #undef FL_VECTORS
 
 #define REAL double
 #define SQRT sqrt
+#define BITS int64_t
+#define MAGNITUDE INT64_MAX
 #define FL_VECTORS(name) name##_f64
 #include "vectors_tpl.h"
 

@@ -1,13 +1,19 @@
-/* Vectors of one precision: REAL, with SQRT, and FL_VECTORS(name) as the names of functions. */
+/* Vectors of one precision: REAL, with SQRT, BITS, an integer of its size, MAGNITUDE, all bits of
+ * that but the sign, and FL_VECTORS(name) as the names of functions. */
 
+/* By the bits of magnitudes, which are in the same order, NaN behind infinity: a comparison of
+ * integers is one of many lanes, and needs no guess whether a number is negative. */
 static REAL FL_VECTORS(largest)(ptrdiff_t n, const REAL *vector) {
-    REAL largest = 0;
+    BITS largest = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL size = vector[i] < 0 ? -vector[i] : vector[i];
-        if (size != size) return size;
-        largest = size > largest ? size : largest;
+        BITS bits;
+        memcpy(&bits, vector + i, sizeof bits);
+        bits &= MAGNITUDE;
+        largest = bits > largest ? bits : largest;
     }
-    return largest;
+    REAL result;
+    memcpy(&result, &largest, sizeof result);
+    return result;
 }
 
 static void FL_VECTORS(add_squares)(ptrdiff_t n, const REAL *vector, double scale, double *sums) {

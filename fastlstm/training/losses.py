@@ -88,7 +88,7 @@ def mae(z: RealArray, y: NDArray[Any]) -> tuple[Float64, RealArray, NDArray[np.b
 
 
 def huber(z: RealArray, y: NDArray[Any]) -> tuple[Float64, RealArray, NDArray[np.bool_]]:
-    """Mean over K of e^2 / 2 for differences e to 1, beyond of abs(e) - 1/2; y (..., K).
+    """Mean over K of e^2 / 2 for differences e up to 1, of abs(e) - 1/2 beyond; y (..., K).
 
     Huber, "Robust Estimation of a Location Parameter", 1964, with delta = 1.
     """
