@@ -12,7 +12,7 @@ from fastlstm import _core
 from fastlstm._arguments import RealArray, as_real_array
 from fastlstm._call import Weights
 from fastlstm._masks import is_random
-from fastlstm._parameters import join, parameter_count, split
+from fastlstm._parameters import join, split
 from fastlstm._quantized import Quantized, to_vector
 from fastlstm._spec import DEFAULTS, REQUIRED, Spec, as_spec
 from fastlstm.variants import Cell, Rates
@@ -103,12 +103,12 @@ class Layer:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of parameters, states, results and arithmetic."""
+        """The precision of parameters, states, results and arithmetic."""
         return self._spec.dtype
 
     @property
     def merge_mode(self) -> str | None:
-        """What y is made of the two directions."""
+        """How y is made of the outputs of the two directions."""
         return self._spec.merge_mode
 
     @property
@@ -123,7 +123,7 @@ class Layer:
 
     @property
     def bits(self) -> int | None:
-        """8, 16 or 24 of the products of a layer that :func:`fastlstm.quantize` made, else None."""
+        """Bits of the products, 8, 16 or 24, of a layer by :func:`fastlstm.quantize`; else None."""
         return None if self._quantized is None else self._quantized.bits
 
     @property
@@ -202,7 +202,7 @@ class Layer:
         return array
 
     def _check_length(self, vector: RealArray) -> None:
-        expected = (parameter_count(self._spec),)
+        expected = (self._weights.model.parameter_count,)
         if vector.shape != expected:
             raise ValueError(
                 f"vector: got shape {vector.shape}, expected that of the parameters, {expected}"

@@ -8,6 +8,17 @@ cdef extern from "Python.h":
     void PyErr_Clear() noexcept
 
 
+#: More numbers than any memory holds, and few enough to count their bytes.
+cdef double _LARGEST = 1e15
+
+
+cdef tuple _shape(bint batched, ptrdiff_t first, ptrdiff_t second, ptrdiff_t last):
+    """(first, second, last), or without a batch (first, last)."""
+    if batched:
+        return (first, second, last)
+    return (first, last)
+
+
 cdef struct _Held:
     # Of a plain call: buffers of x, two states, y and two states; and its lengths, or NULL.
     Py_buffer views[6]

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -183,11 +183,17 @@ class Tensors:
         cls,
         classes: tuple[type, ...],
         exchange: object,
-        from_array: Callable[[_Array], Any],
     ) -> Self: ...
     def join(
-        self, parameters: Sequence[object], kept: _Array | None, count: int, dtype: np.dtype[Any], /
+        self,
+        parameters: Sequence[object],
+        shapes: Sequence[tuple[int, ...]],
+        kept: _Array | None,
+        count: int,
+        dtype: np.dtype[Any],
+        /,
     ) -> _Array | None: ...
+    def share(self, vector: _Array, shapes: list[tuple[int, ...]], /) -> tuple[Any, ...]: ...
     def forward(
         self,
         model: Model,

@@ -26,16 +26,6 @@ cdef class _Masks:
             _data(self.zoneout_c))
 
 
-#: More numbers than any memory holds, and few enough to count their bytes.
-cdef double _LARGEST = 1e15
-
-
-cdef tuple _shape(bint batched, ptrdiff_t first, ptrdiff_t second, ptrdiff_t last):
-    if batched:
-        return (first, second, last)
-    return (first, last)
-
-
 cdef class Model:
     """Parameters of a stack of layers, packed for one instruction set. Immutable.
 

@@ -1,7 +1,8 @@
 # Tensors of PyTorch read where they lie, by the exchange API of DLPack 1.2 and later: a call of C
-# for each, where making arrays of them takes longer than a small pass.
+# for each, where making arrays of them takes longer than a small pass. Results go the same way.
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -16,14 +17,39 @@ cdef struct _DLTensor:
     uint64_t byte_offset
 
 
+cdef struct _DLManaged:
+    uint32_t major, minor
+    void *context
+    void (*deleter)(_DLManaged *) noexcept nogil
+    uint64_t flags
+    _DLTensor tensor
+
+
 cdef struct _DLExchange:
     uint32_t major, minor
     void *previous
     void *allocate
     void *from_object
-    void *to_object
+    int (*to_object)(_DLManaged *, void **) except -1
     int (*borrow)(void *, _DLTensor *) noexcept  # may be NULL
     void *current_stream
+
+
+cdef struct _Lent:
+    # What a tensor of ours is made of. A tape has most axes. Its context is a reference to the array
+    # that has the memory; or NULL, and the memory follows this.
+    _DLManaged managed
+    int64_t shape[4]
+    int64_t strides[4]
+
+
+cdef extern from "Python.h":
+    int Py_IsInitialized() nogil
+
+
+# Bytes of the largest tensor that is not in an array, which takes as long to make as a small pass.
+# NumPy's memory is quicker where it is large, as it asks the system for huge pages.
+cdef double _SMALL = 4096
 
 
 cdef struct _Sequences:
@@ -76,21 +102,22 @@ cdef void _copy(const _DLTensor *tensor, char *out, Py_ssize_t real) noexcept no
                 out += real
 
 
-cdef void *_make(list made, Model model, tuple shape) except NULL:
-    """Return the memory of a new array, which is put into a list."""
+cdef object _make(Model model, tuple shape, void **data):
+    """Return a new array, and where its numbers are."""
     cdef Py_buffer view
     array = empty(shape, model.dtype)
-    made.append(array)
     PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
     PyBuffer_Release(&view)  # the memory stays as long as the array
-    return view.buf
+    data[0] = view.buf
+    return array
 
 
-cdef void *_make_rows(
-    list made, Model model, bint batched, ptrdiff_t first, ptrdiff_t second, ptrdiff_t last
-) except NULL:
-    """The same of an array (first, second, last), or without a batch (first, last)."""
-    return _make(made, model, _shape(batched, first, second, last))
+cdef void _give_back(_DLManaged *managed) noexcept nogil:
+    """Free what a tensor that is gone was made of."""
+    if managed.context != NULL and Py_IsInitialized():  # else the arrays went before
+        with gil:
+            Py_DECREF(<object> managed.context)
+    free(managed)
 
 
 cdef bint _has_sizes(const _DLTensor *tensor, tuple shape) except -1:
@@ -116,8 +143,6 @@ cdef class Tensors:
         Whose tensors are what they look like; of a derived class they may be something else.
     exchange : capsule
         ``__dlpack_c_exchange_api__`` of the classes.
-    from_array : callable
-        Makes a tensor of an ndarray, in its memory.
 
     Raises
     ------
@@ -127,18 +152,19 @@ cdef class Tensors:
 
     cdef const _DLExchange *exchange
     cdef tuple classes
-    cdef object from_array
 
-    def __cinit__(self, tuple classes, object exchange, object from_array):
+    def __cinit__(self, tuple classes, object exchange):
         self.exchange = <const _DLExchange *> PyCapsule_GetPointer(exchange, "dlpack_exchange_api")
         if self.exchange.major != 1 or self.exchange.borrow == NULL:
             raise ValueError("exchange API of another version")
         self.classes = classes
-        self.from_array = from_array
 
     cdef int borrow(self, object tensor, bint is_double, _DLTensor *lent) except -1:
         """Look at a tensor's numbers, good while the tensor is there; 0 if it has none of the kind."""
-        if type(tensor) not in self.classes:
+        cdef bint known = False
+        for cls in self.classes:
+            known = known or type(tensor) is cls
+        if not known:
             return 0
         if self.exchange.borrow(<void *> tensor, lent) != 0:
             PyErr_Clear()
@@ -154,6 +180,62 @@ cdef class Tensors:
             return 0
         lent.data = <char *> lent.data + lent.byte_offset
         return <uintptr_t> lent.data & <uintptr_t> (7 if is_double else 3) == 0
+
+    cdef object lend(self, object array, void *data, tuple shape, bint is_double):
+        """Return a tensor of at most four axes at some address in the memory of an array."""
+        cdef _Lent *lent = <_Lent *> malloc(sizeof(_Lent))
+        if lent == NULL:
+            raise MemoryError("not enough memory for a tensor")
+        Py_INCREF(array)
+        return self.hand_over(lent, <void *> array, data, shape, is_double)
+
+    cdef object hand_over(
+        self, _Lent *lent, void *array, void *data, tuple shape, bint is_double
+    ):
+        """Make a tensor, which owns ``lent`` and a reference to the array, if any."""
+        cdef void *tensor
+        cdef int axis, ndim = len(shape)
+        cdef int64_t stride = 1
+        memset(lent, 0, sizeof(_Lent))
+        for axis in range(ndim - 1, -1, -1):
+            lent.shape[axis], lent.strides[axis] = shape[axis], stride
+            stride *= lent.shape[axis]
+        lent.managed.major, lent.managed.minor = self.exchange.major, self.exchange.minor
+        lent.managed.context, lent.managed.deleter = array, _give_back
+        lent.managed.tensor.data = data
+        lent.managed.tensor.device_type, lent.managed.tensor.ndim = 1, ndim
+        lent.managed.tensor.code, lent.managed.tensor.bits = 2, 64 if is_double else 32
+        lent.managed.tensor.lanes = 1
+        lent.managed.tensor.shape = &lent.shape[0]
+        lent.managed.tensor.strides = &lent.strides[0]
+        self.exchange.to_object(&lent.managed, &tensor)  # which owns it, even where that fails
+        found = <object> tensor
+        Py_DECREF(found)  # the reference that came with it
+        return found
+
+    cdef void *make(self, list made, Model model, tuple shape) except NULL:
+        """Return the memory of a new tensor, which is put into a list."""
+        cdef void *data
+        cdef _Lent *lent
+        cdef double size = 8 if model.is_double else 4
+        for axis in shape:
+            size *= axis
+        if size > _SMALL:
+            array = _make(model, shape, &data)
+            made.append(self.lend(array, data, shape, model.is_double))
+            return data
+        lent = <_Lent *> malloc(sizeof(_Lent) + <size_t> size)
+        if lent == NULL:
+            raise MemoryError("not enough memory for a tensor")
+        made.append(self.hand_over(lent, NULL, lent + 1, shape, model.is_double))
+        return lent + 1
+
+    cdef void *make_rows(
+        self, list made, Model model, bint batched, ptrdiff_t first, ptrdiff_t second,
+        ptrdiff_t last
+    ) except NULL:
+        """The same of a tensor (first, second, last), or without a batch (first, last)."""
+        return self.make(made, model, _shape(batched, first, second, last))
 
     cdef int read(
         self, Model model, object x, object h_0, object c_0, bint batch_first, _Sequences *read
@@ -197,9 +279,11 @@ cdef class Tensors:
     ) except -1:
         """Copy parameters end to end, or compare them; 0 if one has another shape or other bytes."""
         cdef _DLTensor lent
-        cdef _Buffer whole = _Buffer(array, is_double, array.shape, copy)
-        cdef char *start = <char *> whole.view.buf
-        cdef char *stop = start + whole.view.len
+        cdef Py_buffer view
+        PyObject_GetBuffer(array, &view, PyBUF_WRITABLE if copy else PyBUF_SIMPLE)
+        PyBuffer_Release(&view)  # the memory stays as long as the array
+        cdef char *start = <char *> view.buf
+        cdef char *stop = start + view.len
         cdef bint same = True
         cdef Py_ssize_t size, k
         cdef int axis
@@ -237,7 +321,7 @@ cdef class Tensors:
         kept : ndarray (count,) of the dtype, contiguous, or None
             What is returned if it holds the very same bytes.
         """
-        cdef bint is_double = dtype == "float64"
+        cdef bint is_double = dtype.char == "d"  # takes less than comparing dtypes
         cdef tuple given = tuple(parameters), expected = tuple(shapes)
         if kept is not None and self.go_through(given, expected, kept, is_double, False):
             return kept
@@ -265,23 +349,23 @@ cdef class Tensors:
         made = []
         cdef fl_output y
         if batched and batch_first:
-            y = fl_output(_make_rows(made, model, True, B, T, width), width, T * width)
+            y = fl_output(self.make_rows(made, model, True, B, T, width), width, T * width)
         else:
-            y = fl_output(_make_rows(made, model, batched, T, B, width), B * width, width)
+            y = fl_output(self.make_rows(made, model, batched, T, B, width), B * width, width)
         cdef fl_status status
         cdef fl_watch own_watch
         cdef _Looks looks
         cdef fl_record_call record = fl_record_call(
             size=sizeof(fl_record_call), T=T, B=B, starts=NULL, x=read.x, h_0=read.h_0,
             c_0=read.c_0, masks=NULL, y=y,
-            h_n=_make_rows(made, model, batched, LD, B, model.output_size),
-            c_n=_make_rows(made, model, batched, LD, B, model.hidden_size), tape=NULL,
+            h_n=self.make_rows(made, model, batched, LD, B, model.output_size),
+            c_n=self.make_rows(made, model, batched, LD, B, model.hidden_size), tape=NULL,
             watch=_watch_for(model.row_flops * T * B, &own_watch, &looks))
         cdef size_t bytes
         if recorded:
             _raise_status(fl_tape_bytes(model.model, T, B, NULL, &bytes))
             bytes //= <size_t> (LD * T * B * (8 if model.is_double else 4))
-            record.tape = _make(made, model, (LD, T, B, bytes))
+            record.tape = self.make(made, model, (LD, T, B, bytes))
         cdef fl_forward_call call = fl_forward_call(
             size=sizeof(fl_forward_call), T=T, B=B, starts=NULL, x=read.x, h_0=read.h_0,
             c_0=read.c_0, y=y, h_n=record.h_n, c_n=record.c_n, watch=record.watch, lengths=NULL,
@@ -292,7 +376,7 @@ cdef class Tensors:
             else:
                 status = fl_forward(model.model, &call)
         _raise_status(status)
-        return tuple([self.from_array(array) for array in made])
+        return tuple(made)
 
     @cython.binding(False)
     def backward(self, Model model, parameters, x, h_0, c_0, tape, tuple seeds, tuple wanted, /):
@@ -349,8 +433,8 @@ cdef class Tensors:
             if not _has_shape(&lent, True, LD if k else T, B, widths[k]):
                 return None
             if not (_is_whole(&lent) if k else _step(&lent, 2) == (lent.shape[2] > 1)):
-                copy = _make_rows(
-                    copies, model, True, lent.shape[0], lent.shape[1], lent.shape[2])
+                copies.append(
+                    _make(model, (lent.shape[0], lent.shape[1], lent.shape[2]), &copy))
                 _copy(&lent, <char *> copy, real)
                 lent.data = copy
                 lent.strides = NULL
@@ -364,20 +448,52 @@ cdef class Tensors:
                 call.dc_n = lent.data
         if wanted[0]:
             call.dx = fl_output(
-                _make_rows(made, model, True, T, B, model.input_size),
+                self.make_rows(made, model, True, T, B, model.input_size),
                 B * model.input_size, model.input_size)
         if wanted[1]:
-            call.dh_0 = _make_rows(made, model, True, LD, B, model.output_size)
+            call.dh_0 = self.make_rows(made, model, True, LD, B, model.output_size)
         if wanted[2]:
-            call.dc_0 = _make_rows(made, model, True, LD, B, model.hidden_size)
+            call.dc_0 = self.make_rows(made, model, True, LD, B, model.hidden_size)
         if wanted[3]:
-            call.dparameters = _make(made, model, (model.parameter_count,))
+            made.append(_make(model, (model.parameter_count,), &call.dparameters))
         with nogil:
             status = fl_backward(model.model, &call)
         _raise_status(status)
         for k in range(3, -1, -1):
             if wanted[k]:
                 found[k] = made.pop()
-                if k < 3:
-                    found[k] = self.from_array(found[k])
         return found
+
+    @cython.binding(False)
+    def share(self, vector, list shapes, /):
+        """Return tensors of shapes, end to end in the memory of a vector.
+
+        Parameters
+        ----------
+        vector : ndarray (n,) of float32 or float64, contiguous
+        shapes : list of tuple of int
+            Of at most four axes each.
+
+        Raises
+        ------
+        ValueError
+            If they are more than the vector has.
+        """
+        cdef Py_buffer view
+        PyObject_GetBuffer(vector, &view, PyBUF_SIMPLE)
+        PyBuffer_Release(&view)  # the memory stays as long as the vector
+        cdef char *data = <char *> view.buf
+        cdef char *stop = data + view.len
+        cdef Py_ssize_t size
+        cdef tuple shape
+        cdef list found = []
+        for shape in shapes:
+            size = view.itemsize
+            for axis in shape:
+                size *= axis
+            if len(shape) > 4 or not 0 <= size <= stop - data:
+                raise ValueError(f"a tensor of shape {shape}, where there is room for "
+                                 f"{(stop - data) // view.itemsize} numbers")
+            found.append(self.lend(vector, data, shape, view.itemsize == 8))
+            data += size
+        return tuple(found)

@@ -303,13 +303,16 @@ def lstm_in_place(
     It runs on the memory of the tensors, and takes a third less time where a pass is small. None,
     having done nothing, where something is unusual or wrong.
     """
-    tensors = (x, h_0, c_0, *parameters)
-    if not _requires_grad(tensors) or forward_ad._current_level >= 0:
+    parameters = tuple(parameters)
+    wanted = _requires_grad(parameters) or _requires_grad((x, h_0, c_0))
+    if not wanted or forward_ad._current_level >= 0:
         return None
-    recorded = _ops.record_in_place(x, h_0, c_0, tuple(parameters), spec)
+    recorded = _ops.record_in_place(x, h_0, c_0, parameters, spec)
     if recorded is None:
         return None
-    found: tuple[Tensor, Tensor, Tensor] = _apply_eagerly(spec, recorded, _NO_OTHERS, *tensors)
+    found: tuple[Tensor, Tensor, Tensor] = _apply_eagerly(
+        spec, recorded, _NO_OTHERS, x, h_0, c_0, *parameters
+    )
     return found
 
 

@@ -12,7 +12,14 @@ from torch.nn import Parameter, RNNCellBase
 from fastlstm._parameters import parameter_shapes
 from fastlstm._spec import USUAL
 from fastlstm.torch import _autograd
-from fastlstm.torch._context import COMPUTED_IN, are_plain, autocast_dtype, is_bare, why_not
+from fastlstm.torch._context import (
+    COMPUTED_IN,
+    are_plain,
+    autocast_dtype,
+    converted,
+    is_bare,
+    why_not,
+)
 from fastlstm.torch._dropping import draw
 from fastlstm.torch._options import (
     own_options,
@@ -228,7 +235,8 @@ class LSTMCell(HoldsPackedWeights, RNNCellBase):
         if self._drops and self.training:
             spec, shape = self._specs[torch.float32], steps.shape[:2]
             masks = draw(steps.detach().to(computed), spec, spec.rates, shape, shape[1])
-        steps, h_0, c_0, *parameters = (t.to(computed) for t in (steps, h_0, c_0, *weights))
+        tensors = (steps, h_0, c_0, *weights)
+        steps, h_0, c_0, *parameters = (converted(tensor, computed) for tensor in tensors)
         with nullcontext() if cast is None else torch.autocast("cpu", enabled=False):
             _, h_1, c_1 = _autograd.lstm(
                 steps, h_0, c_0, parameters, masks=masks, spec=self._texts[computed]

@@ -65,6 +65,15 @@ def autocast_dtype(dtype: torch.dtype) -> torch.dtype | None:
     return torch.get_autocast_dtype("cpu")
 
 
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in a dtype of the kernels.
+
+    Of an inference tensor, which autograd does not keep, it is a copy, as autocast's casts are.
+    """
+    copy = not torch.compiler.is_compiling() and torch.is_grad_enabled() and tensor.is_inference()
+    return tensor.to(dtype, copy=copy)
+
+
 def why_not(tensors: Sequence[Tensor]) -> str | None:
     """Return what the kernels can't be given, for a message; None where they can run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ PLAIN = (Tensor, Parameter)
 _exchange: Any = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 
 #: What runs the usual calls without making arrays of tensors, which takes longer than a small pass.
-TENSORS: Any = None if _exchange is None else _core.Tensors(PLAIN, _exchange, torch.from_numpy)
+TENSORS: Any = None if _exchange is None else _core.Tensors(PLAIN, _exchange)
 
 
 def whole(tensor: Tensor) -> RealArray:
@@ -70,6 +71,19 @@ def joined(
     if vector.size != count:
         raise ValueError("parameters of another shape")
     return vector
+
+
+def share(vector: RealArray, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Return tensors of these shapes, end to end in the memory of a vector."""
+    if TENSORS is not None:
+        shared: tuple[Tensor, ...] = TENSORS.share(vector, shapes)
+        return shared
+    found, start = [], 0
+    for shape in shapes:
+        stop = start + math.prod(shape)
+        found.append(torch.from_numpy(vector[start:stop].reshape(shape)))
+        start = stop
+    return tuple(found)
 
 
 def _memory_of(tensor: Tensor, dtype: torch.dtype) -> Any:

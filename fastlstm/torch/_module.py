@@ -17,6 +17,7 @@ from fastlstm.torch._context import (
     COMPUTED_IN,
     are_plain,
     autocast_dtype,
+    converted,
     is_bare,
     is_eager,
     why_not,
@@ -173,6 +174,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
             **options,
         )
         self._rates = outer.rates
+        self._draws = any((*outer.rates, outer.cell.zoneout_h, outer.cell.zoneout_c))
         self.merge_mode = outer.merge_mode
         self.return_sequences = outer.return_sequences
         self._own = own_options(outer, ("num_layers", "bias", "proj_size"))
@@ -274,7 +276,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
 
         What is unusual or wrong is left to the longer way.
         """
-        if not self._is_usual or not are_plain(x, hx):
+        if not self._is_usual() or not are_plain(x, hx):
             return None
         model = self._packed_model(self._specs[torch.float32], self._flat_weights_names)
         if model is None:
@@ -290,7 +292,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
 
     def _run_recorded(self, x: Any, hx: Any) -> tuple[Tensor, State] | None:
         """Do the same where gradients may be asked for."""
-        if not self._is_usual or not are_plain(x, hx) or x.is_nested or x.dim() != 3:
+        if not self._is_usual() or not are_plain(x, hx) or x.is_nested or x.dim() != 3:
             return None
         text = self._texts.get(x.dtype)
         if text is None:
@@ -298,7 +300,8 @@ class LSTM(HoldsPackedWeights, RNNBase):
         x = x.transpose(0, 1) if self.batch_first else x
         if hx is None:
             h_shape, c_shape = self._state_shapes(x.shape[1])
-            hx = x.new_zeros(h_shape), x.new_zeros(c_shape)
+            zeros = x.new_zeros(h_shape)
+            hx = zeros, zeros if c_shape == h_shape else x.new_zeros(c_shape)
         weights = parameters_of(self, self._flat_weights_names)
         found = _autograd.lstm_in_place(x, hx[0], hx[1], weights, spec=text)
         if found is None:
@@ -306,19 +309,17 @@ class LSTM(HoldsPackedWeights, RNNBase):
         y, h_n, c_n = found
         return y.transpose(0, 1) if self.batch_first else y, (h_n, c_n)
 
-    @property
+    # No properties, whose missing attributes a module says are the properties' own.
+
     def _is_usual(self) -> bool:
         """Whether nothing is drawn before the kernels, and nothing merged or left out after."""
         if self.merge_mode != "concat" or not self.return_sequences:
             return False
-        return not (self.training and self._drops)
+        return not (self.training and self._drops())
 
-    @property
     def _drops(self) -> bool:
         """Whether training draws anything."""
-        cell, rates = self.cell, self._rates
-        between = self.dropout if self.num_layers > 1 else 0
-        return any((between, *rates, cell.zoneout_h, cell.zoneout_c))
+        return self._draws or bool(self.dropout and self.num_layers > 1)
 
     def _run_padded(
         self, x: Tensor, hx: State | None, weights: list[Tensor], lengths: Any, resets: Any
@@ -400,16 +401,15 @@ class LSTM(HoldsPackedWeights, RNNBase):
         """Run time-major sequences, or packed rows, in the dtype of the kernels and back."""
         cast = autocast_dtype(x.dtype)
         given = x.dtype if cast is None else cast
-        computed = COMPUTED_IN[given]
-        masks = NO_MASKS
-        if self.training and self._drops:
+        computed, masks = COMPUTED_IN[given], NO_MASKS
+        if self.training and self._drops():
             masks = self._draw(x.detach().to(given), state[0].shape[1], rows, computed)
             weights = drop_weights(self._flat_weights_names, weights, self.weight_dropout)
         tensors: Sequence[Tensor] = (x, *state, *weights)
         if computed is x.dtype and cast is None:
             return self._run_kernels(tensors, batch_sizes, masks, computed)
         with nullcontext() if cast is None else torch.autocast("cpu", enabled=False):
-            tensors = [tensor.to(computed) for tensor in tensors]
+            tensors = [converted(tensor, computed) for tensor in tensors]
             y, h_n, c_n = self._run_kernels(tensors, batch_sizes, masks, computed)
         return y.to(given), h_n.to(given), c_n.to(given)
 
@@ -419,7 +419,7 @@ class LSTM(HoldsPackedWeights, RNNBase):
         x, h_0, c_0, *parameters = tensors
         spec = self._texts[dtype]
         bare = not torch.compiler.is_compiling() and is_bare() and are_plain(x, (h_0, c_0))
-        if bare and not (self.training and self._drops):
+        if bare and not (self.training and self._drops()):
             model = self._packed_model(self._specs[torch.float32], self._flat_weights_names)
             if model is not None:
                 return _ops.run_model(model, spec, x, h_0, c_0, batch_sizes)

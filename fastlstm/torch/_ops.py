@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import _C, Tensor
+from torch._C._autograd import _profiler_enabled
 from torch._C._functorch import is_legacy_batchedtensor as is_batched
 
 from fastlstm import _core
 from fastlstm._arguments import RealArray, shown
 from fastlstm.torch._calls import Call, check, check_gradients, refuse
-from fastlstm.torch._memory import PLAIN, TENSORS, whole
+from fastlstm.torch._memory import PLAIN, TENSORS, share, whole
 from fastlstm.torch._program import Program, program_of
 from fastlstm.torch._threads import follow_threads
 from fastlstm.variants import Masks
@@ -188,7 +189,7 @@ def _run_back_in_place(
         model, contents, x, h_0, c_0, tape, (dy, dh_n, dc_n), tuple(wanted)
     )
     if found is not None and wanted[3]:
-        found[3] = program.share(found[3])
+        found[3] = share(found[3], program.shapes)
     return found
 
 
@@ -246,7 +247,7 @@ def _run_back(
     if dparameters is None:
         return [*found, None]
     is_one = len(_parts(call.parameters)) == 1
-    return [*found, given(dparameters) if is_one else program.share(dparameters)]
+    return [*found, given(dparameters) if is_one else share(dparameters, program.shapes)]
 
 
 def _run_or_explain(arguments: tuple[Any, ...], recorded: bool) -> Any:
@@ -302,7 +303,7 @@ for _name, _schema in _SCHEMAS.items():
 # Calls from Python, below autograd
 
 # Not annotated by PyTorch.
-_nn: Any = torch._C._nn
+_nn: Any = _C._nn
 
 
 def join(parameters: Sequence[Tensor]) -> Tensor:
@@ -315,7 +316,7 @@ def join(parameters: Sequence[Tensor]) -> Tensor:
 
 def split(vector: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return views of a vector of the parameters' shapes."""
-    if not (torch._C._are_functorch_transforms_active() or is_batched(vector)):
+    if not (_C._are_functorch_transforms_active() or is_batched(vector)):
         views: Sequence[Tensor] = _nn.unflatten_dense_tensors(vector, parameters)
         return views
     parts = vector.split_with_sizes([parameter.numel() for parameter in parameters])
@@ -325,9 +326,9 @@ def split(vector: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
 def _is_quiet() -> bool:
     """Tell whether nobody looks on but the dispatcher."""
     return not (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._autograd._profiler_enabled()
+        _C._len_torch_dispatch_stack()
+        or _C._are_functorch_transforms_active()
+        or _profiler_enabled()
     )
 
 
@@ -348,7 +349,7 @@ def _call(name: str, kernel: Any, seen: Sequence[Tensor | None], arguments: Any)
         return kernel(*arguments)
     if type(parameters) is tuple:
         arguments = (*arguments[:3], join(parameters), *arguments[4:])
-    with torch._C._AutoDispatchBelowAutograd():
+    with _C._AutoDispatchBelowAutograd():
         return getattr(torch.ops.fastlstm, name)(*arguments)
 
 
@@ -392,14 +393,15 @@ def backward(*arguments: Any) -> list[Any]:
 
     The parameters may be a tuple: then their gradients are several, too.
     """
-    parameters, wanted = arguments[3], arguments[13]
-    usual = type(parameters) is tuple and all(tensor is None for tensor in arguments[4:9])
+    x, h_0, c_0, parameters, starts, recurrent, between, zoneout_h, zoneout_c, *rest = arguments
+    others = recurrent is None and between is None and zoneout_h is None and zoneout_c is None
+    usual = type(parameters) is tuple and starts is None and others
     if usual and TENSORS is not None and _is_quiet():
-        found = _run_back_in_place(*arguments[:4], *arguments[9:])
+        found = _run_back_in_place(x, h_0, c_0, parameters, *rest)
         if found is not None:
             return found
-    results = _call("backward", _backward, (*arguments[:3], *arguments[9:13]), arguments)
+    results = _call("backward", _backward, (x, h_0, c_0, *rest[:4]), arguments)
     dx, dh_0, dc_0, own = results
     if type(parameters) is tuple and isinstance(own, Tensor):
-        own = split(own, parameters) if wanted[3] else None
+        own = split(own, parameters) if rest[4][3] else None
     return [dx, dh_0, dc_0, own]

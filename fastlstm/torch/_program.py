@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,8 +52,6 @@ class Program:
         self.dtype = torch.float64 if self.spec.dtype == np.float64 else torch.float32
         self.count = parameter_count(self.spec)
         self.shapes: list[tuple[int, ...]] = [shape for _, shape in parameter_shapes(self.spec)]
-        stops = list(accumulate(map(math.prod, self.shapes)))
-        self._slices = list(map(slice, [0, *stops], stops))
         self.rows = self.spec.num_layers * self.spec.num_directions
         self.width = self.spec.num_directions * self.spec.output_size
         self.kept: _Kept | None = None
@@ -70,11 +67,6 @@ class Program:
         """Return views of the parameters that one vector holds."""
         parts = parameters.split([math.prod(shape) for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def share(self, vector: RealArray) -> tuple[Tensor, ...]:
-        """Return tensors of the parameters' shapes in the memory of one vector."""
-        places = zip(self._slices, self.shapes, strict=True)
-        return tuple(torch.from_numpy(vector[part].reshape(shape)) for part, shape in places)
 
     def read(self, parameters: Any) -> RealArray:
         """Return the numbers of parameters end to end: the kept ones, if they are the same."""

@@ -42,7 +42,7 @@ class QuantizedLSTM(LSTM):
 
     @property
     def bits(self) -> int:
-        """Of the products."""
+        """Bits of the products: 8, 16 or 24."""
         bits = self._layer.bits
         assert bits is not None
         return bits

@@ -10,6 +10,6 @@ from fastlstm.threads import MAX_THREADS
 
 def follow_threads() -> None:
     """Let calls use as many threads as PyTorch's own, ``torch.get_num_threads()``."""
-    count = min(torch.get_num_threads(), MAX_THREADS)
+    count = torch.get_num_threads()
     if count != _core.get_num_threads():
-        _core.set_num_threads(count)
+        _core.set_num_threads(min(count, MAX_THREADS))

@@ -327,3 +327,12 @@ def test_reads_attributes_at_each_call() -> None:
         module.batch_first = True
     for our, their in zip(flat(ours(x)), flat(theirs(x)), strict=True):
         torch.testing.assert_close(our, their, **CLOSE[torch.float32])
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_missing_attribute_is_named(gradients: bool) -> None:
+    """As PyTorch's own tests ask, which take ``training`` away to see whether a module looks."""
+    lstm = fastlstm.torch.LSTM(3, 4)
+    del lstm.training
+    with torch.set_grad_enabled(gradients), pytest.raises(AttributeError, match="'training'"):
+        lstm(torch.zeros(2, 1, 3))

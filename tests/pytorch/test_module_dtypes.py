@@ -10,6 +10,7 @@ from support.optional import require
 
 torch = require("torch")
 
+import fastlstm.torch  # noqa: E402
 from support.torch_modules import flat, gradients, pair  # noqa: E402
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -98,3 +99,21 @@ def test_autocast_of_float16_gives_float16() -> None:
     with torch.autocast("cpu", dtype=torch.float16):
         y, (h_n, c_n) = ours(torch.randn(6, 3, 4))
     assert y.dtype == h_n.dtype == c_n.dtype == torch.float16
+
+
+@pytest.mark.parametrize("kind", ["layer", "cell"])
+def test_autocast_trains_on_inference_tensors(kind: str) -> None:
+    """As features are that another model gave."""
+    name = "LSTMCell" if kind == "cell" else "LSTM"
+    theirs, ours = (getattr(package, name)(3, 4) for package in (torch.nn, fastlstm.torch))
+    ours.load_state_dict(theirs.state_dict())
+    with torch.inference_mode():
+        x = torch.randn(2, 3) if kind == "cell" else torch.randn(5, 2, 3)
+    gradients = []
+    for module in (theirs, ours):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = module(x)
+        result[0].float().pow(2).sum().backward()
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    for expected, got in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +17,7 @@ from support.optional import require
 torch = require("torch")
 
 from fastlstm.torch import LSTM, _memory, _module, _ops, _weights  # noqa: E402
+from support.torch_modules import flat  # noqa: E402
 
 T, B, I, H = 4, 3, 5, 7
 
@@ -279,4 +284,64 @@ def test_other_shapes_of_the_same_bytes_are_refused(gradients: bool, kind: Any) 
 
 def test_other_versions_of_the_api_are_refused() -> None:
     with pytest.raises((TypeError, ValueError)):
-        type(_memory.TENSORS)((torch.Tensor,), object(), torch.from_numpy)
+        type(_memory.TENSORS)((torch.Tensor,), object())
+
+
+def test_shared_memory_lives_as_long_as_a_tensor_of_it(kind: Any) -> None:
+    vector = random(17, dtype=kind).numpy().copy()
+    before = sys.getrefcount(vector)
+    first, second = _memory.TENSORS.share(vector, [(3, 4), (5,)])
+    assert [first.shape, second.shape, first.dtype] == [(3, 4), (5,), kind]
+    np.testing.assert_array_equal(np.concatenate([first.ravel(), second]), vector)
+    second[0] = 7
+    assert vector[12] == 7
+    assert sys.getrefcount(vector) == before + 2
+    del first
+    assert sys.getrefcount(vector) == before + 1
+    del second
+    assert sys.getrefcount(vector) == before
+    for shapes in ([(18,)], [(3, 4), (6,)], [(-1,)], [(1, 1, 1, 1, 1)]):
+        with pytest.raises(ValueError, match="a tensor of shape"):
+            _memory.TENSORS.share(vector, shapes)
+    assert sys.getrefcount(vector) == before
+
+
+@pytest.mark.parametrize("B", [1, 300], ids=["small", "large"])  # small ones are in no array
+def test_results_are_ordinary_tensors(B: int, kind: Any) -> None:
+    lstm, x = layer(kind), random(T, B, I, dtype=kind)
+    with torch.inference_mode():
+        assert all(part.is_inference() for part in flat(lstm(x)))
+    results = flat(lstm(x))
+    results[0].sum().backward()
+    for tensor in (*(result.detach() for result in results), lstm.weight_ih_l0.grad):
+        assert type(tensor) is torch.Tensor
+        assert tensor.is_contiguous()
+        assert not tensor.is_inference()
+        assert tensor.data_ptr() % tensor.element_size() == 0
+        kept = tensor.clone()
+        assert torch.equal(pickle.loads(pickle.dumps(tensor)), kept)
+        assert torch.equal(tensor.share_memory_(), kept)
+        with pytest.raises(RuntimeError, match="not resizable"):
+            tensor.resize_(2 * tensor.numel())
+
+
+def test_results_take_no_memory_when_they_are_gone(kind: Any) -> None:
+    lstm, x = layer(kind), random(T, 300, I, dtype=kind)
+
+    def run() -> None:
+        y, _ = lstm(x)
+        y.sum().backward()
+
+    def allocated() -> int:
+        for _ in range(3):
+            run()
+        lstm.zero_grad(set_to_none=True)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()  # which NumPy tells of its arrays
+    try:
+        before = allocated()
+        assert allocated() - before < 10_000  # a tape has two megabytes
+    finally:
+        tracemalloc.stop()
