@@ -100,7 +100,18 @@ def gradient_at(
 ) -> tuple[RealArray, RealArray]:
     """Return values (N,) and gradients (T, N, I) at x (T, N, I), of the sequences given (N,)."""
     lengths, state = given.rows(sequences)
-    return model.gradient(x.astype(model.lstm.dtype), lengths, state, pick)
+    # In the order of time, whose sums over inputs the kernels take many rows at once for.
+    return model.gradient(x.astype(model.lstm.dtype, order="C"), lengths, state, pick)
+
+
+def values_at(model: Model, given: Given, x: RealArray, sequences: Any, pick: Pick) -> RealArray:
+    """Return values (N,) at x (T, N, I), of the sequences given (N,), some in each call."""
+    parts = []
+    for first in range(0, len(sequences), given.at_once):
+        part = slice(first, first + given.at_once)
+        lengths, state = given.rows(sequences[part])
+        parts.append(model.values(x[:, part].astype(model.lstm.dtype), lengths, state, pick))
+    return np.concatenate(parts)
 
 
 def attribution(

@@ -11,8 +11,9 @@ from fastlstm._ragged import Rows
 from fastlstm._steps import Mask, Steps, as_mask, as_steps
 from fastlstm.explain._models import Model, State
 
-#: Numbers of one call's inputs, gates and states: few enough for a cache.
-_MOST = 2**22
+#: Numbers of one call's inputs, gates and states: few enough for a cache; but sequences enough for
+#: the kernels, which take some of them at a time.
+_MOST, _FEWEST = 2**21, 6
 
 
 class Given(NamedTuple):
@@ -114,4 +115,4 @@ def as_given(
     each = T * (3 * lstm.input_size + LD * 6 * lstm.hidden_size)
     outer_axes = array.shape[:-1]
     return Given(by_time, counts, states, steps, outer_axes, is_batch, batch_first,
-                 max(1, _MOST // each))  # fmt: skip
+                 max(_FEWEST, _MOST // each))  # fmt: skip

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastlstm._arguments import RealArray, as_finite, as_size
 from fastlstm.explain._attribution import Attribution
 from fastlstm.explain._baselines import as_baselines
-from fastlstm.explain._gradients import attribution, gradient_at, prepared
+from fastlstm.explain._gradients import attribution, gradient_at, prepared, values_at
 from fastlstm.explain._inputs import Given
 from fastlstm.explain._models import Model
 from fastlstm.explain._outputs import Pick
@@ -59,12 +59,10 @@ def integrated_gradients(
         Of the path at first: those of the Gauss-Legendre rule, with its weights. All are
         sequences of one batch.
     tolerance : float, default 1e-4
-        Where a sequence's residual is larger, in the unit of the output, its points are doubled
-        until it is not. What a layer of float32 rounds remains, about 1e-6 of the output.
+        In the unit of the output: where a sequence's residual is larger, its points are doubled
+        until it is not. The rounding of a float32 layer remains, about 1e-6 of the output.
     max_points : int, default 1024
-        More than that there are not.
-    lengths, mask, state, head
-        As of `gradients`.
+        Points that a path has at most.
 
     Returns
     -------
@@ -83,9 +81,9 @@ def integrated_gradients(
 
     Notes
     -----
-    As many points and sequences run in one call as make about 2**22 numbers of inputs and gates.
-    The rule is exact for polynomials of twice as many degrees as it has points: a smooth model
-    takes few.
+    As many points and sequences run in one call as make about 2**21 numbers of inputs and gates,
+    but six at least. The rule is exact for polynomials of twice as many degrees as it has points: a
+    smooth model takes few.
 
     References
     ----------
@@ -105,21 +103,24 @@ def integrated_gradients(
     T, B, K, I = baselines.shape
     differences = given.x[:, :, np.newaxis] - baselines
     differences[~given.present] = 0  # whatever padding holds, NaN say, is no part of a sum
+    starts = baselines.reshape(T, B * K, I)
     paths = _Paths(
-        differences.reshape(T, B * K, I),
-        baselines.reshape(T, B * K, I),
+        np.ascontiguousarray(differences.reshape(T, B * K, I).swapaxes(0, 1)),
+        np.ascontiguousarray(starts.swapaxes(0, 1)),
         np.repeat(np.arange(B), K),
     )
-    values = np.empty((T, B, I))
-    outputs, starts, residual = np.empty(B), np.empty(B), np.empty(B)
+    ends = np.concatenate([given.x, starts], axis=1)
+    whose = np.append(np.arange(B), paths.sequences)
+    at_ends = values_at(of, given, ends, whose, pick).astype(np.float64)
+    outputs, baseline_outputs = at_ends[:B], at_ends[B:].reshape(B, K).mean(axis=1)
+    values, residual = np.empty((T, B, I)), np.empty(B)
     left = np.arange(B)
     while left.size:
         chosen = (left[:, np.newaxis] * K + np.arange(K)).ravel()
-        shares, at_x, at_baseline = _integrate(of, given, paths.of(chosen), n, pick)
+        shares = _integrate(of, given, paths.of(chosen), n, pick)
         values[:, left] = shares.reshape(T, left.size, K, I).mean(axis=2)
-        outputs[left] = at_x.reshape(-1, K)[:, 0]
-        starts[left] = at_baseline.reshape(-1, K).mean(axis=1)
-        residual[left] = outputs[left] - starts[left] - values[:, left].sum(axis=(0, 2))
+        added = values[:, left].sum(axis=(0, 2))
+        residual[left] = outputs[left] - baseline_outputs[left] - added
         left = left[np.abs(residual[left]) > bound]  # one that is NaN stays so
         if 2 * n > most:
             break
@@ -132,56 +133,44 @@ def integrated_gradients(
             f"is up to {largest:.2g}, above tolerance={bound:g}; a larger max_points may help",
             stacklevel=2,
         )
-    return attribution(given, values, outputs, starts, residual, n, above == 0,
+    return attribution(given, values, outputs, baseline_outputs, residual, n, above == 0,
                        "integrated gradients")  # fmt: skip
 
 
 class _Paths(NamedTuple):
-    """Straight paths."""
+    """Straight paths, one after the other: points of them are then made in long runs of memory."""
 
-    differences: RealArray  # (T, N, I): from start to end
-    starts: RealArray  # (T, N, I)
+    differences: RealArray  # (N, T, I): from start to end
+    starts: RealArray  # (N, T, I)
     sequences: Any  # (N,): whose they are
 
     def of(self, chosen: Any) -> _Paths:
         """Return some."""
-        return _Paths(self.differences[:, chosen], self.starts[:, chosen], self.sequences[chosen])
+        return _Paths(*(part[chosen] for part in self))
 
 
-def _integrate(
-    model: Model, given: Given, paths: _Paths, n: int, pick: Pick
-) -> tuple[RealArray, RealArray, RealArray]:
-    """Return the shares (T, N, I) by n points, and the outputs at both ends of each path.
-
-    The ends are points as well, of no weight.
-    """
+def _integrate(model: Model, given: Given, paths: _Paths, n: int, pick: Pick) -> RealArray:
+    """Return the shares (T, N, I) by n points."""
     inside, weights = _rule(n)
-    difference = paths.differences
-    T, N, I = difference.shape
+    N, T, I = paths.differences.shape
     total = np.zeros((T, N, I))
-    outputs = np.empty((N, inside.size))
-    many = max(1, given.at_once // inside.size)  # paths of one call
+    many = max(1, given.at_once // n)  # paths of one call
+    few = -(-n // -(-n // given.at_once))  # points of one call, about as many in each
     for first in range(0, N, many):
-        path = slice(first, first + many)
-        for start in range(0, inside.size, given.at_once):
-            point = slice(start, start + given.at_once)
-            way = inside[point, np.newaxis] * difference[:, path, np.newaxis]
-            x = paths.starts[:, path, np.newaxis] + way
-            sequences = np.repeat(paths.sequences[path], x.shape[2])
-            found, slopes = gradient_at(model, given, x.reshape(T, -1, I), sequences, pick)
-            outputs[path, point] = found.reshape(x.shape[1:3])
-            total[:, path] += np.matmul(weights[point], slopes.reshape(x.shape))
-    return total * difference, outputs[:, -1], outputs[:, -2]
+        part = paths.of(slice(first, first + many))
+        for start in range(0, n, few):
+            point = slice(start, start + few)
+            x = inside[point, np.newaxis] * part.differences.reshape(-1, 1, T * I)
+            x += part.starts.reshape(-1, 1, T * I)
+            rows, sequences = x.reshape(-1, T, I), np.repeat(part.sequences, x.shape[1])
+            _, slopes = gradient_at(model, given, rows.swapaxes(0, 1), sequences, pick)
+            slopes = slopes.reshape(T, -1, x.shape[1], I)
+            total[:, first : first + many] += np.matmul(weights[point], slopes)
+    return total * paths.differences.swapaxes(0, 1)
 
 
 @functools.lru_cache(maxsize=16)
 def _rule(n: int) -> tuple[RealArray, RealArray]:
-    """Return n points inside a path of length 1, then its ends, and their weights, 0 of the ends.
-
-    The points are the rule's of Gauss and Legendre.
-    """
+    """Return n points inside a path of length 1, by the rule of Gauss and Legendre, and weights."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
-    return (
-        np.concatenate([(nodes + 1) / 2, [0.0, 1.0]]),
-        np.concatenate([weights / 2, [0.0, 0.0]]),
-    )
+    return (nodes + 1) / 2, weights / 2

@@ -60,12 +60,16 @@ def _lengths(x: RealArray, lengths: Rows | None) -> Rows:
 
 
 def _recorded(
-    lstm: LSTMBase, x: RealArray, lengths: Rows | None, state: State
+    lstm: LSTMBase, x: RealArray, lengths: Rows | None, state: State, *, ends: bool = False
 ) -> tuple[Any, RealArray, Tape]:
-    """Return y as the layer has it, h_n, and the tape; nothing is dropped."""
+    """Return y as the layer has it, h_n, and the tape; nothing is dropped.
+
+    With ``ends`` y is that of last steps alone, whatever the layer returns.
+    """
+    spec = lstm._spec._replace(return_sequences=False) if ends else lstm._spec
     given = in_layout(x, lstm)
     y, (h_n, _), tape = _call.record(
-        lstm._spec, lstm._weights, given, state, lengths, None, None, None, drops=False
+        spec, lstm._weights, given, state, lengths, None, None, None, drops=False
     )
     return y, h_n, tape
 
@@ -83,6 +87,8 @@ class _Layer:
             names={},
             is_pair=lstm.merge_mode is None,
         )
+        # Then y of the last step is the last h, and its gradient needs no other steps' zeros.
+        self._ends_last = not lstm.needs_whole_sequences
 
     def _turned(self, y: Any) -> Any:
         if isinstance(y, tuple):
@@ -91,13 +97,16 @@ class _Layer:
 
     def values(self, x: RealArray, lengths: Rows | None, state: State, pick: Pick) -> RealArray:
         y, _ = self.lstm(in_layout(x, self.lstm), state, lengths=lengths)
-        return pick(self._turned(y), _lengths(x, lengths))[0]
+        return pick.of(self._turned(y), _lengths(x, lengths))[0]
 
     def gradient(
         self, x: RealArray, lengths: Rows | None, state: State, pick: Pick
     ) -> tuple[RealArray, RealArray]:
-        y, _, tape = _recorded(self.lstm, x, lengths, state)
-        values, dy = pick(self._turned(y), _lengths(x, lengths))
+        ends = pick.last and self._ends_last
+        y, _, tape = _recorded(self.lstm, x, lengths, state, ends=ends)
+        if ends and lengths is not None:
+            y[lengths == 0] = 0
+        values, dy = pick.of(self._turned(y), _lengths(x, lengths))
         dx = tape.backward(self._turned(dy), wrt="x").x
         assert dx is not None  # it was asked for
         return values, in_layout(dx, self.lstm)
@@ -134,22 +143,31 @@ class _Network:
             names={one: k for k, one in enumerate(names)},
         )
 
+    def _needs_ends(self, pick: Pick) -> bool:
+        """Whether what is picked is of final states alone, so that y is not needed."""
+        if self._each_step:
+            return pick.last and not self.lstm.needs_whole_sequences
+        return self._pooling == "last"
+
     def _answers(
-        self, y: RealArray, h_n: RealArray, lengths: Rows | None
+        self, y: RealArray, h_n: RealArray, lengths: Rows | None, ends: bool
     ) -> tuple[RealArray, RealArray, RealArray]:
         """Return z, of steps that don't exist 0, y (T, N, F), and the features of z."""
         y = in_layout(y, self.lstm)
+        if ends:
+            last = merge(self._last_states(h_n), self.lstm.merge_mode)
+            assert isinstance(last, np.ndarray)  # a network has no layer with merge_mode=None
+            z = run(self._layers, self._hidden, last, self.lstm.isa)
+            if self._each_step and lengths is not None:
+                z[lengths == 0] = 0
+            return z, y, last
         if self._each_step:
             z = run(self._layers, self._hidden, y, self.lstm.isa)
             if lengths is not None:
                 z[~_present(y, lengths)] = 0
             return z, y, y
-        features: Any
-        if self._pooling == "last":
-            features = merge(self._last_states(h_n), self.lstm.merge_mode)
-        else:
-            present = None if lengths is None else _present(y, lengths)
-            features = pooled(self._pooling, y, present)
+        present = None if lengths is None else _present(y, lengths)
+        features = pooled(self._pooling, y, present)
         return run(self._layers, self._hidden, features, self.lstm.isa), y, features
 
     def _last_states(self, h_n: RealArray) -> RealArray:
@@ -157,18 +175,20 @@ class _Network:
 
     def values(self, x: RealArray, lengths: Rows | None, state: State, pick: Pick) -> RealArray:
         y, (h_n, _) = self.lstm(in_layout(x, self.lstm), state, lengths=lengths)
-        return pick(self._answers(y, h_n, lengths)[0], _lengths(x, lengths))[0]
+        z, _, _ = self._answers(y, h_n, lengths, self._needs_ends(pick))
+        return pick.of(z, _lengths(x, lengths))[0]
 
     def gradient(
         self, x: RealArray, lengths: Rows | None, state: State, pick: Pick
     ) -> tuple[RealArray, RealArray]:
-        y_given, h_n, tape = _recorded(self.lstm, x, lengths, state)
-        z, y, features = self._answers(y_given, h_n, lengths)
-        values, dz = pick(z, _lengths(x, lengths))
+        ends = self._needs_ends(pick)
+        y_given, h_n, tape = _recorded(self.lstm, x, lengths, state, ends=ends)
+        z, y, features = self._answers(y_given, h_n, lengths, ends)
+        values, dz = pick.of(z, _lengths(x, lengths))
         unused = [(np.empty_like(weight), np.empty_like(bias)) for weight, bias in self._layers]
         dz = np.asarray(dz, z.dtype)
         dfeatures = run_back(dz, self._layers, self._hidden, features, unused, self.lstm.isa)
-        if self._each_step or self._pooling != "last":
+        if not ends:
             present = None if lengths is None else _present(y, lengths)
             dy: RealArray = dfeatures
             if self._each_step and present is not None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._arguments import RealArray, as_size, shown
+from fastlstm._arguments import as_size, shown
 from fastlstm.explain._attribution import Attribution
 from fastlstm.explain._baselines import as_baselines
-from fastlstm.explain._gradients import attribution, prepared
+from fastlstm.explain._gradients import attribution, prepared, values_at
 
 #: Numbers of a window: steps from one on, and features.
 _Window = tuple[slice, npt.NDArray[np.intp]]
@@ -74,15 +74,7 @@ def occlusion(
     T, B, I = given.x.shape
     windows = _windows(T, I, steps, features, stride)
 
-    def outputs_of(rows: RealArray, sequences: Any) -> RealArray:
-        lengths_of, states = given.rows(sequences)
-        return of.values(rows.astype(of.lstm.dtype), lengths_of, states, pick)
-
-    everyone = np.arange(B)
-    outputs = np.concatenate([
-        outputs_of(given.x[:, part], part)
-        for part in np.split(everyone, range(given.at_once, B, given.at_once))
-    ])  # fmt: skip
+    outputs = values_at(of, given, given.x, np.arange(B), pick)
     total, covered = np.zeros((T, B, I)), np.zeros((T, 1, I))
     pairs = len(windows) * B  # window by window
     for first in range(0, pairs, given.at_once):
@@ -91,7 +83,7 @@ def occlusion(
         for place, (window, b) in enumerate(zip(which, sequences, strict=True)):
             at = np.ix_(np.arange(T)[windows[window][0]], windows[window][1])
             rows[:, place][at] = replaced[:, b][at]
-        lost = outputs[sequences] - outputs_of(rows, sequences)
+        lost = outputs[sequences] - values_at(of, given, rows, sequences, pick)
         for window, b, share in zip(which, sequences, lost, strict=True):
             total[windows[window][0], b, windows[window][1]] += share
     for times, columns in windows:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastlstm._arguments import RealArray, as_real_array, shown
 from fastlstm._ragged import Rows
 
-#: Of answers (T, N, K), (N, K), or a pair, and the lengths (N,) of sequences, the values (N,) and
-#: their gradient by the answers; None where it is not needed and not given.
-Pick: TypeAlias = Callable[[Any, Rows], tuple[RealArray, Any]]
+
+class Pick(NamedTuple):
+    """What picks the number that is explained.
+
+    Attributes
+    ----------
+    of : callable
+        Of answers (T, N, K), (N, K), or a pair, and the lengths (N,) of sequences, the values (N,)
+        and their gradient by the answers; None where it is not needed and not given.
+    last : bool
+        Whether it takes the answers to the last step, (N, K) and 0 where there is no step, as well.
+    """
+
+    of: Callable[[Any, Rows], tuple[RealArray, Any]]
+    last: bool = False
 
 
 class Answers(NamedTuple):
@@ -29,7 +41,7 @@ class Answers(NamedTuple):
 def as_output(output: Any, answers: Answers, *, needs_gradient: bool) -> Pick:
     """Return what picks the number that is explained; TypeError or ValueError if it is none."""
     if callable(output):
-        return _of_function(output, answers, needs_gradient)
+        return Pick(_of_function(output, answers, needs_gradient))
     if answers.is_pair:
         raise TypeError(
             f"output: got {shown(output)}, expected a function: with merge_mode=None y is a pair"
@@ -44,7 +56,7 @@ def as_output(output: Any, answers: Answers, *, needs_gradient: bool) -> Pick:
     def pick(given: Any, lengths: Rows) -> tuple[RealArray, Any]:
         gradient = np.zeros_like(given)
         each = np.arange(lengths.size)
-        if not answers.each_step:
+        if given.ndim == 2:
             gradient[:, column] = 1
             return given[:, column], gradient
         at = lengths + step if step < 0 else np.full(lengths.size, step)
@@ -58,7 +70,7 @@ def as_output(output: Any, answers: Answers, *, needs_gradient: bool) -> Pick:
         gradient[at[there], each[there], column] = 1
         return np.where(there, given[np.where(there, at, 0), each, column], 0), gradient
 
-    return pick
+    return Pick(pick, last=answers.each_step and step == -1)
 
 
 def _as_step(output: tuple[Any, Any]) -> int:
@@ -91,7 +103,9 @@ def _as_column(number: Any, answers: Answers) -> int:
     return column % K
 
 
-def _of_function(function: Callable[[Any], Any], answers: Answers, needs_gradient: bool) -> Pick:
+def _of_function(
+    function: Callable[[Any], Any], answers: Answers, needs_gradient: bool
+) -> Callable[[Any, Rows], tuple[RealArray, Any]]:
     """Return what calls a function with answers as the caller knows them."""
 
     def turned(array: RealArray) -> RealArray:

@@ -10,7 +10,7 @@ import pytest
 import fastlstm
 from fastlstm import LSTM, BiLSTM, explain
 from fastlstm.training import Embedding, HeadSpec, Network
-from support.arrays import finite_differences, relative_difference
+from support.arrays import assert_same_bits, finite_differences, relative_difference
 
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
@@ -190,6 +190,41 @@ def test_one_of_several_heads_is_explained() -> None:
                           ("size2", "head: got 'size2', expected one of size, kind")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             explain.gradients(network, x, 0, head=head)
+
+
+@pytest.mark.parametrize("explained", [explain.gradients, explain.integrated_gradients])
+@pytest.mark.parametrize("kind", ["plain", "variant", "batch_first", "network"])
+def test_a_last_step_alone_has_the_bits_of_all_steps(kind: str, explained: Any) -> None:
+    model: Any = {
+        "plain": lambda: LSTM(3, 5, 2, seed=0),
+        "variant": lambda: LSTM(3, 5, 2, proj_size=2, peepholes=True, zoneout_h=0.1, seed=0),
+        "batch_first": lambda: LSTM(3, 5, batch_first=True, seed=0),
+        "network": lambda: Network(LSTM(3, 5, seed=0), 2, hidden=(4, "tanh"), seed=0),
+    }[kind]()
+    x = RNG.normal(size=(6, 3, 3)).astype(np.float32)
+    state: Any = None
+    if kind == "variant":
+        state = RNG.normal(size=(2, 3, 2)), RNG.normal(size=(2, 3, 5))
+
+    def by_time(array: np.ndarray) -> np.ndarray:
+        return array.swapaxes(0, 1) if kind == "batch_first" else array
+
+    def last_of(y: np.ndarray) -> Any:
+        dy = np.zeros_like(y)
+        by_time(dy)[-1, :, 1] = 1
+        return by_time(y)[-1, :, 1], dy
+
+    found, expected = (explained(model, by_time(x), one, state=state) for one in (1, last_of))
+    assert_same_bits(found.values, expected.values)
+    assert_same_bits(found.output, expected.output)
+    ragged = explained(model, by_time(x), 1, state=state, lengths=[6, 0, 5])
+    assert ragged.output[1] == 0
+    assert not by_time(ragged.values)[:, 1].any()
+    assert_same_bits(by_time(ragged.values)[:, 0], by_time(found.values)[:, 0])
+    of_third = None if state is None else tuple(part[:, 2:] for part in state)
+    alone = explained(model, by_time(x[:5, 2:]), 1, state=of_third)
+    assert_same_bits(by_time(ragged.values)[:5, 2], by_time(alone.values)[:, 0])
+    assert_same_bits(ragged.output[2:], alone.output)
 
 
 def test_many_sequences_run_in_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
