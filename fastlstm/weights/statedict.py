@@ -121,6 +121,13 @@ def _layers(arrays: Arrays, told: Told, assumptions: list[str]) -> list[Found]:
         if not layers:
             raise UnclearError(f"holds no LSTM, but {_described(arrays)}")
         chosen = _in_order(layers, assumptions)
+        for each in chosen:
+            if each.is_guess and each.parts:
+                names = ", ".join(part.name.removesuffix("[0]") for part in each.parts)
+                assumptions.append(
+                    f"LSTMs are assumed to feed each other in the order {names}, as they are "
+                    "numbered; lstm= says so"
+                )
     for each in chosen:
         assumptions += (text for text in each.assumptions if text not in assumptions)
     return chosen

@@ -82,7 +82,7 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
     except MemoryError:
         raise
     except Exception as error:  # of any type: a framework may fail on its files in any way
-        against = f"the NumPy reference, since {_why(package, error)}"
+        against = f"the NumPy reference, since {why(package, error)}"
         found = _with_all_outputs(found)
         layer = build(path, found, batch_first=False, dequantize=True)
         expected = _run_reference(layer, x, h_0, c_0)
@@ -102,7 +102,7 @@ def compare(contents: Contents, found: Found, seed: int = 0) -> Comparison:
     return Comparison(against, difference, largest, found.assumptions, agrees, in_bits)
 
 
-def _why(package: str, error: Exception) -> str:
+def why(package: str, error: Exception) -> str:
     """Say in a line why a framework gives no results."""
     if isinstance(error, ModuleNotFoundError):
         return f"{(error.name or package).partition('.')[0]} is not installed"

@@ -202,6 +202,24 @@ def test_masking_of_features_is_said(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["LSTM", "Bidirectional", "RNN", "RNN of two"])
+def test_a_state_that_is_kept_is_said(way: str, tmp_path: Path) -> None:
+    stateful = {
+        "LSTM": lambda: layers.LSTM(4, stateful=True),
+        "Bidirectional": lambda: layers.Bidirectional(layers.LSTM(4, stateful=True)),
+        "RNN": lambda: layers.RNN(layers.LSTMCell(4), stateful=True),
+        "RNN of two": lambda: layers.RNN([layers.LSTMCell(4) for _ in range(2)], stateful=True),
+    }[way]
+    model = keras.Sequential([keras.Input((T, 3), batch_size=B), stateful(), layers.Dense(2)])
+    path = save(model, tmp_path / "m.keras")
+    with pytest.warns(AssumptionWarning, match="is stateful: in Keras a call goes on from"):
+        network = fastlstm.load_network(path, loss="mse")
+    x = np.random.default_rng(0).normal(size=(B, T, 3)).astype(np.float32)
+    np.testing.assert_allclose(network(x), answers(model, x), rtol=0, atol=1e-5)
+    notes = fastlstm.weights.read(path).layers[0].notes
+    assert sum("goes on from the state that the call before left" in note for note in notes) == 1
+
+
 def test_it_trains_on(tmp_path: Path) -> None:
     """A stack of different sizes stays one: units that were filled up stay 0."""
     from fastlstm.optim import AdamW

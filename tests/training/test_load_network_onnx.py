@@ -276,6 +276,34 @@ def test_a_given_state_is_zeros(tmp_path: Path) -> None:
     np.testing.assert_allclose(network(x), expected, rtol=0, atol=1e-5)
 
 
+HEAD_NODES = [node("Squeeze", ["Y", "one"], "a"), node("MatMul", ["a", "w"], "y")]
+ALL = {**AXIS_1, **lstm_arrays(), **HEAD}
+
+
+@pytest.mark.parametrize("order", ["wanted last", "wanted first"])
+def test_the_table_that_the_lstm_reads(order: str, tmp_path: Path) -> None:
+    tables = [node("Gather", ["used", "x"], "z"), node("Gather", ["other", "x"], "other rows")]
+    nodes = [*(tables if order == "wanted first" else tables[::-1]), lstm("z"), *HEAD_NODES]
+    arrays = {"used": draw(5, I), "other": draw(5, I), **ALL}
+    path = tmp_path / "m.onnx"
+    made = onnx.load_from_string(graph(nodes, arrays, sizes=("t", "b")))
+    made.graph.output.append(helper.make_tensor_value_info("other rows", 1, None))
+    path.write_bytes(made.SerializeToString())
+    x = RNG.integers(0, 5, (T, B))
+    assert_agrees(fastlstm.load_network(path, loss="mse"), path, x)
+
+
+def test_one_step_of_one_sequence(tmp_path: Path) -> None:
+    """Of which a graph does not tell the axes; that it turns them is to no effect in it."""
+    path = tmp_path / "m.onnx"
+    nodes = [node("Transpose", ["x"], "z", perm=[1, 0, 2]), lstm("z"), *HEAD_NODES]
+    path.write_bytes(graph(nodes, ALL, sizes=(1, 1, I)))
+    with pytest.warns(AssumptionWarning, match="assumed is that time comes first.* at each step"):
+        network = fastlstm.load_network(path, loss="mse")
+    assert network.each_step
+    assert not network.lstm.batch_first
+
+
 @pytest.mark.parametrize("layer", [LSTM(I, 5, 2, seed=0), BiLSTM(I, 5, 2, seed=0)])
 def test_what_this_package_saves(layer: LSTM | BiLSTM, tmp_path: Path) -> None:
     network = Network(layer, K, seed=1)
@@ -286,9 +314,6 @@ def test_what_this_package_saves(layer: LSTM | BiLSTM, tmp_path: Path) -> None:
     x = draw(T, B, I)
     np.testing.assert_array_equal(again(x), network(x))
 
-
-HEAD_NODES = [node("Squeeze", ["Y", "one"], "a"), node("MatMul", ["a", "w"], "y")]
-ALL = {**AXIS_1, **lstm_arrays(), **HEAD}
 
 REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "another operator": (
@@ -355,6 +380,23 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
          node("Concat", ["late", "s"], "y", axis=0)],
         {"three": np.array([30]), "max": np.array([2**63 - 1]), "none": np.array([0])},
         r"node the_Slice_.* \(Slice\): cuts at 30, which only some sequences or batches reach",
+    ),
+    "two steps of the layer below": (
+        [lstm(outputs=("Y1",)), node("Squeeze", ["Y1", "one"], "s"),
+         node("Slice", ["s", "none", "two"], "z"),
+         helper.make_node("LSTM", ["z", "V", "R", "b"], ["Y"], "upper", hidden_size=H),
+         *HEAD_NODES],
+        {"V": draw(1, 4 * H, H), "none": np.array([0]), "two": np.array([2])},
+        r"node upper \(LSTM\): does not read all steps of the layer below, or not in their order",
+    ),
+    "a split that one length alone has": (
+        [lstm(outputs=("Y1",)), node("Split", ["Y1", "halves"], ["z", "rest"], axis=0),
+         node("Squeeze", ["z", "one"], "a"), node("MatMul", ["a", "w"], "y")],
+        {"halves": np.array([1, 1])}, r"splits 3 into 2 of \[1, 1\], which fits some sizes alone",
+    ),
+    "whole numbers": (
+        [node("Cast", ["x"], "c", to=7), node("Cast", ["c"], "z", to=1), lstm("z"), *HEAD_NODES],
+        {}, r"node rnn \(LSTM\): reads what is neither the input nor the layer below",
     ),
     "the first hundred steps": (
         [node("Slice", ["x", "none", "hundred"], "z"), lstm("z"), *HEAD_NODES],

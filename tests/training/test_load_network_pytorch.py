@@ -150,3 +150,18 @@ def test_a_linear_layer_that_could_be_below_the_lstm_is_said_to_be_behind(tmp_pa
     torch.save(torch.nn.ModuleDict({"rnn": lstm, "a": below, "b": out}).state_dict(), path)
     usual = fastlstm.load_network(path, **known)
     np.testing.assert_array_equal(usual(x.numpy()), network(x.numpy()))
+
+
+def test_lstms_that_are_numbered_are_said_to_feed_each_other(tmp_path: Path) -> None:
+    """They may as well stand side by side."""
+    torch.manual_seed(0)
+    parts = {"l1": torch.nn.LSTM(6, 6), "l2": torch.nn.LSTM(6, 6), "out": torch.nn.Linear(6, 3)}
+    path, x = tmp_path / "m.pt", torch.randn(5, 2, 6)
+    torch.save(torch.nn.ModuleDict(parts).state_dict(), path)
+    with pytest.warns(AssumptionWarning, match="feed each other in the order l1, l2, as they are"):
+        network = fastlstm.load_network(path, each_step=True, loss="mse")
+    told = fastlstm.load_network(path, each_step=True, loss="mse", lstm=["l1", "l2"])
+    with torch.no_grad():
+        expected = parts["out"](parts["l2"](parts["l1"](x)[0])[0]).numpy()
+    for each in (network, told):
+        np.testing.assert_allclose(each(x.numpy()), expected, rtol=0, atol=1e-5)

@@ -20,7 +20,7 @@ CUSTOM = "custom"
 
 #: Of an RNN, and what of its configuration is of each.
 MOST_CELLS = 1000
-_OF_ALL_CELLS = ("return_sequences", "go_backwards", "time_major", "dtype")
+_OF_ALL_CELLS = ("return_sequences", "go_backwards", "time_major", "stateful", "dtype")
 
 #: Packages whose classes are Keras' own.
 _MODULES = ("keras", "tf_keras", "tensorflow")

@@ -13,7 +13,7 @@ from fastlstm.weights.contents import Found
 from fastlstm.weights.keras.config import Layer
 from fastlstm.weights.keras.hdf5 import Hdf5
 from fastlstm.weights.keras.layers import DTYPES, found_of
-from fastlstm.weights.keras.options import UnsupportedError, kind_of
+from fastlstm.weights.keras.options import STATEFUL, UnsupportedError, kind_of
 from fastlstm.weights.keras.places import Places, places_in
 from fastlstm.weights.models import Linear, Model, UnclearError, check_chain
 
@@ -45,6 +45,10 @@ _ACTIVATIONS = {
 _MASKING = (
     "its Masking layer skips steps that hold one value alone, of which a network does not know: "
     "give calls a mask"
+)
+_STATEFUL = (
+    "is stateful: in Keras a call goes on from the state that the call before left, a network "
+    "begins each with zeros"
 )
 _MAX_OF_ALL = (
     "Keras takes the largest number over masked steps too, where there are zeros or the state "
@@ -206,7 +210,10 @@ class _Reader:
             raise UnsupportedError("the model hands it an initial state")
         if self._linear or self._pooling:
             raise UnsupportedError("an LSTM behind linear layers or a mean")
-        self._lstms.append(found_of(self._file, self._places, layer, kind, self._version))
+        found = found_of(self._file, self._places, layer, kind, self._version)
+        if STATEFUL in found.notes:
+            self._assumptions.append(f"layer {found.name} {_STATEFUL}")
+        self._lstms.append(found)
 
     def _take_embedding(self, layer: Layer) -> None:
         (self._table,) = self._read(layer, self._places.all_of(layer), (2,))

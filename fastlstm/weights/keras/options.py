@@ -17,7 +17,10 @@ MERGE_MODES = {"concat": "concat", "sum": "sum", "mul": "product", "ave": "mean"
 _RATES = ("dropout", "recurrent_dropout")
 
 #: What two directions may differ in.
-_HARMLESS = ("dropped", "policy", "assumed")
+_HARMLESS = ("dropped", "policy", "assumed", "stateful")
+
+#: The note of a layer that keeps its state.
+STATEFUL = "stateful: Keras goes on from the state that the call before left: give calls that one"
 
 
 class UnsupportedError(Exception):
@@ -183,6 +186,7 @@ def _direction(part: _Part, version: str | None) -> tuple[str, dict[str, Any]]:
         "reverse": _flag(config, "go_backwards", False),
         "return_sequences": _flag(config, "return_sequences", False),
         "time_major": _flag(config, "time_major", False),
+        "stateful": config.get("stateful") is True,
         "dropped": [f"{k} {str(told[k])[:20]}" for k in _RATES if told.get(k)],
         "policy": _policy(config.get("dtype")),
         "assumed": assumed,
@@ -258,6 +262,8 @@ def _summary(
     notes = []
     if settings["reverse"] and settings["return_sequences"]:
         notes.append("go_backwards: y is aligned with x here, in Keras its last step is first")
+    if settings["stateful"]:
+        notes.append(STATEFUL)
     if settings["dropped"]:
         notes.append(f"left out, as it acts in training only: {', '.join(settings['dropped'])}")
     if settings["policy"]:

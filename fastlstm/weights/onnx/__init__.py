@@ -16,7 +16,7 @@ from fastlstm._extras import import_for
 from fastlstm.weights.contents import Arrays, Contents, Found, Other, Refused
 from fastlstm.weights.listing import NamedArrays
 from fastlstm.weights.models import Model, Told, UnclearError
-from fastlstm.weights.onnx.cells import find_cells
+from fastlstm.weights.onnx.chains import find_cells
 from fastlstm.weights.onnx.constants import Constants, NotConstantError
 from fastlstm.weights.onnx.export import read_metadata, to_onnx, write
 from fastlstm.weights.onnx.graph import (

@@ -105,10 +105,13 @@ class Follower:
         self._values: dict[Any, Value] = {}
         self._left = MOST_BYTES
 
-    def give(self, name: Any, shape: tuple[int, ...]) -> None:
-        """Give an input of the graph its labels; with three axes the last is that of features."""
+    def give(self, name: Any, shape: tuple[int, ...], is_whole: bool) -> None:
+        """Give an input of the graph its labels; with three axes the last is that of features.
+
+        `is_whole` tells whether its numbers are integers, of which casts to integers lose nothing.
+        """
         rows, width = (shape[:2], shape[2]) if len(shape) == 3 else (shape, 1)
-        block = self.blocks.add("given", rows, width)
+        block = self.blocks.add("given", rows, width, source="integers" if is_whole else "floats")
         self._values[name] = Traced(block.labels().reshape(shape))
 
     def value(self, name: Any) -> Value:
@@ -211,12 +214,7 @@ class Follower:
         if operator in _MOVING:
             return [Traced(OPERATORS[operator](self._spend, attributes, first.labels, *inputs[1:]))]
         if operator == "Cast":
-            kind = self.blocks.of(first.labels).kind
-            if attributes["to"] not in _FLOATS and (
-                kind != "given" or attributes["to"] not in _INTEGERS
-            ):
-                raise NotFollowedError(f"casts to type {attributes['to']}")
-            return [first]
+            return [self._cast(first, attributes["to"])]
         if operator == "Dropout":
             if len(inputs) > 2 and inputs[2] is not None and inputs[2].any():
                 raise NotFollowedError("drops as in training")
@@ -247,18 +245,32 @@ class Follower:
         size, count = labels.shape[axis], len(node.output)
         sizes = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else None
         sizes = sizes or attributes.get("split") or [-(-size // count)] * (count - 1)
+        if sum(sizes) != size or len(sizes) != count:
+            raise NotFollowedError(
+                f"splits {size} into {count} of {sizes}, which fits some sizes alone"
+            )
         ends = np.cumsum(sizes)[: count - 1]
         self._look_beyond(node, ends.tolist(), size)
         return [Traced(part) for part in np.split(labels, ends, axis)]
 
+    def _cast(self, value: Traced, to: Any) -> Traced:
+        block = self.blocks.of(value.labels)
+        if to in _FLOATS:
+            return value
+        if block.kind not in ("given", "rounded") or to not in _INTEGERS:
+            raise NotFollowedError(f"casts to type {to}")
+        if block.source == "integers":
+            return value
+        made = self.blocks.add("rounded", block.rows, block.width, source="integers")
+        return Traced(value.labels - block.first + made.first)
+
     def _embedded(self, table: Array, labels: Labels, attributes: dict[str, Any]) -> Traced:
         block = self.blocks.of(labels)
-        if block.kind != "given" or block.width != 1 or table.ndim != 2:
+        if block.kind not in ("given", "rounded") or block.width != 1 or table.ndim != 2:
             raise NotFollowedError("looks up what is no input of the model in what is no table")
         if attributes.get("axis", 0) != 0:
             raise NotFollowedError("looks up columns of a table")
-        self.table = table
-        made = self.blocks.add("embedding", block.rows, table.shape[1])
+        made = self.blocks.add("embedding", block.rows, table.shape[1], source=table)
         return Traced(made.of_rows(labels - block.first))
 
     def _run_lstm(self, place: int, node: Proto) -> None:
@@ -289,11 +301,20 @@ class Follower:
         T, B = rows.shape
         in_order = np.arange(T * B).reshape(T, B)
         if block.kind == "lstm" and block.source == self.order[-1]:
-            if not np.array_equal(rows, in_order):
-                raise NotFollowedError("does not read the steps of the layer below in their order")
+            if block.rows != (T, B) or not np.array_equal(rows, in_order):
+                raise NotFollowedError(
+                    "does not read all steps of the layer below, or not in their order"
+                )
             return
         if block.kind not in ("given", "embedding") or self.order:
             raise NotFollowedError("reads what is neither the input nor the layer below")
+        if block.kind == "embedding":
+            self.table = block.source
+        if T == B == 1:
+            self.assumptions.append(
+                "the graph is for one step of one sequence: assumed is that time comes first, not "
+                "the batch, and that it answers at each step, not for the last one alone"
+            )
         if block.rows == (T, B) and np.array_equal(rows, in_order):
             self.batch_first = False
         elif block.rows == (B, T) and np.array_equal(rows.T, np.arange(T * B).reshape(B, T)):

@@ -35,8 +35,8 @@ class Block:
     Attributes
     ----------
     kind : str
-        "given" of an input of the graph, "embedding", "lstm", "state" of its cells, "pooled" or
-        "linear".
+        "given" of an input of the graph, "rounded" of one made integers, "embedding", "lstm",
+        "state" of its cells, "pooled" or "linear".
     first : int
         Label of the first number; they go on row by row.
     rows : tuple of int
@@ -44,7 +44,8 @@ class Block:
     width : int
         F.
     source : Any
-        Of an LSTM, and of what is made of its numbers, its place in the graph.
+        Of an LSTM, and of what is made of its numbers, its place in the graph; of an embedding its
+        table; of an input "integers" or "floats".
     pooling : str or None
         Of rows for each sequence: how they are made of an LSTM's.
     linear : tuple of Linear

@@ -18,6 +18,9 @@ from fastlstm.weights.onnx.labels import Block, NotFollowedError
 #: Sizes that open axes are given, in two runs: what depends on them shows.
 _SIZES = ((3, 2, 4, 6, 8), (2, 5, 7, 3, 9))
 
+#: TensorProto.DataType of integers and truth values.
+_WHOLE = (2, 3, 4, 5, 6, 7, 9, 12, 13)
+
 #: In a third run, of graphs that compute with sizes: small numbers may all give the same.
 _LARGER = (23, 17, 5, 7, 6)
 
@@ -186,7 +189,7 @@ def _give_inputs(
                 is_width = axis == 2 and len(tensor.shape.dim) == 3
                 named[name] = I if is_width else (left.pop(0) if left else 1)
             shape.append(named[name])
-        follower.give(value.name, tuple(shape))
+        follower.give(value.name, tuple(shape), tensor.elem_type in _WHOLE)
 
 
 def _answers(follower: Follower, value: Traced) -> Block | None:

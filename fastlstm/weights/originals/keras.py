@@ -69,6 +69,32 @@ def run(path: Path, found: Found, x: NDArray[Any], h_0: NDArray[Any], c_0: NDArr
     return tuple(outputs) if pair else outputs[0], np.stack(states[::2]), np.stack(states[1::2])
 
 
+def sizes_of_network(path: Path) -> tuple[int | None, ...]:
+    """Return sequences and steps of a whole model's input, None where they are open."""
+    return tuple(_model(path).inputs[0].shape[:2])
+
+
+def run_network(path: Path, x: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return what a whole model gives.
+
+    Raises
+    ------
+    ImportError
+        If Keras, or what it runs on, is not installed.
+    NotImplementedError
+        If it computes in mixed or half precision.
+    """
+    model = _model(path)
+    dtypes = {str(layer.compute_dtype) for layer in model.layers} - {"float32", "float64"}
+    if dtypes:
+        raise NotImplementedError(f"Keras computes in {', '.join(sorted(dtypes))} here")
+    return [_as_numpy(model(x, training=False))]
+
+
+def _model(path: Path) -> Any:
+    return _import().saving.load_model(path, compile=False)
+
+
 def _import() -> Any:
     """Import Keras on a backend that is there, where nothing says on which."""
     backends = {"tensorflow": "tensorflow", "torch": "torch", "jax": "jax"}
@@ -90,7 +116,7 @@ def _layers(keras: Any, path: Path, parts: tuple[Found, ...], dtype: str) -> lis
     if unnamed is not None:
         pairs = zip(parts, names, strict=True)
         return [_made(keras, path, part, unnamed[name], dtype) for part, name in pairs]
-    model = keras.saving.load_model(path, compile=False)
+    model = _model(path)
     return [_with_states(_find(model, name), dtype) for name in names]
 
 

@@ -28,6 +28,14 @@ PACKAGE = "onnxruntime"
 #: TensorProto.DataType.FLOAT, all that ONNX Runtime's LSTM takes.
 _FLOAT = 1
 
+#: Of ONNX Runtime's names of tensors.
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+
 #: The newest version of the file format that every ONNX Runtime since 1.18 reads.
 _IR_VERSION = 10
 
@@ -82,17 +90,47 @@ def run(path: Path, found: Found, x: Array, h_0: Array, c_0: Array) -> tuple[Any
     return merged, np.concatenate(h_n), np.concatenate(c_n)
 
 
-def _run(model: Proto, feeds: dict[str, Array]) -> list[Array]:
+def sizes_of_network(path: Path) -> tuple[int | None, ...]:
+    """Return the first two sizes of a graph's first input, None where they are open."""
+    shape = _session(str(path)).get_inputs()[0].shape
+    return tuple(size if isinstance(size, int) else None for size in shape[:2])
+
+
+def run_network(path: Path, x: Array) -> list[Array]:
+    """Return what a whole graph gives, with zeros for what it is given beside x: states.
+
+    Raises
+    ------
+    ImportError
+        If ONNX Runtime is not installed.
+    NotImplementedError
+        If a size of a state is open, and has no name that x has, too.
+    """
+    session = _session(str(path))
+    first, *others = session.get_inputs()
+    feeds = {first.name: x.astype(_DTYPES.get(first.type, x.dtype))}
+    sizes = {name: size for name, size in zip(first.shape, x.shape, strict=True) if name}
+    for each in others:
+        shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in each.shape]
+        if 0 in shape:
+            raise NotImplementedError(f"what sizes its input {each.name!r} has is not said")
+        feeds[each.name] = np.zeros(shape, _DTYPES.get(each.type, np.float32))
+    results: list[Array] = session.run(None, feeds)
+    return results
+
+
+def _session(model: str | bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _run(model: Proto, feeds: dict[str, Array]) -> list[Array]:
     feeds = {name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items()}
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        results: list[Array] = session.run(None, feeds)
+        results: list[Array] = _session(model.SerializeToString()).run(None, feeds)
     except Exception as error:  # one of a dozen types, of what it can't do or thinks wrong
         reason = str(error).splitlines()[0][:200]
         raise NotImplementedError(f"ONNX Runtime does not run it: {reason}") from error
