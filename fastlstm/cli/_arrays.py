@@ -38,7 +38,7 @@ SUFFIXES = (*NUMPY, *TABLES)
 STANDARD = "-"
 
 #: A class that is none.
-_NO_CLASS = -100
+NO_CLASS = -100
 
 #: Bytes of an array that are kept in memory.
 _LARGE = 2**28
@@ -157,7 +157,7 @@ def as_classes(y: Array, path: Path) -> Array:
     """Return whole numbers as integers, NaN as one that is no class."""
     known = ~np.isnan(y)
     with np.errstate(invalid="ignore"):
-        classes = np.where(known, y, _NO_CLASS).astype(np.int64)
+        classes = np.where(known, y, NO_CLASS).astype(np.int64)
     if not np.array_equal(classes[known], y[known]):
         raise UserError(f"{path}: holds fractions, expected whole numbers for classes")
     return classes

@@ -65,7 +65,7 @@ def run_forecast(network: Network, args: argparse.Namespace) -> None:
                 with output.open("wb") as file:
                     np.save(file, found.values)
             else:
-                _write(output, found, options.time, options.group, _DELIMITERS[suffix])
+                _write(output, found, options, _DELIMITERS[suffix], series.in_utc)
         if picture:
             with drawing(args.plot):
                 comparison.draw(picture)
@@ -187,36 +187,49 @@ def _truth(args: argparse.Namespace, options: WindowOptions, found: Forecast) ->
         rows = np.array([i for i, each in enumerate(of_rows) if each == group], np.intp)
         values = np.column_stack([frame[name][rows] for name in options.targets])
         if found.time is None or options.time is None:
-            truth[g, : len(values)] = values[: options.horizon]
+            if len(values) > options.horizon:
+                of_group = "" if group is None else f" of {group}"
+                raise UserError(
+                    f"{args.targets}: has {len(values)} rows{of_group} and no times, which would "
+                    f"tell the {options.horizon} to come; expected these alone"
+                )
+            truth[g, : len(values)] = values
             continue
         times = frame[options.time][rows]
         for h, when in enumerate(found.time[g]):
-            if (at := np.flatnonzero(times == when)).size:
+            if (at := np.flatnonzero(times == when)).size > 1:
+                (shown,) = _texts(found.time[g, h : h + 1], False)
+                raise UserError(
+                    f"{args.targets}: has {options.time} {shown} {at.size} times, expected once"
+                )
+            if at.size:
                 truth[g, h] = values[at[0]]
     return truth
 
 
 def _write(
-    path: Path, found: Forecast, time: str | None, group: str | None, delimiter: str
+    path: Path, found: Forecast, options: WindowOptions, delimiter: str, in_utc: bool
 ) -> None:
     """Write a table with a line of names, and as many digits as a float32 has."""
     horizon = found.values.shape[1]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow([*filter(None, (group, time or "step")), *found.targets])
+        writer.writerow([*filter(None, (options.group, options.time or "step")), *found.targets])
         for g, values in enumerate(found.values):
             names = [] if found.groups is None else [found.groups[g]]
-            times = range(1, horizon + 1) if found.time is None else _texts(found.time[g])
+            steps = range(1, horizon + 1)
+            times = steps if found.time is None else _texts(found.time[g], in_utc)
             for when, row in zip(times, values, strict=True):
                 writer.writerow([*names, when, *(f"{value:.9g}" for value in row)])
 
 
-def _texts(times: np.ndarray) -> list[str]:
+def _texts(times: np.ndarray, in_utc: bool) -> list[str]:
     """Return times as ISO 8601, dates where that is all they are; numbers as they are."""
     if times.dtype.kind != "M":
         return [f"{time:.15g}" for time in times.tolist()]
     days = times.astype("datetime64[D]")
-    if (days == times).all():
+    if (days == times).all() and not in_utc:
         return [str(day) for day in days]
     seconds = times.astype("datetime64[s]")
-    return [str(time) for time in (seconds if (seconds == times).all() else times)]
+    shown = seconds if (seconds == times).all() else times
+    return [f"{time}{'Z' * in_utc}" for time in shown]

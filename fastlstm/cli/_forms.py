@@ -220,7 +220,7 @@ class Form:
             kept = self._inputs(size)
         else:
             kept = self.find(next(csv.reader([columns], skipinitialspace=True)))
-            self._check_order(kept, features)
+            self.check_order(kept, features, "reads")
         if not kept:
             raise UserError(f"{self.name}: holds no column of numbers")
         if size is not None and len(kept) != size:
@@ -248,18 +248,30 @@ class Form:
             self.notes.append(f"{listed} left out: the model reads {', '.join(features[:20])}")
         return kept
 
-    def _check_order(self, kept: list[int], features: Sequence[str] | None) -> None:
-        """Refuse a model's features in another order than its own."""
+    def check_order(self, kept: list[int], expected: Sequence[str] | None, does: str) -> None:
+        """Refuse what a model reads, or answers, in another order than its own."""
         names = [self.title(i) for i in kept]
-        if features is not None and set(names) == set(features) and names != [*features]:
+        if expected is not None and set(names) == set(expected) and names != [*expected]:
             raise UserError(
-                f"{self.name}: got the columns {', '.join(names)}, expected {', '.join(features)}: "
-                "the model reads them in this order"
+                f"{self.name}: got the columns {', '.join(names)}, expected {', '.join(expected)}: "
+                f"the model {does} them in this order"
             )
 
+    def names_of(self, kept: Sequence[int]) -> list[str] | None:
+        """Return the names of columns, None unless each has one of its own."""
+        names = self.names or []
+        found = [names[i] for i in kept if names]
+        return found if found and all(name and names.count(name) == 1 for name in found) else None
+
     def title(self, i: int) -> str:
-        """Return the name of a column, or its number from 1."""
-        return self.names[i] if self.names and self.names[i] else str(i + 1)
+        """Return the name of a column; its number from 1 if it has none of its own."""
+        (name,) = self.names_of([i]) or [str(i + 1)]
+        return name
+
+    def holds_words(self, i: int) -> bool:
+        """Whether a column holds text that is no number and no date."""
+        kinds = {kind_of(cell) for cell in self._cells(i)}
+        return Kind.TEXT in kinds and Kind.NUMBER not in kinds
 
     def dates(self) -> list[int]:
         """Return the columns that hold dates."""

@@ -6,7 +6,7 @@ import argparse
 import copy
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,17 @@ def run_many(args: argparse.Namespace, run_file: Callable[[argparse.Namespace], 
 
     ``run_file`` does it with the arguments of one file.
     """
-    model = _digest(args.model)
+    known = {args.model.resolve(): (model := _digest(args.model))}
+    for path in (args.lengths, args.mask):
+        if path is not None:
+            known[file_of(path).resolve()] = _digest(file_of(path))
     files, part = _files(args)
     workers, threads = _shared_out(args)
     is_parquet = suffix_of(file_of(files[0].source)) == PARQUET
     if is_parquet:
         write = partial(predict_parquet, _predictor(args, threads))
     else:
-        write = partial(_run_one, run_file, _plain(args), part, model)
+        write = partial(_run_one, run_file, _plain(args), part, known)
     told = {"MODEL": model, "INPUT:PART": part or None}
     for option, value in sorted(vars(args).items()):
         if option not in _INDIFFERENT:
@@ -94,7 +97,11 @@ def _files(args: argparse.Namespace) -> tuple[list[File], str]:
     pattern = file_of(args.input)
     part = str(args.input)[len(str(pattern)) :]
     root = Path(pattern.anchor)
-    found = root.glob(str(pattern.relative_to(root))) if pattern.name else []
+    found: Iterable[Path] = []
+    if pattern.is_file():  # whatever signs its name has
+        found = [pattern]
+    elif pattern.name:
+        found = root.glob(str(pattern.relative_to(root)))
     # As a shell does, leave out hidden files, such as those that are being written.
     hidden = pattern.name.startswith(".")
     sources = sorted(p for p in found if p.is_file() and p.name.startswith(".") == hidden)
@@ -184,13 +191,14 @@ def _run_one(
     run_file: Callable[[argparse.Namespace], None],
     args: argparse.Namespace,
     part: str,
-    model: str,
+    known: Mapping[Path, str],
     source: Path,
     target: Path,
 ) -> None:
-    """Do what ``run`` does with one file, if the model is still the one of this digest."""
-    if _digest(args.model) != model:
-        raise UserError(f"{args.model}: has changed since the run began")
+    """Do what ``run`` does with one file, if others that it reads still have these digests."""
+    for path, digest in known.items():
+        if _digest(path) != digest:
+            raise UserError(f"{path}: has changed since the run began")
     args = copy.copy(args)
     args.input, args.output = Path(f"{source}{part}"), target
     run_file(args)

@@ -35,7 +35,8 @@ def counting(total: int, unit: str, quiet: bool) -> Iterator[Callable[[int], obj
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        print(f"\r{100 * done // total}%", end="", file=sys.stderr, flush=True)
+        percent = 100 * done // total if total else 100  # of sequences without steps
+        print(f"\r{percent}%", end="", file=sys.stderr, flush=True)
 
     try:
         yield advance

@@ -68,11 +68,14 @@ class Series:
         Its arguments that name columns.
     lines : list of int
         Where each row begins.
+    in_utc : bool
+        Whether times came with a zone, and so are in UTC.
     """
 
     frame: dict[str, Any]
     parts: dict[str, Any]
     lines: list[int]
+    in_utc: bool = False
 
 
 def is_table(path: Path) -> bool:
@@ -113,8 +116,9 @@ def read_series(
             text.detach()  # the file is the caller's to close
     frame: dict[str, Any] = {form.title(i): values[:, k] for k, i in enumerate(kept)}
     clock, group = labels["time"], labels["group"]
+    zoned = False
     if clock is not None:
-        frame[form.title(clock)] = _times(form, clock, numbers, time_format)
+        frame[form.title(clock)], zoned = _times(form, clock, numbers, time_format)
     if group is not None:
         names = numbers.texts[group]
         frame[form.title(group)] = [None if is_missing(name) else name for name in names]
@@ -122,7 +126,7 @@ def read_series(
         note(f"{path}: {'; '.join(form.notes)}")
     named = {role: [form.title(i) for i in part] for role, part in parts.items()}
     labelled = {role: None if i is None else form.title(i) for role, i in labels.items()}
-    return Series(frame, named | labelled, numbers.lines)
+    return Series(frame, named | labelled, numbers.lines, zoned)
 
 
 def _parts(form: Form, columns: Columns) -> tuple[dict[str, list[int]], dict[str, int | None]]:
@@ -149,9 +153,9 @@ def _parts(form: Form, columns: Columns) -> tuple[dict[str, list[int]], dict[str
     return parts, {"time": clock, "group": group}
 
 
-def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -> Any:
-    """Return a column of times: datetime64[us], or numbers."""
-    from fastlstm.data.tables import in_utc
+def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -> tuple[Any, bool]:
+    """Return a column of times, datetime64[us] or numbers, and whether some had a zone."""
+    from fastlstm.data.tables import in_utc, is_plain_time
 
     cells = [cleaned(cell) for cell in numbers.texts[column]]
 
@@ -162,33 +166,42 @@ def _times(form: Form, column: int, numbers: Numbers, time_format: str | None) -
             f"expected {expected}"
         )
 
+    def in_one_zone(times: list[datetime]) -> tuple[Any, bool]:
+        zoned = [time.tzinfo is not None for time in times]
+        if any(zoned) and not all(zoned):
+            other = zoned.index(not zoned[0])
+            raise refuse(other, f"a zone {'as in' if zoned[0] else 'in none, as'} the line above")
+        return np.array([in_utc(time) for time in times], "datetime64[us]"), any(zoned)
+
     if time_format is not None:
         times = []
         for row, cell in enumerate(cells):
             try:
-                times.append(in_utc(datetime.strptime(cell, time_format)))
+                times.append(datetime.strptime(cell, time_format))
             except ValueError:
                 raise refuse(row, f"a time as in {time_format!r}") from None
-        return np.array(times, "datetime64[us]")
+        return in_one_zone(times)
     are_numbers = all(map(is_number, cells))
     if are_numbers and column not in form.dates():
         values = np.array([float(cell.replace(",", ".")) for cell in cells])
-        return values.astype(np.int64) if (values == np.round(values)).all() else values
+        return values.astype(np.int64) if (values == np.round(values)).all() else values, False
     iso = [re.sub(r"^(\d{4})[/.](\d\d)[/.](\d\d)", r"\1-\2-\3", cell) for cell in cells]
-    if not are_numbers and not any(re.search(r":\d\d.*[-+Zz]|[Zz]$", cell) for cell in iso):
+    if not are_numbers and all(map(is_plain_time, iso)):
         try:
-            return np.array(iso, "datetime64[us]")
+            return np.array(iso, "datetime64[us]"), False
         except ValueError:
             pass  # the first that is none is found below
     times = []
     for row, cell in enumerate(iso):
         try:
-            times.append(in_utc(datetime.fromisoformat(cell)))
+            plain = is_plain_time(cell)  # as months are, which Python does not read
+            read = np.datetime64(cell, "us").item() if plain else datetime.fromisoformat(cell)
+            times.append(read)
         except ValueError:
             raise refuse(
                 row, "a time as of ISO 8601, 2001-12-31T23:59; --time-format says another form"
             ) from None
-    return np.array(times, "datetime64[us]")
+    return in_one_zone(times)
 
 
 @contextmanager

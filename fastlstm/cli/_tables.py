@@ -38,11 +38,14 @@ class Table(NamedTuple):
         Whether all are written as whole numbers.
     notes : list of str
         What was decided for the user.
+    names : list of str, or None
+        Of the columns, if each has one of its own.
     """
 
     numbers: NDArray[np.float64]
     whole: bool
     notes: list[str]
+    names: list[str] | None = None
 
 
 def read_table(
@@ -142,7 +145,7 @@ def _read(
     whole = whole and not any(
         is_fraction(cleaned(row.fields[i])) for row in form.rows for i in kept
     )
-    return Table(numbers, whole, form.notes)
+    return Table(numbers, whole, form.notes, form.names_of(kept))
 
 
 class Numbers:

@@ -25,6 +25,7 @@ from fastlstm.cli._arrays import (
     split_path,
     suffix_of,
 )
+from fastlstm.cli._cells import cleaned
 from fastlstm.cli._forms import Form
 from fastlstm.cli._messages import UserError, note
 from fastlstm.cli._tables import read_columns
@@ -139,6 +140,9 @@ def _read_table(
         columns, form = read_columns(content, str(file), reading_of(args, weighted), find)
     if form.notes and not args.quiet:
         note(f"{file}: {'; '.join(form.notes)}")
+    for head, kept in chosen.items():
+        if _in_words(heads[head]):
+            columns[kept[0]] = _as_classes(columns[kept[0]], heads[head], str(file))
     return {
         head: columns[kept[0]] if heads[head].kind == "class"
         else np.stack([columns[i] for i in kept], axis=-1)
@@ -147,7 +151,25 @@ def _read_table(
 
 
 def _in_words(spec: HeadSpec) -> bool:
-    return spec.kind == "class" and spec.classes is not None and isinstance(spec.classes[0], str)
+    """Whether the names of its classes are words: True and False are, too."""
+    classes = spec.classes if spec.kind == "class" else None
+    return classes is not None and isinstance(classes[0], str | bool)
+
+
+def _as_classes(cells: Array, spec: HeadSpec, name: str) -> Array:
+    """Return what a column says of classes whose names are words: these, or numbers of classes."""
+    classes = spec.classes or ()
+    if not isinstance(classes[0], str):
+        known = {"true": True, "false": False, "1": True, "0": False}
+        if wrong := [cell for cell in cells.tolist() if cell.casefold() not in known]:
+            raise UserError(f"{name}: got class {wrong[0]!r}, expected one of {list(classes)}")
+        return np.array([known[cell.casefold()] for cell in cells.tolist()])
+    names = {cleaned(str(each)) for each in classes}
+    given = {cleaned(cell) for cell in cells.tolist()} - {""}
+    numbers = {str(number) for number in range(len(classes))}
+    if given and not given & names and given <= numbers:
+        return np.array([int(cell or -1) for cell in map(cleaned, cells.tolist())])
+    return cells
 
 
 def _find_columns(form: Form, head: str, spec: HeadSpec, part: str | None) -> list[int]:
@@ -158,17 +180,19 @@ def _find_columns(form: Form, head: str, spec: HeadSpec, part: str | None) -> li
         if head != ONLY:
             raise UserError(f"{form.name}:{part}: got columns, expected a table with {names[0]}")
         kept = form.find(next(csv.reader([part], skipinitialspace=True)))
+        form.check_order(kept, names, "answers")
     elif form.names and set(names) <= set(form.names):
         kept = form.find(names)
     elif head == ONLY and _in_words(spec):
         kept = list(range(form.width))
-    elif head == ONLY:
+    elif head == ONLY and (count == 1 or not form.names or not _has_names(spec)):
         kept = form.choose(None, None)
     else:
         missing = [name for name in names if name not in (form.names or [])]
         raise UserError(
-            f"{form.name}: no column {missing[0]!r}, with the answers of {head}; there are "
-            f"{', '.join(filter(None, form.names or [])) or f'1 to {form.width}'}"
+            f"{form.name}: no column {missing[0]!r}, with the answers{f' of {head}' * bool(head)}; "
+            f"there are {', '.join(filter(None, form.names or [])) or f'1 to {form.width}'}"
+            f"{f'; {form.name}:NAME,NAME,... chooses columns of other names' * (head == ONLY)}"
         )
     if len(kept) != count:
         plural = "s" * (count != 1)
@@ -177,6 +201,10 @@ def _find_columns(form: Form, head: str, spec: HeadSpec, part: str | None) -> li
             f"{f', called {names[0]}' if count == 1 else ''}; {form.name}:NAME chooses"
         )
     return kept
+
+
+def _has_names(spec: HeadSpec) -> bool:
+    return (spec.classes if spec.is_decision else spec.targets) is not None
 
 
 def _wanted(head: str, spec: HeadSpec) -> Sequence[str]:

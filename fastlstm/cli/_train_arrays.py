@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastlstm.cli._arrays import (
     open_counts,
     reading_of,
 )
+from fastlstm.cli._class_names import by_number, open_answers
 from fastlstm.cli._fitting import Run, figures, trainer_options
 from fastlstm.cli._layer import make_layer
 from fastlstm.cli._messages import UserError, as_user_errors, note
@@ -30,14 +32,32 @@ _UNITS = {
     "mse": "mean squared error in the unit of Y, squared",
     "cross_entropy": "cross-entropy in nats",
 }
+#: Classes that are listed.
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Names:
+    """What tables, and arrays of text, call their columns and classes; None where there are none.
+
+    Attributes
+    ----------
+    features, targets : list of str or None
+        Of the numbers of X, and of those of Y in a regression.
+    classes : list of str or None
+    """
+
+    features: list[str] | None
+    targets: list[str] | None
+    classes: list[str] | None
 
 
 class ArrayRun(Run):
     """A run on arrays in files."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        training, validation = _read_parts(args)
-        made = _make_trainer(training, validation, args)
+        training, validation, names = _read_parts(args)
+        made = _make_trainer(training, validation, names, args)
         self._training, self._validation, self.trainer, self._scaling = made
         loss = self.trainer.network.loss
         self.before = "in Y's unit: " if loss == "mse" else ""
@@ -64,7 +84,11 @@ class ArrayRun(Run):
         epochs = f"{count} epoch{'s' * (count != 1)}"
         if validation is not None:
             epochs += f", best {trainer.best_epoch}"
-        print(f"{output}: {network.lstm}, head of {network.outputs}; {epochs}, {seconds:.3g} s")
+        head = f"head of {network.outputs}"
+        if network.classes is not None:
+            names = ", ".join(network.classes[:_LISTED])
+            head += f" ({names}{', ...' * (network.outputs > _LISTED)})"
+        print(f"{output}: {network.lstm}, {head}; {epochs}, {seconds:.3g} s")
         T, B = training.time_first(training.x).shape[:2]
         axes = "(B, T, I)" if training.batch_first else "(T, B, I)"
         print(f"    X was read as {axes}: {counting(B, 'sequence')} of {counting(T, 'step')}")
@@ -82,10 +106,13 @@ class ArrayRun(Run):
 # data
 
 
-def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
-    """Return what trains and what validates."""
+def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None, Names]:
+    """Return what trains, what validates, and the names of columns and classes."""
+    if args.classes is not None and args.task == "regression":
+        raise UserError("--classes: got names with --task regression, which has none")
     paths = [args.x, args.y, *([args.weights] if args.weights else [])]
-    data = _read_sequences(paths, args.lengths, args.mask, args)
+    given = Names(None, None, args.classes)
+    data, names = _read_sequences(paths, args.lengths, args.mask, given, args)
     if len(args.validation) > 3:
         raise UserError(f"--validation: got {len(args.validation)} values, expected 1, 2 or 3")
     lengths, mask = args.validation_lengths, args.validation_mask
@@ -98,7 +125,8 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
                 "--validation-lengths all says that there is no padding"
             )
         paths = [Path(path) for path in args.validation]
-        return data, _read_sequences(paths, lengths, mask, args)
+        validation, _ = _read_sequences(paths, lengths, mask, names, args)
+        return data, validation, names
     if lengths is not None or mask is not None:
         raise UserError("--validation-lengths, --validation-mask: need --validation with files")
     try:
@@ -108,22 +136,33 @@ def _read_parts(args: argparse.Namespace) -> tuple[Sequences, Sequences | None]:
             f"--validation: got {args.validation[0]!r}, expected a share or files X Y [W]"
         ) from None
     if fraction == 0:
-        return data, None
+        return data, None, names
     if len(data) == 1:
         text = "has 1 sequence, expected at least 2 to split; --validation 0, or files X Y [W]"
         raise UserError(f"{args.x}: {text}")
     with as_user_errors(
         {"x": str(args.x), "fraction": "--validation", "weights": str(args.weights)}
     ):
-        return data.split(fraction, seed=args.seed)
+        return *data.split(fraction, seed=args.seed), names
 
 
 def _read_sequences(
-    paths: list[Path], lengths: str | None, mask: Path | None, args: argparse.Namespace
-) -> Sequences:
-    """Open X, Y and perhaps W, and what says which steps exist."""
-    x, y, *weights = _open_all(paths, args)
-    y = _as_answers(y, paths[1], args.task)
+    paths: list[Path],
+    lengths: str | None,
+    mask: Path | None,
+    known: Names,
+    args: argparse.Namespace,
+) -> tuple[Sequences, Names]:
+    """Open X, Y and perhaps W, and what says which steps exist; return the names, too.
+
+    Those known, or else those that the files have.
+    """
+    (x, y, *weights), features, targets = _open_all(paths, known, args)
+    classes = known.classes
+    if y.dtype.kind in "US" and args.task != "regression":
+        y, classes = by_number(y, paths[1], classes)
+    y = _as_answers(y, paths[1], "classification" if classes else args.task)
+    called = Names(features, targets if y.dtype.kind == "f" else None, classes)
     names = dict(zip(("x", "y", "weights"), map(str, paths), strict=False))
     names |= {"lengths": str(lengths), "mask": str(mask)}
     batch_first = args.batch_first
@@ -148,25 +187,33 @@ def _read_sequences(
             f"{paths[0]}: got shape {x.shape}, {B} sequences of 1 step; {other} it is 1 of {B} "
             "steps, and --lengths all says that 1 step is meant"
         )
-    return sequences
+    return sequences, called
 
 
-def _open_all(paths: list[Path], args: argparse.Namespace) -> list[Array]:
-    """Open X, Y and perhaps W; a table becomes what an array of its place would be."""
+def _open_all(
+    paths: list[Path], known: Names, args: argparse.Namespace
+) -> tuple[list[Array], list[str] | None, list[str] | None]:
+    """Open X, Y and perhaps W; a table becomes what an array of its place would be.
+
+    Return what the columns of X and Y are called, too. Those known are found by their names.
+    """
     reading = reading_of(args, args.missing)
-    x = open_array(paths[0], "X", reading, quiet=args.quiet)
+    x = open_array(paths[0], "X", reading, features=known.features, quiet=args.quiet)
     # Gaps in Y are the loss's affair where there are weights, and are never made up.
     reading = reading_of(args, "nan" if len(paths) == 3 else None)
-    y = open_array(paths[1], "Y", reading, quiet=args.quiet)
+    y = open_answers(paths[1], reading, targets=known.targets, quiet=args.quiet)
     reading = reading_of(args, None)
     weights = [open_array(path, "W", reading, quiet=args.quiet) for path in paths[2:]]
     lines = 0 if x.table is None else len(x.array)
     arrays = [x.array if x.table is None else np.expand_dims(x.array, 0 if args.batch_first else 1)]
-    if y.table is not None and y.table.whole and args.task is None:
+    classifies = args.task == "classification" or bool(args.classes) or y.array.dtype.kind == "U"
+    if y.table is not None and y.table.whole and args.task is None and not classifies:
         raise UserError(f"{paths[1]}: holds whole numbers, use --task to say what they are")
-    single = y.table is not None and args.task == "classification"
+    single = y.table is not None and classifies
     arrays.append(_as_array(y, paths[1], lines, single, args.batch_first))
-    return arrays + [_as_array(w, paths[2], lines, True, args.batch_first) for w in weights]
+    arrays += [_as_array(w, paths[2], lines, True, args.batch_first) for w in weights]
+    features, targets = (each.table and each.table.names for each in (x, y))
+    return arrays, features, targets
 
 
 def _as_array(opened: Opened, path: Path, lines: int, single: bool, batch_first: bool) -> Array:
@@ -199,11 +246,20 @@ def _as_answers(y: Array, path: Path, task: str | None) -> Array:
 
 
 def _make_trainer(
-    training: Sequences, validation: Sequences | None, args: argparse.Namespace
+    training: Sequences,
+    validation: Sequences | None,
+    names: Names,
+    args: argparse.Namespace,
 ) -> tuple[Sequences, Sequences | None, Trainer, Scaling | None]:
     """Build all that a run needs from the options; return what it reads of the sequences, too."""
     parts = [part for part in (training, validation) if part is not None]
     outputs = max(part.outputs for part in parts) if training.classes else training.outputs
+    classes = names.classes
+    if classes and outputs > len(classes):
+        raise UserError(
+            f"{args.y}: got class {outputs - 1}, expected 0 to {len(classes) - 1}, which are "
+            f"{', '.join(classes)}"
+        )
     if training.classes and outputs >= 10 * training.y.size + 1000:
         path = args.y if outputs == training.outputs else args.validation[1]
         raise UserError(
@@ -216,7 +272,10 @@ def _make_trainer(
         lstm = make_layer(training.x.shape[-1], args.batch_first, rng, args)
         network = Network(
             lstm,
-            outputs,
+            len(classes) if classes else outputs,
+            classes=classes,
+            targets=names.targets,
+            features=names.features,
             loss="cross_entropy" if training.classes else "mse",
             each_step=training.each_step,
             seed=rng,

@@ -40,8 +40,9 @@ _OF_SERIES: dict[str, Any] = {
     "indicator": False, "difference": 0, "season": None,
 }  # fmt: skip
 _OF_ARRAYS: dict[str, Any] = {
-    "batch_first": False, "task": None, "weights": None, "lengths": None, "mask": None,
-    "validation": ["0.1"], "validation_lengths": None, "validation_mask": None, "normalise": False,
+    "batch_first": False, "task": None, "classes": None, "weights": None, "lengths": None,
+    "mask": None, "validation": ["0.1"], "validation_lengths": None, "validation_mask": None,
+    "normalise": False,
 }  # fmt: skip
 _SPLIT = [0.7, 0.85]
 

@@ -130,6 +130,8 @@ def _opened(args: argparse.Namespace, found: Found) -> _Sequence:
     if args.sequence >= x.shape[1]:
         raise UserError(f"--sequence: got {args.sequence}, but {args.input} has {x.shape[1]}")
     present = present_steps(args, x, batch_first)
+    if network is not None and network.embedding is not None:
+        present = network.embedding.present(x[..., 0], present)
     times = np.arange(len(x)) if present is None else np.flatnonzero(present[:, args.sequence])
     own = np.asarray(x[times, args.sequence])
     if network is None:
@@ -158,7 +160,9 @@ def _tokens(path: Path, times: Array) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"--text: {path} is no UTF-8 text: {error}") from None
-    size, lines = len(times), text.splitlines()
+    size, lines = len(times), [line.removesuffix("\r") for line in text.split("\n")]
+    if not lines[-1]:
+        lines.pop()
     for tokens in (lines, list(text), list(text.rstrip("\n"))):
         if len(tokens) == size:
             return list(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,7 @@ Train an LSTM or BiLSTM with a linear head, and write a model that `fastlstm run
 X.npy holds sequences (T, B, I): time steps, sequences, inputs. Y.npy holds the answers:
   floating  regression: (T, B, K) one at each step; (B, K) or (B,) one for each sequence
   integer   classification, classes from 0 up: (T, B) or (B,)
+  text      classification, classes by name, likewise: the model answers with these names
 Each may also be .npz:NAME, or a table, .csv, .tsv or .txt: X then is one sequence of T lines, and
 Y and W have a line for each, or for each sequence of an X.npy. FILE:NAME,NAME,... chooses columns.
 The answer for a sequence is made from the last hidden state, of a BiLSTM from that of each
@@ -64,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="X is (B, T, I), Y, W and M are likewise; OUTPUT, too",
     )
     add("--task", choices=["regression", "classification"], help="by default what Y's dtype says")
+    text = (
+        "names of all classes, as in silence,speech: of those that Y has by number from 0, or by "
+    )
+    text += "name (of names by default those in Y, sorted)"
+    add("--classes", type=_names, metavar="NAMES", help=text)
     text = "weights of the answers in the loss, (T, B) or (B,); 0 masks an answer"
     add("--weights", type=Path, metavar="W", help=text)
     text = "steps of each sequence: .npy, (B,); what lies behind is padding; or all, if none is"
@@ -132,6 +139,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "--epochs may be others"
     add("--resume", action="store_true", help=text)
     add_quiet(group)
+
+
+def _names(text: str) -> list[str]:
+    names = next(csv.reader([text], skipinitialspace=True), [])
+    if not names or "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected different names, as in a,b,c")
+    return names
 
 
 def execute(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from fastlstm._extras import import_for
 from fastlstm.data import model_path
 from fastlstm.data.features import Float64
 from fastlstm.data.models import StrPath
+from fastlstm.plot import confusion_matrix
 from fastlstm.training import Evaluation, Network
 
 #: Where training ends, and where what is held out begins.
@@ -103,22 +104,7 @@ def plot_digits(result: DigitsResult, path: StrPath) -> None:
         When the suffix is none that matplotlib writes.
     """
     Figure = import_for("a picture", "matplotlib.figure", "cli", "matplotlib").Figure
-    evaluation = result.evaluation
-    confusion = evaluation.confusion
-    assert confusion is not None  # of ten classes there is one
     figure = Figure(figsize=(6.0, 5.6), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(confusion, cmap="Blues", vmax=confusion.max() * 1.3)
-    half = confusion.max() / 2
-    for (row, column), count in np.ndenumerate(confusion):
-        if count:
-            colour = "white" if count > half else "black"
-            axes.text(column, row, f"{count:g}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(confusion)), evaluation.classes)
-    axes.set_yticks(range(len(confusion)), evaluation.classes)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
-    axes.set_title(
-        f"Digits of other writers: accuracy {evaluation.accuracy:.3f} of {evaluation.weight:g}"
-    )
+    axes = confusion_matrix(result.evaluation, ax=figure.subplots())
+    axes.set_title(f"Digits of other writers: {axes.get_title()}", fontsize="medium")
     figure.savefig(path, dpi=110)

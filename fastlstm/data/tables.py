@@ -29,6 +29,10 @@ Times: TypeAlias = NDArray[Any]
 #: How many names an error lists.
 _LISTED = 20
 
+#: Text that NumPy reads as the time that it is. Of other text it makes times that nobody meant: of
+#: "20240131" a year, of "today" today, of an empty one NaT.
+_PLAIN = re.compile(r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?")
+
 
 class Table:
     """Columns of the same length, by name.
@@ -38,6 +42,7 @@ class Table:
     frame : table or array_like
         A DataFrame of pandas or polars, a table of pyarrow, a mapping of names to arrays (R,), a
         structured array (R,), or an array (R, C) or (R,), whose columns are called "0", "1", ...
+        What NumPy's masked arrays mask is missing.
 
     Attributes
     ----------
@@ -65,7 +70,7 @@ class Table:
         if not self.rows:
             raise ValueError("frame: has no rows, expected some")
         index = getattr(frame, "index", None) if _is_pandas(frame) else None
-        self._index = index if index is not None and _is_time(index) else None
+        self._index = index if index is not None and is_time(index) else None
 
     @property
     def has_index_of_times(self) -> bool:
@@ -94,6 +99,7 @@ class Table:
         array = _as_array(column)
         if array.dtype.kind in "biuf":
             values: Float64 = array.astype(np.float64)
+            values[_masked(column, array)] = np.nan
         elif array.dtype.kind in "OUST":
             values = _numbers_of_objects(argument, name, array, _gaps(column, array))
         else:
@@ -123,6 +129,8 @@ class Table:
         if (gaps := _gaps(column, array)).any():
             raise ValueError(f"{argument}: column {name!r} has no value in row {gaps.argmax()}")
         codes: dict[Any, int] = {}
+        if array.dtype.kind == "M":  # Python has no nanoseconds, and lists them as integers
+            array = array.astype("datetime64[us]")
         each = [codes.setdefault(label, len(codes)) for label in array.tolist()]
         categories = getattr(getattr(column, "dtype", None), "categories", None)
         if _is_pandas(column) and categories is not None:
@@ -149,14 +157,20 @@ class Table:
         )
         column: Any = self._index if of_index else self.column(argument, str(name))
         label = "the index" if of_index else f"column {name!r}"
-        array = _as_array(_without_zone(column) if _is_pandas(column) else column)
+        array = _as_array(without_zone(column) if _is_pandas(column) else column)
         if (gaps := _gaps(column, array)).any():
             raise ValueError(f"{argument}: {label} has no time in row {gaps.argmax()}")
         if array.dtype.kind in "OUST":
             array = _parsed_times(argument, label, array)
         if array.dtype.kind == "M":
+            if (gaps := np.isnat(array)).any():
+                raise ValueError(f"{argument}: {label} has no time in row {gaps.argmax()}")
             return array.astype("datetime64[us]")
         if array.dtype.kind in "iu":
+            if array.dtype.kind == "u" and (large := array > np.iinfo(np.int64).max).any():
+                row = int(large.argmax())
+                found = f"{label} is {array[row]} in row {row}"
+                raise ValueError(f"{argument}: {found}, expected numbers below 2**63")
             return array.astype(np.int64)
         if array.dtype.kind == "f":
             return array.astype(np.float64)
@@ -191,7 +205,7 @@ def _named_columns(frame: Any) -> list[tuple[str, Any]]:
 def _one_dimension(name: str, values: Any) -> Any:
     if _foreign.columns_of(values) is not None:
         return values
-    array = np.asarray(values)
+    array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"frame: column {name!r} has shape {array.shape}, expected (R,)")
     return array
@@ -205,17 +219,19 @@ def _is_pandas(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "pandas"
 
 
-def _is_time(index: Any) -> bool:
-    return getattr(index.dtype, "kind", "") == "M" or _is_of_periods(index)
+def is_time(index: Any) -> bool:
+    """Whether an index of pandas holds times."""
+    return getattr(index.dtype, "kind", "") == "M" or is_of_periods(index.dtype)
 
 
-def _is_of_periods(column: Any) -> bool:
-    return type(column.dtype).__name__ == "PeriodDtype"
+def is_of_periods(dtype: Any) -> bool:
+    """Whether a dtype is that of pandas' periods."""
+    return type(dtype).__name__ == "PeriodDtype"
 
 
-def _without_zone(column: Any) -> Any:
+def without_zone(column: Any) -> Any:
     """Return times of pandas in UTC, and periods as the times at which they begin."""
-    if _is_of_periods(column):
+    if is_of_periods(column.dtype):
         return getattr(column, "dt", column).to_timestamp()
     if getattr(column.dtype, "tz", None) is None:
         return column
@@ -233,7 +249,14 @@ def _gaps(column: Any, array: NDArray[Any]) -> NDArray[np.bool_]:
         gaps = [value is None or _is_nan(value) for value in array.tolist()]
     elif array.dtype.kind in "fM":
         gaps = np.isnan(array)
-    return np.asarray(gaps, np.bool_)
+    return np.asarray(gaps, np.bool_) | _masked(column, array)
+
+
+def _masked(column: Any, array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return what a masked array of NumPy's hides (R,)."""
+    if isinstance(column, np.ma.MaskedArray):
+        return np.ma.getmaskarray(column)
+    return np.zeros(len(array), np.bool_)
 
 
 def _is_nan(value: Any) -> bool:
@@ -274,12 +297,27 @@ def _is_written_number(text: str) -> bool:
 
 
 def in_utc(value: Any) -> Any:
-    """Return a date that has a zone, of Python or as text, without it; others as they are."""
-    if isinstance(value, str) and re.search(r":\d\d.*([-+]|Z$)", value):
-        value = datetime.datetime.fromisoformat(value)
+    """Return a date of Python, or as text of ISO 8601, as NumPy reads it: in UTC, without a zone.
+
+    Raises
+    ------
+    ValueError
+        If text is no date of ISO 8601.
+    """
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, str):
+        value = value.strip()
+        if not is_plain_time(value):
+            value = datetime.datetime.fromisoformat(value)
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
         value = value.astimezone(datetime.UTC).replace(tzinfo=None)
     return value
+
+
+def is_plain_time(text: str) -> bool:
+    """Whether text is a time of ISO 8601 without a zone, which NumPy reads by itself."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def _parsed_times(argument: str, label: str, array: NDArray[Any]) -> NDArray[Any]:

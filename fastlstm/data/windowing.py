@@ -291,7 +291,8 @@ def windows(
     ----------
     frame : table or array_like
         A DataFrame of pandas or polars, a table of pyarrow, a mapping of names to columns, a
-        structured array, or an array (R, C) whose columns are called 0, 1, ...
+        structured array, or an array (R, C) whose columns are called 0, 1, ... What masked arrays
+        hide is missing.
     targets : str or list of str
         K columns that are forecast.
     inputs : str or list of str, optional
@@ -307,7 +308,7 @@ def windows(
     time : str, optional
         The column of times: dates, ISO 8601 in text, or numbers. They have to be in order in each
         group, and at equal distances, in days or months or any unit. By default the index of a
-        table of pandas, where it holds times; else rows count.
+        table of pandas, where it holds times; else rows count. Times with a zone are taken in UTC.
     future : str or list of str
         Columns that are known ahead, such as holidays or planned prices. A step reads them
         `horizon` rows ahead, so that the last one has seen all up to the last answer; ``length``

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from fastlstm.sklearn._inputs import Array, Inputs, lengths_of
+from fastlstm.sklearn._inputs import Array, Inputs, lengths_of, unmasked
 
 Float64 = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def as_weights(x: Inputs, weights: Any) -> Float64 | None:
     if weights is None:
         return None
     array: Float64 = check_array(
-        weights, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        unmasked(weights), ensure_2d=False, dtype=np.float64, input_name="sample_weight"
     )
     if array.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {array.ndim}D array.")

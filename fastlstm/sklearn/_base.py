@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastlstm.lstm import LSTM, BiLSTM
 from fastlstm.optim import AdamW
 from fastlstm.sklearn._answers import as_weights, check_given, moments
-from fastlstm.sklearn._inputs import Array, Inputs, as_inputs, lengths_of, taken
+from fastlstm.sklearn._inputs import Array, Inputs, as_inputs, lengths_of, taken, unmasked
 from fastlstm.sklearn._limit import threads_of
 from fastlstm.training.losses import Score
 from fastlstm.training.network import Network
@@ -55,6 +56,14 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+#: Parameters that make a network and its loss: a fit that goes on can't have others.
+_OF_NETWORK = (
+    *("hidden_size", "num_layers", "bidirectional", "dropout", "lstm_params", "dtype"),
+    *("pooling", "each_step", "loss", "class_weight", "scaling"),
+)
+
+_CHANGING = ("_optimizer", "_random_state")
+
 Options = ParamSpec("Options")
 Estimator = TypeVar("Estimator")
 
@@ -67,11 +76,17 @@ def all_or_nothing(
     @functools.wraps(train)
     def wrapped(self: Estimator, /, *args: Options.args, **kwargs: Options.kwargs) -> None:
         before = dict(vars(self))
+        # A fit that goes on changes these in place.
+        changing = {name: before[name] for name in _CHANGING if name in before}
+        before |= copy.deepcopy(changing)
+        parameters = before["network_"].parameters.copy() if "network_" in before else None
         try:
             train(self, *args, **kwargs)
         except Exception:
             vars(self).clear()
             vars(self).update(before)
+            if parameters is not None:
+                before["network_"].load_parameters(parameters)
             raise
 
     return wrapped
@@ -161,8 +176,8 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         """Train for so many epochs, a new network or that of before, on all (`whole`) or a part."""
         self._validate_params()
         if not fresh:
-            check_layer(self, self.network_)
-        x = as_inputs(self, X, reset=fresh)
+            check_going_on(self)
+        x, y = as_inputs(self, X, reset=fresh), unmasked(y)
         check_given(self, x, y)
         weights = as_weights(x, sample_weight)
         targets, head = self._learnt(x, y, weights, fresh, classes)
@@ -181,8 +196,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
         if fresh:
             self._begin(x, targets, weights, rows, head, rng)
         else:
-            # A schedule left its last one, which may be next to nothing.
-            self._optimizer.lr = self.learning_rate
+            renew(self._optimizer, self)
         everything = self._sequences(x, targets, weights)
         network = self.network_
         trainer = Trainer(
@@ -236,7 +250,7 @@ class SequenceEstimator(BaseEstimator):  # type: ignore[misc]
             if self._standardises_y:
                 y_mean, y_scale = constants(taken(targets, rows), self.each_step)
             network.scaling = Scaling(x_mean, x_scale, y_mean, y_scale)
-        self.network_ = network
+        self.network_, self._of_network = network, network_parameters(self)
         self._optimizer = AdamW(self.learning_rate, weight_decay=self.weight_decay)
 
     def _sequences(self, x: Inputs, targets: Any, weights: Array | None) -> Sequences:
@@ -307,23 +321,33 @@ def layer_of(estimator: Any, inputs: int, seed: int) -> LSTM | BiLSTM:
     )
 
 
-def check_layer(estimator: Any, network: Network) -> None:
-    """Raise a ValueError if a network that goes on is not the one that parameters describe."""
-    lstm = network.lstm
-    before: dict[str, Any] = {
-        "hidden_size": lstm.hidden_size,
-        "num_layers": lstm.num_layers,
-        "bidirectional": lstm.num_directions == 2,
-        "dtype": str(np.dtype(lstm.dtype)),
-        "pooling": network.pooling,
-        "each_step": network.each_step,
+def network_parameters(estimator: Any) -> dict[str, Any]:
+    """Return the parameters that make an estimator's network, for `check_going_on`."""
+    return {
+        name: copy.deepcopy(getattr(estimator, name))
+        for name in _OF_NETWORK
+        if hasattr(estimator, name)
     }
-    for name, value in before.items():
-        if (now := getattr(estimator, name, value)) != value:
+
+
+def check_going_on(estimator: Any) -> None:
+    """Raise a ValueError if the network that goes on is not the one that parameters describe."""
+    now = network_parameters(estimator)
+    for name, before in estimator._of_network.items():
+        if (now[name] or None) != (before or None):
             raise ValueError(
-                f"{name}: got {now!r}, expected {value!r} as in the fit before, which goes on; "
-                "a new fit begins anew"
+                f"{name}: got {now[name]!r}, expected {before!r} as in the fit before, which goes "
+                "on; a new fit begins anew"
             )
+
+
+def renew(optimizer: AdamW, estimator: Any) -> None:
+    """Give the optimiser of a fit that goes on the parameters of now.
+
+    A schedule left its last learning rate, which may be next to nothing.
+    """
+    options = {"lr": estimator.learning_rate, "weight_decay": estimator.weight_decay}
+    optimizer.load_state_dict({**optimizer.state_dict(), **options})
 
 
 def run(trainer: Trainer, n_jobs: int | None, verbose: bool) -> None:

@@ -55,7 +55,8 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[misc]
         Whether `fit` goes on from the weights, the optimiser's state and the scaling of the fit
         before, at the `learning_rate` of now. Parameters of the network must not have changed.
     class_weight : dict, "balanced" or None
-        Of the classes in the loss: {class: weight}, or by how rare they are. Not for labels.
+        Of the classes in the loss: {class: weight}, or by how rare they are, counted by
+        ``sample_weight`` where there is one. Not for labels.
     lstm_params : dict or None
         Further arguments of `fastlstm.LSTM`.
     dtype : {"float32", "float64"}
@@ -230,10 +231,14 @@ class LSTMClassifier(ClassifierMixin, SequenceEstimator):  # type: ignore[misc]
             head["classes"] = self.classes_.tolist()
         if fresh and self.class_weight is not None:
             counted = rows
-            if weights is not None and not self.each_step:
-                counted = rows[weights > 0]
+            shares = repeated(weights, np.array(lengths_of(x))) if self.each_step else weights
+            if shares is not None:
+                counted, shares = rows[shares > 0], shares[shares > 0]
             of_class = self.classes_ if classes is not None else np.unique(counted)
             known = compute_class_weight(self.class_weight, classes=of_class, y=counted)
+            if shares is not None and isinstance(self.class_weight, str):  # "balanced"
+                totals = np.array([shares[counted == each].sum() for each in of_class])
+                known = shares.sum() / (len(of_class) * totals)
             by_class = dict(zip(of_class.tolist(), known.tolist(), strict=True))
             head["class_weights"] = [by_class.get(each, 1.0) for each in self.classes_.tolist()]
         return unflat(x, numbers) if self.each_step else numbers, head

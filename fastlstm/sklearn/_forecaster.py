@@ -21,9 +21,11 @@ from fastlstm.data.windowing import KEY, Windows, windows
 from fastlstm.optim import AdamW
 from fastlstm.sklearn._base import (
     CONSTRAINTS,
-    check_layer,
+    check_going_on,
     layer_of,
+    network_parameters,
     remember,
+    renew,
     run,
     store,
 )
@@ -122,6 +124,7 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
     _optimizer: AdamW
     _random_state: Any
     _table: Table
+    _of_network: dict[str, Any]
 
     def __init__(
         self,
@@ -166,8 +169,8 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
         Parameters
         ----------
         y : array_like (R,) or (R, K), Series, DataFrame, or list of S of these
-            In the order of time, at equal distances; where pandas has dates as the index, forecasts
-            have, too. NaN only with `missing`.
+            In the order of time, at equal distances; where pandas has dates or periods as index,
+            forecasts have, too, in the zone of y. NaN only with `missing`.
         X : array_like (R,) or (R, F), DataFrame, or list of S of these, optional
             What is known ahead, such as holidays: a row for each of y. `predict` then needs that of
             the steps to come.
@@ -227,7 +230,7 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
                         f"{expected[wrong[0]]} as follows on what was known"
                     )
         if refit == "continue":
-            check_layer(self, self.network_)
+            check_going_on(self)
             options = self.network_.metadata[KEY]["options"]
             for name in ("length", "horizon", "difference", "missing"):
                 if (now := getattr(self, name)) != options[name]:
@@ -276,7 +279,7 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
             made = self._forecast(values[:, :start], times, ahead)
             values = np.concatenate([values[:, :start], made], axis=1)
         answers = [
-            self._as_given(values[s, :n], None if times is None else times[s, :n])
+            self._as_given(s, values[s, :n], None if times is None else times[s, :n])
             for s in range(table.count)
         ]
         return answers if table.several else answers[0]
@@ -308,7 +311,7 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
         else:
             # Copies, which are dropped if the training fails.
             network, optimizer = copy.deepcopy((self.network_, self._optimizer))
-            optimizer.lr = self.learning_rate  # a schedule left its last one
+            renew(optimizer, self)
             parts = self._in_its_unit(data, data.training_rows), None
             if data.validation is not None:
                 parts = parts[0], self._in_its_unit(data, data.validation_rows)
@@ -326,6 +329,8 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
         run(trainer, self.n_jobs, self.verbose)
         remember(self, trainer, fresh)
         self.network_, self._optimizer, self._random_state = network, optimizer, rng
+        if fresh:
+            self._of_network = network_parameters(self)
         self._table, self.horizon_ = table, self.horizon
         self.target_names_, self.known_names_ = list(table.targets), list(table.known)
 
@@ -359,7 +364,7 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
             )
         if (fewest := min(table.lengths(ahead))) < needed:
             raise ValueError(f"future: has {fewest} rows, expected {needed} at least")
-        check_times(future, table.several, self._times_ahead(needed), "future:")
+        check_times(future, table.several, self._times_ahead(needed), "future:", table.indices)
         return ahead
 
     def _forecast(self, made: Array, times: Any, ahead: Columns) -> Array:
@@ -403,14 +408,14 @@ weight_decay, schedule, clip, lstm_params, dtype, random_state, n_jobs, verbose
         last = [each[-1:].astype("datetime64[us]") for each in self._table.times]
         return np.array([step.after(each, count)[0] for each in last])
 
-    def _as_given(self, values: Array, times: Any) -> Any:
-        """Return forecasts (n, K) of one series as y was."""
+    def _as_given(self, s: int, values: Array, times: Any) -> Any:
+        """Return forecasts (n, K) of series s as y was."""
         if self._table.flat:
             values = values[:, 0]
         if not self._table.framed:
             return values
         pandas = import_for("forecasts of pandas' series", "pandas")
-        index = None if times is None else pandas.DatetimeIndex(times)
+        index = None if times is None else self._table.index_of(s, pandas.DatetimeIndex(times))
         if self._table.flat:
             return pandas.Series(values, index, name=self.target_names_[0])
         return pandas.DataFrame(values, index, columns=self.target_names_)

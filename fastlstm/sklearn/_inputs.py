@@ -37,6 +37,7 @@ def as_inputs(estimator: Any, X: Any, *, reset: bool) -> Inputs:
     TypeError, ValueError
         If X is not as described, holds NaN or infinities, or has other features than the first.
     """
+    X = unmasked(X)
     sequences = _listed(X)
     if sequences is None and not reset and estimator._rank == 3 and _is_even(X):
         sequences = X
@@ -87,6 +88,23 @@ def as_inputs(estimator: Any, X: Any, *, reset: bool) -> Inputs:
 def lengths_of(x: Inputs) -> list[int]:
     """Return the number of steps of each sequence."""
     return [len(each) for each in x] if isinstance(x, list) else [x.shape[1]] * len(x)
+
+
+def unmasked(value: Any) -> Any:
+    """Return what a masked array, or a list of such, hides as NaN; other things as they are.
+
+    scikit-learn would take what lies under the mask for numbers.
+    """
+    if isinstance(value, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+        return [unmasked(each) for each in value]
+    if not isinstance(value, np.ma.MaskedArray):
+        return value
+    hidden = np.ma.getmaskarray(value)
+    if not hidden.any():
+        return value.data
+    if value.dtype.kind not in "biuf":
+        raise ValueError(f"got a masked array of {value.dtype} that hides some, expected all")
+    return np.where(hidden, np.nan, value.data)
 
 
 def taken(x: Any, rows: Array | slice) -> Any:

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from fastlstm.sklearn._inputs import Array
+from fastlstm.data.tables import is_of_periods, is_time, without_zone
+from fastlstm.sklearn._inputs import Array, unmasked
 
 #: A column's name with its rows of each series.
 Columns: TypeAlias = dict[str, list[Array]]
@@ -28,7 +29,9 @@ class Table:
     ----------
     targets, known : mapping of K, F names to S arrays (R_s,)
     times : list of S arrays (R_s,), or None
-        datetime64.
+        datetime64, of a zone in UTC, of periods when they begin.
+    indices : list of S dtypes of pandas, or None
+        Of the indices that hold the times: they know of the zone, and of periods.
     several, flat, framed : bool
         How y came: as a list; (R,) and not (R, K); of pandas.
     """
@@ -36,6 +39,7 @@ class Table:
     targets: Columns
     known: Columns
     times: list[Array] | None
+    indices: list[Any] | None
     several: bool
     flat: bool
     framed: bool
@@ -63,6 +67,15 @@ class Table:
             parts[TIME] = np.concatenate(self.times)
         return parts
 
+    def index_of(self, s: int, times: Any) -> Any:
+        """Return a DatetimeIndex of `times` as the index of series s is: of a zone, of periods."""
+        assert self.indices is not None  # as there are times
+        dtype = self.indices[s]
+        if is_of_periods(dtype):
+            return times.to_period(dtype.freq)
+        zone = getattr(dtype, "tz", None)
+        return times if zone is None else times.tz_localize("UTC").tz_convert(zone)
+
     def followed_by(self, other: Table) -> Table:
         """Return the rows of another table of the same series behind those of this one.
 
@@ -88,6 +101,7 @@ class Table:
             raise ValueError("y has times in one call, and none in the other")
         times = None
         if self.times is not None and other.times is not None:
+            check_kinds(self.indices, other.indices, "y")
             times = [np.concatenate(pair) for pair in zip(self.times, other.times, strict=True)]
         return replace(
             self,
@@ -114,10 +128,12 @@ def as_table(y: Any, X: Any) -> Table:
         known = as_known(X, several, len(series))
         if both := sorted(set(targets) & set(known)):
             raise ValueError(f"X has a column {both[0]!r} that y has, too, expected other names")
+    times, indices = _times(series)
     table = Table(
         targets,
         known,
-        _times(series),
+        times,
+        indices,
         several,
         flat=all(getattr(each, "ndim", np.ndim(each)) == 1 for each in series),
         framed=all(hasattr(each, "iloc") for each in series),
@@ -127,7 +143,7 @@ def as_table(y: Any, X: Any) -> Table:
     if known and (theirs := table.lengths(known)) != table.lengths():
         raise ValueError(f"X has {theirs} rows, expected {table.lengths()} as y")
     if known:
-        check_times(X, several, table.times, "X")
+        check_times(X, several, table.times, "X", table.indices)
     for s, length in enumerate(table.lengths() if known else []):
         if all(np.isnan(each[s][length - 1]) for each in targets.values()):
             which = f"y[{s}]" if several else "y"
@@ -152,14 +168,16 @@ def as_known(X: Any, several: bool, count: int) -> Columns:
     return _together([_columns(each, "X") for each in given], "X")
 
 
-def check_times(X: Any, several: bool, expected: Any, what: str) -> None:
+def check_times(X: Any, several: bool, expected: Any, what: str, indices: Any) -> None:
     """Raise a ValueError if inputs that are known ahead have dates, and others than the series.
 
     Those of S series (R_s,) are expected, or those of their first rows; None if these have none.
+    ``indices`` are of these, as `Table` has them.
     """
-    times = _times(list(X) if several else [X])
+    times, found = _times(list(X) if several else [X])
     if times is None or expected is None:
         return
+    check_kinds(indices, found, what)
     for mine, of_series in zip(times, expected, strict=True):
         of_rows = of_series.astype("datetime64[us]")[: len(mine)]
         wrong = np.flatnonzero(mine.astype("datetime64[us]")[: len(of_rows)] != of_rows)
@@ -183,8 +201,14 @@ def _columns(given: Any, what: str) -> dict[str, Array]:
         names = [str(name) for name in given.columns]
     elif getattr(given, "name", None) is not None:
         names = [str(given.name)]
+    if twice := [name for name in names or [] if (names or []).count(name) > 1]:
+        raise ValueError(f"{what} has several columns {twice[0]!r}, expected names that differ")
     array = check_array(
-        given, ensure_2d=False, dtype=np.float64, input_name=what, ensure_all_finite="allow-nan"
+        unmasked(given),
+        ensure_2d=False,
+        dtype=np.float64,
+        input_name=what,
+        ensure_all_finite="allow-nan",
     )
     if array.ndim not in (1, 2):
         raise ValueError(f"{what} has shape {array.shape}, expected (rows,) or (rows, columns)")
@@ -209,11 +233,21 @@ def _together(parts: list[dict[str, Array]], what: str) -> Columns:
     return {name: [part[name] for part in parts] for name in names}
 
 
-def _times(series: list[Any]) -> list[Array] | None:
+def check_kinds(mine: Any, others: Any, what: str) -> None:
+    """Raise a ValueError if some times have a zone and others have none: these may be of any."""
+    for dtype, other in zip(mine, others, strict=True):
+        if (getattr(dtype, "tz", None) is None) != (getattr(other, "tz", None) is None):
+            raise ValueError(f"{what} has times of {other}, expected {dtype} as in y of fit")
+
+
+def _times(series: list[Any]) -> tuple[list[Array] | None, list[Any] | None]:
+    """Return the times in the indices of pandas' series, and the dtypes of these, if there are."""
     if not all(hasattr(each, "iloc") for each in series):
-        return None
-    times: list[Array] = [each.index.values for each in series]
-    return times if all(each.dtype.kind == "M" for each in times) else None
+        return None, None
+    if not all(is_time(each.index) for each in series):
+        return None, None
+    times = [np.asarray(without_zone(each.index)) for each in series]
+    return times, [each.index.dtype for each in series]
 
 
 def _joined(before: Columns, after: Columns) -> Columns:

@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Evaluation:
-    """What answers are worth, beside those that were right; ``print`` shows it.
+    """How good answers are, compared with the right ones; ``print`` shows it.
 
     What does not concern a kind of answers is None. Means go by the weights of the answers.
 

@@ -6,10 +6,8 @@ the embedding, then for each head weight and bias of its hidden layers and of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
-
-import numpy as np
 
 from fastlstm._arguments import RealArray
 from fastlstm.lstm import LSTM, BiLSTM
@@ -45,16 +43,19 @@ class Layout(NamedTuple):
 
     def parts(self, vector: RealArray) -> Parts:
         """Return views of a vector's parts."""
-        at = vector.size - sum(self._sizes())
+        features = feature_count(self.lstm)
+        shapes = {name: spec.shapes(features) for name, spec in self.heads.items()}
+        size = sum(N * F + N for layers in shapes.values() for N, F in layers)
+        V, E = (0, 0) if self.embedding is None else self.embedding.shape
+        at = vector.size - size - V * E
         lstm, table = vector[:at], None
-        heads: dict[str, Layers] = {}
         if self.embedding is not None:
-            V, E = self.embedding.shape
             table = vector[at : at + V * E].reshape(V, E)
             at += V * E
-        for name, spec in self.heads.items():
+        heads: dict[str, Layers] = {}
+        for name, of_head in shapes.items():
             layers = []
-            for N, F in spec.shapes(feature_count(self.lstm)):
+            for N, F in of_head:
                 end = at + N * F
                 layers.append((vector[at:end].reshape(N, F), vector[end : end + N]))
                 at = end + N
@@ -72,12 +73,6 @@ class Layout(NamedTuple):
             for name, (weight, bias) in zip(names, layers, strict=True):
                 views |= {f"{name}.weight": weight, f"{name}.bias": bias}
         return views
-
-    def _sizes(self) -> Iterator[int]:
-        if self.embedding is not None:
-            yield int(np.prod(self.embedding.shape))
-        for spec in self.heads.values():
-            yield from (N * F + N for N, F in spec.shapes(feature_count(self.lstm)))
 
 
 def feature_count(lstm: LSTM | BiLSTM) -> int:

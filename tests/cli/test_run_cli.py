@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastlstm import cli, reference
+import fastlstm
+from fastlstm import LSTM, cli, reference
 from fastlstm.cli import _applying
 from support.command_line import (
     Arrays,
@@ -330,3 +331,15 @@ def test_progress_without_tqdm(
     assert capsys.readouterr().err == "\r25%\r50%\r75%\r100%\n"
     assert cli.main(["run", "m.npz", "x.npy", "-o", "z.npy", *options, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_progress_without_steps(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fastlstm.save(LSTM(3, 5, return_sequences=False, seed=0), "last.npz")
+    np.save("none.npy", np.ones((0, 2, 3), np.float32))
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["run", "last.npz", "none.npy", "-o", "y.npy"]) == 0
+    assert capsys.readouterr().err == "\r100%\n"
+    np.testing.assert_array_equal(np.load("y.npy"), np.zeros((2, 5)))

@@ -316,6 +316,62 @@ def test_answers_in_columns_of_the_same_table(
         assert not Path("z.npy").exists()
 
 
+def test_classes_by_number_in_a_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = network("classes")
+    made.save("m.npz")
+    x = inputs(made)[:, 0].astype(np.float64)
+    np.savetxt("x.csv", x, delimiter=",", header="u,v,w", comments="")
+    numbers = np.arange(T) % 3
+    np.savetxt("y.csv", numbers, fmt="%d", header="class", comments="")
+    got = figures(capsys, "x.csv", "--targets", "y.csv", "--header", "yes")
+    expected = made.evaluate(x[:, None], numbers[:, None]).as_dict()
+    assert got == json.loads(json.dumps(expected))
+
+
+def test_classes_that_are_true_or_false(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Network(LSTM(I, 6, seed=1), loss="cross_entropy", classes=[True, False], seed=2)
+    made.save("m.npz")
+    x = inputs(made)[:, :1].astype(np.float64)
+    np.savetxt("x.csv", x[:, 0], delimiter=",")
+    assert run("x.csv", "-o", "y.csv") == 0
+    assert Path("y.csv").read_text().splitlines()[0] == "class,P(True),P(False)"
+    expected = json.loads(json.dumps(made.evaluate(x, made.predict(x)).as_dict()))
+    assert expected["accuracy"] == 1
+    assert figures(capsys, "x.csv", "--targets", "y.csv") == expected
+    Path("bad.csv").write_text("class\n" + "maybe\n" * T)
+    text = refused(capsys, "m.npz", "x.csv", "--targets", "bad.csv", "-o", "z.npy")
+    assert "bad.csv: got class 'maybe', expected one of [True, False]" in text
+
+
+@pytest.mark.parametrize("kind", ["scaled", "quantiles", "labels"])
+def test_columns_of_answers_in_another_order(
+    here: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    made = network(kind)
+    made.save("m.npz")
+    np.savetxt("x.csv", inputs(made)[:, 0], delimiter=",", header="u,v,w", comments="")
+    y = truth(made)[:, 0].astype(float)
+    names = {"scaled": ["a", "b"], "quantiles": ["1", "2"], "labels": ["p", "q", "r"]}[kind]
+    if kind == "labels":
+        made = Network(made.lstm, loss="binary_cross_entropy", classes=names, seed=2)
+        made.save("m.npz", overwrite=True)
+    np.savetxt("y.csv", y, delimiter=",", header=",".join(names), comments="")
+    right = figures(capsys, "x.csv", "--targets", "y.csv", "--header", "yes")
+    chosen = figures(capsys, "x.csv", "--targets", f"y.csv:{','.join(names)}", "--header", "yes")
+    assert chosen == right
+    turned = f"y.csv:{','.join(names[::-1])}"
+    command = ["m.npz", "x.csv", "--targets", turned, "--header", "yes", "-o", "z.npy"]
+    assert "the model answers them in this order" in refused(capsys, *command)
+    others = ",".join(name.upper() + "x" for name in names)
+    np.savetxt("other.csv", y, delimiter=",", header=others, comments="")
+    command[3] = "other.csv"
+    if kind == "quantiles":  # without names
+        assert figures(capsys, "x.csv", *command[2:6]) == right
+        return
+    assert "other.csv:NAME,NAME,... chooses columns of other names" in refused(capsys, *command)
+    assert figures(capsys, "x.csv", "--targets", f"other.csv:{others}", "--header", "yes") == right
+
+
 @pytest.mark.parametrize("kind", ["heads", "scaled", "quantiles", "labels"])
 def test_answers_by_names_in_a_table(
     here: Path, capsys: pytest.CaptureFixture[str], kind: str

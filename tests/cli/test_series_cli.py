@@ -204,6 +204,32 @@ def test_rows_without_times_are_counted(here: Path) -> None:
     assert [line[0] for line in table("f.csv")] == ["t", "40"]
 
 
+def test_rows_to_come_without_times_are_all_that_is_compared(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first rows of a whole table are not those to come."""
+    lines = [f"{i % 7}" for i in range(80)]
+    for name, part in {"v": lines, "then": lines[:78], "came": lines[78:]}.items():
+        Path(f"{name}.csv").write_text("\n".join(["v", *part]) + "\n")
+    assert train("then.csv", "--target", "v", "--window", "7", "--horizon", "2") == 0
+    capsys.readouterr()
+    assert cli.main(["run", "m.npz", "then.csv", "--targets", "came.csv", "-q"]) == 0
+    error = refused(capsys, "run m.npz then.csv --targets v.csv -q")
+    assert "v.csv: has 80 rows and no times, which would tell the 2 to come" in error
+
+
+def test_names_that_come_twice(here: Path) -> None:
+    """Numbers choose such columns, and what is not said of them is read by number, too."""
+    lines = [f"{i},{i % 7},{i % 5},{i % 3}" for i in range(80)]
+    Path("v.csv").write_text("\n".join(["row,v,w,w", *lines]) + "\n")
+    assert train("v.csv", "--target", "4", "--window", "7") == 0
+    network = Network.load("m.npz")
+    assert network.features == ("v", "3", "4")
+    assert network.targets == ("4+1",)
+    assert cli.main(["run", "m.npz", "v.csv", "-o", "f.csv", "-q"]) == 0
+    assert table("f.csv")[0] == ["step", "4"]
+
+
 def test_notes_say_what_was_decided(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--target", "level", "--window", "6", "--epochs", "1", "--hidden", "2"]
     assert cli.main(["train", "d.csv", *options, "-o", "m.npz"]) == 0
@@ -430,11 +456,13 @@ def test_mistakes_beside_what_came(split: int, capsys: pytest.CaptureFixture[str
     lines = [f"{month},,1" for month in MONTHS]
     Path("empty.csv").write_text("\n".join(["month,level,rain", *lines]) + "\n")
     Path("none.csv").write_text("month,rain\n2010-07,1\n2010-08,2\n")
+    Path("twice.csv").write_text("month,level\n2010-07,1\n2010-08,2\n2010-08,3\n")
     for command, words in (
         ("d_then.csv --targets d_then.csv", "d_then.csv: has no value of level for the rows to"),
         ("d_then.csv --targets d.csv --season 13", "--season: got 13, expected an integer from 1"),
         ("d_then.csv --targets text.csv", "text.csv: line 3, column 9: column 2 (level) is 'calm'"),
         ("d_then.csv --targets none.csv", "none.csv: no column 'level', there are month, rain"),
+        ("d_then.csv --targets twice.csv", "twice.csv: has month 2010-08-01 2 times, expected onc"),
         ("d_then.csv --missing mean -o f.csv", "--missing: got mean, but m.npz does with gaps wha"),
         ("empty.csv -o f.csv -q", "empty.csv: column 'level' is empty, expected numbers in it"),
         ("x.npy -o f.npy", "x.npy: expected a table, as m.npz forecasts series in them"),

@@ -93,6 +93,42 @@ def test_arrays() -> None:
     )
 
 
+@pytest.mark.parametrize("form", ["%Y%m%d", "%Y%m%dT%H%M", "%Y-%m-%dT%HZ", " %Y-%m-%d"])
+@pytest.mark.parametrize("kind", ["U", "S", "O"])
+def test_times_in_other_forms_of_iso_8601(form: str, kind: str) -> None:
+    """NumPy alone takes "20010101" for a year."""
+    texts = np.array([day.strftime(form) for day in DAYS.tolist()], kind)
+    data = windows(change(day=texts), targets="level", inputs="level", length=3, time="day")
+    np.testing.assert_array_equal(data.time, DAYS[3:, np.newaxis])
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_what_masked_arrays_hide_is_missing(structured: bool) -> None:
+    mask = np.isin(np.arange(ROWS), (3, 9))
+    count = np.arange(ROWS)
+    plain = {"level": columns()["level"], "count": np.where(mask, np.nan, count)}
+    frame: Any = plain | {"count": np.ma.masked_array(count, mask)}
+    if structured:
+        frame = np.ma.zeros(ROWS, [("level", "f8"), ("count", "i8")])
+        frame["level"], frame["count"] = plain["level"], np.ma.masked_array(count, mask)
+    options: dict[str, Any] = {"targets": "level", "length": 3}
+    with pytest.raises(ValueError, match="frame: column 'count' has no value in row 3"):
+        windows(frame, **options)
+    data, expected = (windows(each, **options, missing="ffill") for each in (frame, plain))
+    np.testing.assert_array_equal(data.x, expected.x)
+    labels = np.ma.masked_array(columns()["place"], mask)
+    with pytest.raises(ValueError, match="group: column 'place' has no value in row 3"):
+        windows(plain | {"place": labels}, targets="level", length=3, group="place")
+
+
+def test_groups_may_be_dates() -> None:
+    days = np.repeat(np.array(["2001-01-01", "2001-01-02"], "datetime64[ns]"), ROWS // 2)
+    frame = {"level": columns()["level"], "day": days}
+    data = windows(frame, targets="level", length=3, group="day")
+    assert data.group is not None
+    assert set(data.group) == set(days.astype("datetime64[us]").tolist())
+
+
 def test_all_other_columns_are_inputs() -> None:
     table = {"None": np.arange(9.0), "a": np.arange(9.0), "t": np.arange(9)}
     assert windows(table, targets="a", length=3).features == ("None", "a", "t")
@@ -312,6 +348,15 @@ REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
      ValueError, "time: from 2001-01-09 to 2001-01-10T12:00 in row 9 it is 36 hours, expected 1 d"),
     (change(day=["2001-01-01"] * 7 + ["soon"] * 17), TIMED, ValueError,
      "time: column 'day' is 'soon' in row 7, expected times as of ISO 8601"),
+    *(
+        (change(day=[*DAYS.astype("datetime64[D]").astype(str)[:7], text, *["2001-02-01"] * 16]),
+         TIMED, ValueError, f"time: column 'day' is {text!r} in row 7, expected times as of ISO")
+        for text in ("", "NaT", "today", "now", "200102", "2001-1-8")
+    ),
+    (change(day=[*DAYS[:4].tolist(), np.datetime64("NaT"), *DAYS[5:].tolist()]), TIMED,
+     ValueError, "time: column 'day' has no time in row 4"),
+    (change(day=np.arange(ROWS, dtype=np.uint64) + 2**63), TIMED, ValueError,
+     "time: column 'day' is 9223372036854775808 in row 0, expected numbers below 2**63"),
     (change(day=with_text(4, None)), TIMED, ValueError, "time: column 'day' has no time in row 4"),
     (columns(), LEVEL | {"time": "open"}, TypeError, "time: column 'open' holds bool, exp"),
     (columns(), LEVEL | {"resample": "D"}, ValueError, "resample: needs time="),

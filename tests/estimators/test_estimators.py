@@ -330,3 +330,82 @@ def test_what_has_no_weight_has_no_part_in_the_scaling() -> None:
     weighted = LSTMRegressor(**GIVEN).fit(x, np.where(weights, 0.1, 9.0), weights)
     for model in (some, weighted):
         assert model.network_.scaling.x_scale[1] == model.network_.scaling.y_scale[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("loss", "mae"), ("dropout", 0.5), ("scaling", False), ("lstm_params", {"peepholes": True})],
+)
+def test_a_fit_that_goes_on_has_the_parameters_that_it_began_with(name: str, value: Any) -> None:
+    x, _ = sequences()
+    model = LSTMRegressor(**GIVEN).fit(x, x[:, 0, 0])
+    with pytest.raises(ValueError, match=f"{name}: got .*, expected .* as in the fit before"):
+        model.set_params(**{name: value}).partial_fit(x, x[:, 0, 0])
+
+
+def test_class_weights_of_a_fit_that_goes_on() -> None:
+    x, y = sequences()
+    model = LSTMClassifier(**GIVEN, class_weight={"up": 2.0}).fit(x, y).partial_fit(x, y)
+    with pytest.raises(ValueError, match=r"class_weight: got .*, expected"):
+        model.set_params(class_weight={"up": 3.0}).partial_fit(x, y)
+
+
+def test_weight_decay_of_a_fit_that_goes_on_is_that_of_now() -> None:
+    x, _ = sequences()
+    model = LSTMRegressor(**GIVEN).fit(x, x[:, 0, 0])
+    norm = np.linalg.norm(model.network_.parameters)
+    model.set_params(weight_decay=90.0).partial_fit(x, x[:, 0, 0])  # times a rate of 0.01
+    assert np.linalg.norm(model.network_.parameters) < 0.2 * norm
+
+
+@pytest.mark.filterwarnings("ignore::fastlstm.training.UnscaledWarning")
+def test_a_part_that_fails_leaves_the_network_as_it_was() -> None:
+    x, _ = sequences()
+    y = x[:, 0, 0]
+    given: dict[str, Any] = {**GIVEN, "batch_size": 8}
+    model, other = (LSTMRegressor(**given).fit(x, y) for _ in range(2))
+    late = x.copy()
+    late[40] = 1e300  # in one batch of eight
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError):
+        model.partial_fit(late, y)
+    np.testing.assert_array_equal(model.network_.parameters, other.network_.parameters)
+    model.partial_fit(x, y)
+    other.partial_fit(x, y)
+    np.testing.assert_array_equal(model.network_.parameters, other.network_.parameters)
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_balanced_classes_count_by_weights(each_step: bool) -> None:
+    """A weight of 2 is what the sequence twice is."""
+    x, y = sequences(ragged=True)
+    answers: Any = [np.where(each[:, 0] > 0.5, "up", "down") for each in x] if each_step else y
+    weights = np.random.default_rng(1).integers(0, 3, 60)
+    rows = np.repeat(np.arange(60), weights)
+    model = LSTMClassifier(
+        **GIVEN, each_step=each_step, class_weight="balanced", dtype="float64", batch_size=999
+    )
+    weighted = clone(model).fit(x, answers, weights)
+    twice = clone(model).fit([x[i] for i in rows], [answers[i] for i in rows])
+    np.testing.assert_allclose(weighted.network_.parameters, twice.network_.parameters, atol=1e-9)
+
+
+def test_what_masked_arrays_hide_is_no_number() -> None:
+    x, y = sequences()
+    mask = np.zeros(x.shape, bool)
+    whole = LSTMClassifier(**GIVEN).fit(np.ma.masked_array(x, mask), y)
+    np.testing.assert_array_equal(
+        whole.network_.parameters, LSTMClassifier(**GIVEN).fit(x, y).network_.parameters
+    )
+    mask[3, 2, 1] = True
+    for masked in (np.ma.masked_array(x, mask), list(np.ma.masked_array(x, mask))):
+        with pytest.raises(ValueError, match="X contains NaN"):
+            LSTMClassifier(**GIVEN).fit(masked, y)
+        with pytest.raises(ValueError, match="X contains NaN"):
+            whole.predict(masked)
+    hidden = np.arange(60) == 7
+    with pytest.raises(ValueError, match="y contains NaN"):
+        LSTMRegressor(**GIVEN).fit(x, np.ma.masked_array(np.arange(60), hidden))
+    with pytest.raises(ValueError, match="got a masked array of <U4 that hides some"):
+        LSTMClassifier(**GIVEN).fit(x, np.ma.masked_array(y, hidden))
+    with pytest.raises(ValueError, match="sample_weight contains NaN"):
+        LSTMClassifier(**GIVEN).fit(x, y, np.ma.masked_array(np.ones(60), hidden))

@@ -196,3 +196,55 @@ def test_training_goes_on_at_the_rate_that_is_asked_for() -> None:
     anew = model.update(wave(240, 250), refit=1)
     expected = LSTMForecaster(**{**given, "hidden_size": 3}).fit(wave(0, 250))
     np.testing.assert_array_equal(anew.network_.parameters, expected.network_.parameters)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
+def test_forecasts_are_in_the_zone_of_the_series(zone: str) -> None:
+    """Across the change to summer time, too, of which the steps in UTC know nothing."""
+    pandas = require("pandas")
+    index = pandas.date_range("2024-03-27", periods=110, freq="h", tz=zone)
+    y = pandas.Series(wave(0, 110), index)
+    model = LSTMForecaster(**{**GIVEN, "epochs": 1}).fit(y[:90], y[:90] * 2)
+    future = y[90:] * 2
+    assert model.predict(12, future).index.equals(index[90:102])
+    assert model.predict(12, future.tz_convert("UTC")).index.equals(index[90:102])
+    with pytest.raises(ValueError, match=r"future: has times of datetime64\[.*expected datetime64"):
+        model.predict(12, future.tz_localize(None))
+    model.update(y[90:100].tz_convert("UTC"), y[90:100] * 2)
+    assert model.predict(10, y[100:]).index.equals(index[100:110])
+    with pytest.raises(ValueError, match="y has times of datetime64"):
+        model.update(y[100:].tz_localize(None), y[100:].tz_localize(None))
+    several = LSTMForecaster(**{**GIVEN, "epochs": 1}).fit([y[:90], y[:80].tz_convert("UTC")])
+    assert [str(each.index.tz) for each in several.predict(3)] == [zone, "UTC"]
+
+
+def test_periods_of_pandas_go_on_as_periods() -> None:
+    pandas = require("pandas")
+    index = pandas.period_range("2001-01", periods=100, freq="M")
+    model = LSTMForecaster(**{**GIVEN, "epochs": 1}).fit(pandas.Series(wave(0, 90), index[:90]))
+    assert model.predict().index.equals(index[90:])
+    with pytest.raises(ValueError, match="time: from 2002-06"):
+        model.fit(pandas.Series(wave(0, 90), index[:90]).drop(index[18]))
+
+
+def test_what_a_series_hides_or_names_twice() -> None:
+    pandas = require("pandas")
+    y = wave(0, 90)
+    masked = np.ma.masked_array(y, np.arange(90) == 40)
+    with pytest.raises(ValueError, match="column 'y' has no value in row 40"):
+        LSTMForecaster(**GIVEN).fit(masked)
+    given = {**GIVEN, "epochs": 1, "missing": "ffill"}
+    models = [LSTMForecaster(**given).fit(each) for each in (masked, masked.filled(np.nan))]
+    np.testing.assert_array_equal(*(model.network_.parameters for model in models))
+    twice = pandas.DataFrame(np.ones((90, 2)), columns=["open", "open"])
+    with pytest.raises(ValueError, match="X has several columns 'open', expected"):
+        LSTMForecaster(**GIVEN).fit(y, twice)
+
+
+def test_training_that_goes_on_has_the_parameters_that_it_began_with() -> None:
+    model = LSTMForecaster(**{**GIVEN, "epochs": 1}).fit(wave(0, 90))
+    for name, value in {"loss": "mae", "dropout": 0.5, "scaling": False}.items():
+        with pytest.raises(ValueError, match=f"{name}: got {value!r}, expected .* the fit before"):
+            model.set_params(**{name: value}).update(wave(90, 92), refit="continue")
+        model.set_params(loss="mse", dropout=0.0, scaling=True)
+    model.update(wave(90, 92), refit="continue")
