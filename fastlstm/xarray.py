@@ -29,10 +29,14 @@ from fastlstm._arguments import shown
 from fastlstm._extras import import_for
 from fastlstm.distributed import Predictor
 from fastlstm.distributed._answers import Answer, listed
+from fastlstm.distributed._frames import check_order
 from fastlstm.distributed._models import Model
 from fastlstm.distributed._predictor import Method, Missing
 
 __all__ = ["apply"]
+
+#: Attributes that say which number stands for none, in values as files hold them.
+_FILLS = ("_FillValue", "missing_value")
 
 
 def apply(
@@ -63,7 +67,7 @@ def apply(
         Of a Dataset the variables that are the inputs, in the model's order, by default the
         network's own ``features``. One without a dimension of `time`, or of some place, holds
         there everywhere. Of a DataArray the dimension along which the inputs lie, in the model's
-        order; or, where both name them, in any.
+        order; or, where both name them, in any: a coordinate along it that has the names.
     head : str, optional
         Of a network with several heads: whose answers.
     method : {"predict", "predict_proba", "call"}
@@ -95,8 +99,10 @@ def apply(
     ImportError
         If xarray is missing.
     TypeError, ValueError
-        If an argument is not as described; or if time is in several chunks, and the model needs
-        whole sequences: a BiLSTM, a reverse layer, one answer for a sequence, an embedding.
+        If an argument is not as described; if inputs are packed, or have values that stand for
+        none, by their attributes (over Dask when the block is computed), which `xarray.decode_cf`
+        undoes; or if time is in several chunks, and the model needs whole sequences: a BiLSTM, a
+        reverse layer, one answer for a sequence, an embedding.
 
     Notes
     -----
@@ -107,6 +113,13 @@ def apply(
     xr = import_for("fastlstm.xarray", "xarray", "dask")
     if isinstance(model, Predictor):
         predictor = model
+        for what, given, default in (
+            ("method", method, "predict"),
+            ("missing", missing, "propagate"),
+            ("threads", threads, 1),
+        ):
+            if given not in (default, own := getattr(predictor, what)):
+                raise ValueError(f"{what}: got {given!r} beside a Predictor's own, {own!r}")
     else:
         predictor = Predictor(model, threads, method=method, missing=missing)
     answer = _answer(predictor, head)
@@ -118,7 +131,8 @@ def apply(
     if clash := [what for what, _ in behind if what in parts[0].dims]:
         raise ValueError(f"dataset: has a dimension {clash[0]!r}, as the answers have: rename it")
     shape = tuple(len(labels) for _, labels in behind)
-    block = _Block(predictor, answer, shape, is_stacked=bool(inputs))
+    fills = [_fills(part) for part in parts]
+    block = _Block(predictor, answer, shape, fills, is_stacked=bool(inputs))
     if any(part.chunks is not None for part in parts):
         data = _over_blocks(block, parts, time, len(places))
     else:
@@ -152,6 +166,8 @@ def _inputs(xr: Any, predictor: Predictor, dataset: Any, time: Any, features: An
                 f"features: got {shown(features)}, expected the dimension of the inputs of a "
                 f"DataArray, one of {listed(dataset.dims)}"
             )
+        if features == time:
+            raise ValueError(f"features: got {shown(features)}, which is the dimension of time")
         parts = [_by_name(predictor, dataset, features)]
         count = parts[0].sizes[features]
     elif isinstance(dataset, xr.Dataset):
@@ -159,6 +175,7 @@ def _inputs(xr: Any, predictor: Predictor, dataset: Any, time: Any, features: An
         if names is None:
             raise ValueError("features: got None, expected the names of the inputs in the Dataset")
         names = [names] if isinstance(names, str) else list(names)
+        check_order(predictor.features, names)
         if absent := [name for name in names if name not in dataset]:
             raise ValueError(
                 f"features: there is no variable {absent[0]!r}, there are {listed(dataset)}"
@@ -173,7 +190,8 @@ def _inputs(xr: Any, predictor: Predictor, dataset: Any, time: Any, features: An
     if not any(time in part.dims for part in parts):
         found = listed(sorted({str(dim) for part in parts for dim in part.dims}))
         raise ValueError(f"time: got {shown(time)}, expected a dimension of the inputs: {found}")
-    for index in (part.indexes[time] for part in parts if time in part.indexes):
+    times = (part.coords[time] for part in parts if time in part.coords)
+    for index in (coord.to_index() for coord in times if coord.dims == (time,)):
         if not (index.is_monotonic_increasing and index.is_unique):
             raise ValueError(
                 f"time: {time!r} does not ascend throughout, expected steps in their order, each "
@@ -182,21 +200,54 @@ def _inputs(xr: Any, predictor: Predictor, dataset: Any, time: Any, features: An
     for part in parts:
         if part.dtype.kind not in "biuf":
             raise TypeError(f"features: {part.name!r} holds {part.dtype}, expected numbers")
+        scale = part.attrs.get("scale_factor", 1), part.attrs.get("add_offset", 0)
+        if part.dtype.kind != "f" and scale != (1, 0):
+            raise ValueError(
+                f"features: {part.name!r} holds {part.dtype}, to be scaled by its attributes, as a "
+                "file holds it, expected the numbers themselves: see xarray.decode_cf"
+            )
     return list(xr.broadcast(*parts)) if len(parts) > 1 else parts
+
+
+def _fills(part: Any) -> list[float]:
+    """Return the numbers that stand for none, by the attributes of an input."""
+    found = [np.ravel(part.attrs[name]) for name in _FILLS if name in part.attrs]
+    with np.errstate(all="ignore"):  # as the file has them: 1e20 of float32 is another of float64
+        numbers = [
+            each.astype(part.dtype) if part.dtype.kind == "f" else each
+            for each in found
+            if each.dtype.kind in "biuf"
+        ]
+    return [value for each in numbers for value in each.tolist() if value == value]
 
 
 def _by_name(predictor: Predictor, array: Any, features: Hashable) -> Any:
     """Return an array with the inputs in the model's order, if both have names."""
-    labels = list(array.indexes[features]) if features in array.indexes else []
     names = predictor.features
-    if names is None or not any(isinstance(label, str) for label in labels):
+    labels = None if names is None else _labels(array, features, names)
+    if names is None or labels is None:
         return array
-    if absent := [name for name in names if name not in labels]:
-        raise ValueError(
-            f"features: there is no input {absent[0]!r} along {features!r}, there are "
-            f"{listed(labels)}"
-        )
-    return array.sel({features: list(names)})
+    for name in names:
+        if (count := labels.count(name)) != 1:
+            found = f"are {count} inputs" if count else "is no input"
+            raise ValueError(
+                f"features: there {found} {name!r} along {features!r}, there are {listed(labels)}"
+            )
+    return array.isel({features: [labels.index(name) for name in names]})
+
+
+def _labels(array: Any, features: Hashable, names: Sequence[str]) -> list[Any] | None:
+    """Return what the inputs along a dimension are called; None if they have no names.
+
+    Its own coordinate says so, or, if that has numbers or is not there, another one along it.
+    """
+    along = [coord for coord in array.coords.values() if coord.dims == (features,)]
+    for coord in sorted(along, key=lambda coord: bool(coord.name != features)):
+        labels = [each.decode() if isinstance(each, bytes) else each for each in coord.values]
+        is_own = coord.name == features
+        if any(isinstance(each, str) for each in labels) and (is_own or set(names) <= set(labels)):
+            return labels
+    return None
 
 
 def _shared_coords(parts: list[Any]) -> dict[Hashable, Any]:
@@ -213,9 +264,16 @@ class _Block:
     """What is done with a block: (T, places..., I) in, (T, places..., answer) out."""
 
     def __init__(
-        self, predictor: Predictor, answer: Answer, behind: tuple[int, ...], *, is_stacked: bool
+        self,
+        predictor: Predictor,
+        answer: Answer,
+        behind: tuple[int, ...],
+        fills: list[list[float]],
+        *,
+        is_stacked: bool,
     ) -> None:
         self.predictor, self.answer, self.behind = predictor, answer, behind
+        self.fills = fills  # of each array
         self.is_stacked = is_stacked  # the inputs are one array
 
     def __call__(self, x: NDArray[Any], state: Any, resumes: bool) -> tuple[NDArray[Any], Any]:
@@ -234,10 +292,20 @@ class _Block:
         if predictor.each_step:
             made = made.swapaxes(0, 1) if first else made
             return made.reshape(steps, *places, *self.behind), state
-        return made.reshape(*places, *self.behind), state
+        return made.reshape((*places, *self.behind)), state
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (self.predictor.__dask_tokenize__(), self.answer.head, self.is_stacked)
+        return (self.predictor.__dask_tokenize__(), self.answer.head, self.is_stacked, self.fills)
+
+    def check(self, parts: Sequence[NDArray[Any]]) -> None:
+        """Raise a ValueError if an array has a number that stands for none."""
+        for part, fills in zip(parts, self.fills, strict=True):
+            for fill in fills:
+                if (part == fill).any():
+                    raise ValueError(
+                        f"features: got {fill:g} in an input, which its attributes say stands for "
+                        "no value, as a file holds it; expected NaN: see xarray.decode_cf"
+                    )
 
 
 def _over_blocks(block: _Block, parts: list[Any], time: Any, places: int) -> Any:
@@ -275,14 +343,13 @@ def _over_blocks(block: _Block, parts: list[Any], time: Any, places: int) -> Any
             shape = (*([steps] if predictor.each_step else []), *sizes, *block.behind)
             made[(t, *place)] = da.from_delayed(piece, shape, answer.dtype)
     made = made if predictor.each_step else made[0]
-    if made.ndim == 0:
-        return made.item()
     # Blocks are put together along the axes that they have chunks of, not those of an answer.
     return _together(da, made, 0)
 
 
 def _run(block: _Block, parts: Sequence[NDArray[Any]], state: Any, resumes: bool) -> Any:
     """Return the answers to a block of each input, and the state after it."""
+    block.check(parts)
     x = parts[0] if block.is_stacked else np.stack(parts, axis=-1)
     return block(x, state, resumes)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastlstm import _foreign
 from fastlstm._arguments import shown
 from fastlstm._extras import import_for
 from fastlstm.distributed._answers import Answer, listed
+from fastlstm.distributed._cells import as_cells, as_times, is_missing, objects, plain
 
 if TYPE_CHECKING:
     from fastlstm.distributed._predictor import Predictor
@@ -45,6 +45,18 @@ def _as_names(argument: str, value: Any) -> Names:
     if len(set(names)) < len(names) or (not names and argument == "features"):
         raise ValueError(f"{argument}: got {shown(value)}, expected different names")
     return names
+
+
+def check_order(own: Sequence[str] | None, given: Sequence[Any]) -> None:
+    """Raise a ValueError for a model's own names in another order than its own.
+
+    They are the inputs in the model's order, so that this exchanges some of them.
+    """
+    if own is not None and list(own) != list(given) and sorted(own) == sorted(map(str, given)):
+        raise ValueError(
+            f"features: got the model's own names in another order, {listed(given)}, expected "
+            f"{listed(own)}, or nothing"
+        )
 
 
 def told_features(predictor: Predictor) -> tuple[str, ...]:
@@ -91,12 +103,17 @@ def predict_frame(predictor: Predictor, frame: Any) -> Any:
         found = [len(column) for each, column in pairs if each == name]
         if len(found) > 1:
             raise ValueError(f"frame: there are {len(found)} columns {name!r}, expected one")
+        if isinstance(columns.get(name), np.ma.MaskedArray):
+            raise TypeError(
+                f"frame: column {name!r} is a masked array, expected one without a mask (see "
+                ".filled())"
+            )
         if found and found[0] != (rows := len(columns[features[0]])):
             raise ValueError(f"frame: column {name!r} has {found[0]} rows, expected {rows}")
-    inputs = [_cells(name, columns[name]) for name in features]
+    inputs = [as_cells(name, columns[name]) for name in features]
     rows = len(inputs[0])
     # Without rows there is nothing to tell by.
-    are_lists = {isinstance(column, list) if rows else not predictor.group for column in inputs}
+    are_lists = {isinstance(column, list) if rows else predictor.group is None for column in inputs}
     if len(are_lists) > 1:
         raise ValueError(
             f"features: some of {listed(features)} hold a number in each cell, some "
@@ -187,12 +204,16 @@ def _groups(columns: list[tuple[str, Any]], rows: int) -> tuple[Array, Array]:
     """Return which sequence each row (R,) is of, in the order they appear, and their first rows."""
     if not columns:
         return np.zeros(rows, np.intp), np.zeros(min(rows, 1), np.intp)
-    keys = list(zip(*(_plain(column).tolist() for _, column in columns), strict=True))
+    keys = list(zip(*(plain(column).tolist() for _, column in columns), strict=True))
     numbers: dict[Any, int] = {}
-    codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
+    try:
+        codes = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
+    except TypeError as error:
+        names = listed(name for name, _ in columns)
+        raise TypeError(f"group: {names} can't tell one sequence from another: {error}") from None
     for key in numbers:
         for (name, _), value in zip(columns, key, strict=True):
-            if _is_missing(value):
+            if is_missing(value):
                 raise ValueError(f"group: column {name!r} has no value in row {keys.index(key)}")
     first = np.unique(codes, return_index=True)[1]
     return codes, first
@@ -203,60 +224,16 @@ def _in_order(predictor: Predictor, columns: Mapping[str, Any], codes: Array) ->
     if predictor.time is None:
         return np.argsort(codes, kind="stable")
     name = predictor.time
-    times = _as_times(name, columns[name])
+    times = as_times(name, columns[name])
     order: Array = np.lexsort((times, codes))
     same = (codes[order][1:] == codes[order][:-1]) & (times[order][1:] == times[order][:-1])
     if same.any():
         first, second = order[int(same.argmax()) :][:2]
         raise ValueError(
-            f"time: column {name!r} has {_plain(columns[name])[first]} twice in a sequence, in "
+            f"time: column {name!r} has {plain(columns[name])[first]} twice in a sequence, in "
             f"rows {first} and {second}"
         )
     return order
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA is neither true nor false
-        return True
-
-
-def _as_times(name: str, column: Any) -> Array:
-    """Return a column that orders steps as what NumPy can sort (R,).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no such column, or has gaps.
-    """
-    if getattr(getattr(column, "dtype", None), "ordered", False):  # categories of pandas
-        times = np.asarray(column.cat.codes)
-        gaps = times < 0
-    else:
-        times = _plain(column)
-        if times.dtype.kind == "O":
-            gaps = np.array([_is_missing(value) for value in times], np.bool_)
-        elif times.dtype.kind in "mMf":
-            gaps = np.isnan(times)
-        else:
-            gaps = np.zeros(len(times), np.bool_)
-    if gaps.any():
-        raise ValueError(f"time: column {name!r} has no value in row {int(gaps.argmax())}")
-    if times.dtype.kind != "O" or not len(times):
-        return times
-    if all(isinstance(value, str) for value in times):
-        return times.astype(np.str_)
-    # Dates, decimals, whatever has an order, by their places in it.
-    try:
-        values = sorted(set(times))
-    except TypeError:
-        raise TypeError(
-            f"time: column {name!r} holds {type(times[0]).__name__}, expected times, numbers or "
-            "texts"
-        ) from None
-    places = {value: place for place, value in enumerate(values)}
-    return np.array([places[value] for value in times])
 
 
 def _predicted(predictor: Predictor, sequences: list[Array]) -> dict[str, list[Any]]:
@@ -294,108 +271,6 @@ def _as_cell(answer: Answer, value: Any) -> Any:
     kept = array.shape[: array.ndim - len(answer.shape)]
     C = math.prod(answer.shape)
     return array.reshape(*kept, C) if C > 1 else array.reshape(kept)[()]
-
-
-# Columns, whoever made the table
-
-
-def _cells(name: str, column: Any) -> Any:
-    """Return a column of numbers as an array (R,), of sequences as a list of R arrays.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it holds something else.
-    """
-    if hasattr(column, "combine_chunks"):  # of Arrow
-        column = column.combine_chunks()
-        if hasattr(column, "chunks"):
-            column = column.chunk(0) if column.num_chunks else column.type.wrap_array([])
-    if hasattr(column, "to_numpy_ndarray"):  # tensors of Arrow
-        return list(column.to_numpy_ndarray())
-    if _is_lists(column):
-        return _arrow_lists(name, column)
-    array = _plain(column)
-    if array.ndim > 1:
-        return list(array)
-    if array.dtype.kind == "O":
-        present = [value for value in array.tolist() if value is not None]
-        if present and isinstance(present[0], np.ndarray | list | tuple):
-            return [_as_sequence(name, row, value) for row, value in enumerate(array)]
-        try:
-            return array.astype(np.float64)  # of numbers, of which some are missing
-        except (TypeError, ValueError):
-            pass
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"features: column {name!r} holds {array.dtype}, expected numbers")
-    return array
-
-
-def _plain(column: Any) -> Array:
-    """Return a column as NumPy has it: numbers with NaN where there is none."""
-    if isinstance(column, np.ndarray):
-        return column
-    if hasattr(column, "is_null") and hasattr(column, "to_numpy"):  # of Arrow
-        try:
-            return np.asarray(column.to_numpy(zero_copy_only=False))
-        except TypeError:  # chunked
-            return np.asarray(column.to_numpy())
-    dtype = getattr(getattr(column, "dtype", None), "numpy_dtype", None)
-    if dtype is not None and np.dtype(dtype).kind in "biuf" and column.isna().any():
-        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.asarray(column)
-
-
-def _as_sequence(name: str, row: int, value: Any) -> Array:
-    """Return the sequence in a cell: an array, or lists in each other."""
-    if value is None:
-        raise ValueError(f"features: column {name!r} has no sequence in row {row}")
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind == "O" and array.size:
-            if isinstance(array[0], np.ndarray | list | tuple):
-                array = np.stack([np.asarray(step, np.float64) for step in array])
-            else:
-                array = array.astype(np.float64)  # None becomes NaN
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"features: column {name!r}, row {row}: {error}") from None
-    if array.size and array.dtype.kind not in "biuf":
-        raise TypeError(f"features: column {name!r} holds {array.dtype} in row {row}")
-    return array
-
-
-def _arrow_lists(name: str, column: Any) -> list[Array]:
-    """Return the sequences of a column of Arrow's lists, or lists of lists: views of one array."""
-    inner, bounds = _flattened(name, column)
-    width = None
-    if _is_lists(inner):
-        inner, steps = _flattened(name, inner)
-        widths = np.unique(np.diff(steps))
-        if len(widths) > 1:
-            raise ValueError(f"features: column {name!r} has steps of {widths[:10]} numbers")
-        width = int(widths[0]) if len(widths) else 0
-    values = _plain(inner)
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"features: column {name!r} holds {inner.type}, expected numbers")
-    if width is not None:
-        values = values.reshape(-1, width) if width else np.empty((bounds[-1], 0))
-    return [values[start:end] for start, end in pairwise(bounds)]
-
-
-def _is_lists(column: Any) -> bool:
-    """Tell whether an array of Arrow's holds lists."""
-    return hasattr(column, "offsets") or hasattr(getattr(column, "type", None), "list_size")
-
-
-def _flattened(name: str, column: Any) -> tuple[Any, Array]:
-    """Return what is in Arrow's lists end to end, and where each begins and the last one ends."""
-    if column.null_count:
-        row = int(np.asarray(column.is_null()).argmax())
-        raise ValueError(f"features: column {name!r} has no sequence in row {row}")
-    if hasattr(column, "offsets"):
-        bounds = np.asarray(column.offsets)
-        return column.flatten(), bounds - bounds[0]
-    return column.flatten(), np.arange(len(column) + 1) * column.type.list_size
 
 
 def _with_columns(
@@ -449,21 +324,14 @@ def _as_column(values: Any) -> Array:
         return values
     if len({np.shape(value) for value in values}) == 1:
         return np.stack(values)
-    return _objects(values)
+    return objects(values)
 
 
 def _as_series(values: Any) -> Array:
     """Return cells as pandas keeps them, and Arrow reads them: lists of lists, not of tensors."""
     if isinstance(values, np.ndarray) or np.ndim(values[0] if values else 0) == 0:
         return np.asarray(values)
-    return _objects([list(value) if np.ndim(value) > 1 else value for value in values])
-
-
-def _objects(values: Sequence[Any]) -> Array:
-    column = np.empty(len(values), object)
-    for row, value in enumerate(values):  # or NumPy would look into them
-        column[row] = value
-    return column
+    return objects([list(value) if np.ndim(value) > 1 else value for value in values])
 
 
 def _as_arrow(values: Any) -> Any:

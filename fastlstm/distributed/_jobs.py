@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ if sys.platform != "win32":
 #: In the folder of the answers.
 MANIFEST = "fastlstm-job.json"
 #: Of manifests.
-VERSION = 1
+VERSION = 2
 _KEYS = {"version", "run", "told", "inputs"}
 
 #: Rows of a table that are in memory at a time, where a row is a sequence.
@@ -61,12 +61,15 @@ class Task:
     run: str = ""
 
     def __call__(self, file: File) -> None:
-        """Do it; but write nothing if another run has begun meanwhile.
+        """Do it; but write nothing if another run has begun meanwhile, or the file has changed.
 
         A cluster's workers don't stop when the run does that asked for it.
         """
+        before = _identity(file.source)
         with at_most(self.threads), whole_file(file.target) as unfinished:
             self.write(file.source, unfinished)
+            if _identity(file.source) != before:
+                raise RuntimeError(f"{file.source}: has changed while it was read")
             begun = _manifest(file.target.parent / MANIFEST)
             if begun is None or begun["run"] != self.run:
                 raise RuntimeError(f"{file.target.parent}: another run has begun there")
@@ -144,43 +147,48 @@ def run_job(
         If a file to be written is there that no job has made, or another run is at work.
     ImportError, OSError
     ValueError
-        If what is there was made by a job that was told something else, or of a file that has
-        changed since. Nothing is changed then.
+        If what is there was made by a job that was told something else, or of another file, or of
+        one that has changed since; or if an input is where its answers, or another's, would be.
+        Nothing is changed then.
     """
+    sources = {file.source for file in files}
+    if clash := [file for file in files if file.target.resolve() in sources]:
+        raise ValueError(
+            f"{folder}: {clash[0].target.name} there is an input, in whose place answers would be "
+            "written; expected another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with _only_run(folder):
-        begun = _manifest(folder / MANIFEST)
-        done = {file for file in files if file.target.exists()}
+        begun = None if force else _manifest(folder / MANIFEST)
+        there = [file for file in files if file.target.exists()]
         inputs = {file.target.name: _identity(file.source) for file in files}
         if not force:
-            _check(folder, begun, told, inputs, {file.target.name for file in done})
-        else:
-            for file in done:
-                file.target.unlink()
-            begun, done = None, set()
-        known = {} if begun is None else begun["inputs"]
+            _check(folder, begun, told, inputs, {file.target.name for file in there})
+        done = [] if force else there
+        left = files if force else [file for file in files if file not in set(there)]
         task = replace(task, run=os.urandom(8).hex())
         text = {"version": VERSION, "run": task.run, "told": dict(told)}
-        text["inputs"] = {**known, **inputs}
-        with whole_file(folder / MANIFEST) as unfinished:
-            unfinished.write_text(json.dumps(text, indent=1), encoding="utf-8")
-        for file in done:
-            advance(file)
-        left = [file for file in files if file not in done]
-        if not left:
-            return {}
+        text["inputs"] = {**({} if begun is None else begun["inputs"]), **inputs}
+        make = ENGINES[engine]
         try:
-            with ENGINES[engine](task, workers, address, task.threads) as running:
-                return run_parts(running, left, retries, advance)
+            # Before anything is changed, as there may be no such engine.
+            with make(task, workers, address, task.threads) if left else nullcontext() as running:
+                for file in there if force else []:
+                    file.target.unlink()
+                with whole_file(folder / MANIFEST) as unfinished:
+                    unfinished.write_text(json.dumps(text, indent=1), encoding="utf-8")
+                for file in done:
+                    advance(file)
+                return {} if running is None else run_parts(running, left, retries, advance)
         finally:
-            for unfinished in folder.glob(".partial-*"):  # of workers that were killed
-                unfinished.unlink(missing_ok=True)
+            for partial in folder.glob(".partial-*"):  # of workers that were killed
+                partial.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> list[int]:
-    """Return what tells a file from what it was before."""
+def _identity(path: Path) -> list[Any]:
+    """Return what tells a file from another, and from what it was before."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:
@@ -202,7 +210,7 @@ def _check(
     folder: Path,
     begun: Mapping[str, Any] | None,
     told: Mapping[str, Any],
-    inputs: Mapping[str, list[int]],
+    inputs: Mapping[str, list[Any]],
     done: set[str],
 ) -> None:
     """Raise what speaks against going on with what is there."""
@@ -219,7 +227,13 @@ def _check(
     for name in sorted(done):
         if name not in begun["inputs"]:
             raise FileExistsError(f"{folder / name}: exists, and no job has made it; {anew}")
-        if begun["inputs"][name] != inputs[name]:
+        was, now = begun["inputs"][name], inputs[name]
+        if was[0] != now[0]:
+            raise ValueError(
+                f"{folder / name}: was made of {was[0]}, now it would be of {now[0]}; {anew}, or "
+                "remove it"
+            )
+        if was != now:
             raise ValueError(
                 f"{folder / name}: the file it was made of has changed since; {anew}, or remove it"
             )
@@ -235,6 +249,8 @@ def _only_run(folder: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(file.fileno()).st_nlink:  # of a run that has ended at this moment
+                raise BlockingIOError
         except BlockingIOError:
             raise FileExistsError(f"{folder}: another run is at work there") from None
         try:

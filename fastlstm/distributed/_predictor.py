@@ -16,7 +16,7 @@ from fastlstm import _foreign
 from fastlstm._arguments import as_array, as_size, shown
 from fastlstm._steps import as_steps
 from fastlstm.distributed._answers import METHODS, Answer, answers_of, blanked
-from fastlstm.distributed._frames import predict_frame, told_frame
+from fastlstm.distributed._frames import check_order, predict_frame, told_features, told_frame
 from fastlstm.distributed._models import Model, as_bytes, digest_of, model_of
 from fastlstm.distributed._pieces import State, run_layer, run_network
 from fastlstm.threads import MAX_THREADS, at_most
@@ -56,7 +56,8 @@ class Predictor:
         as by ``mask``; its answer is blank, NaN or what `Network.predict` has there, as is that of
         a sequence without steps. "raise": a ValueError.
     features : str or sequence of str, optional
-        Of tables: the columns that are the inputs, by default the network's own ``features``.
+        Of tables: the columns that are the inputs, in the model's order, by default the network's
+        own ``features``.
     group : str or sequence of str, optional
         Of tables with a number in each cell: the columns that tell one sequence from another. An
         empty sequence takes the whole table for one.
@@ -128,6 +129,8 @@ class Predictor:
         self._is_network = isinstance(model, Network)
         self.digest = digest_of(self._data)
         own = model.features if isinstance(model, Network) else None
+        if features is not None and not isinstance(features, str):
+            check_order(own, features)
         self.features, self.group, self.time = told_frame(
             own if features is None else features, group, time
         )
@@ -330,6 +333,28 @@ class Predictor:
         if isinstance(model, Network):
             return run_network(model, self.method, x, present, state)
         return run_layer(model, x, present, state)
+
+
+def features_of_engine(predictor: Predictor, group: Any, engine: str) -> tuple[str, ...]:
+    """Return the columns that are inputs of an engine's tables, whose rows have no order.
+
+    Raises
+    ------
+    ValueError
+        As `told_features`; or if there are times without groups, or groups without times.
+    """
+    if predictor.features is None:
+        raise ValueError("features: got None, expected the names of the columns that are inputs")
+    features, time = told_features(predictor), predictor.time
+    if predictor.group is None:
+        if time is not None:
+            raise ValueError("time: got one without group, the columns that tell whose step it is")
+    elif not predictor.group or time is None:
+        raise ValueError(
+            f"group, time: got {shown(group)} and {shown(time)}, expected columns for both: "
+            f"{engine} keeps no order of rows"
+        )
+    return features
 
 
 def _is_frame(value: Any) -> bool:

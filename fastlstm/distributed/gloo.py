@@ -28,7 +28,7 @@ class Gloo(Reduction):
         Of each worker; by default the processors of its machine are shared out.
     timeout : int
         Seconds that a worker waits for the others, with a `group` of its own making. One that dies
-        is noticed at once, but not a machine that vanishes from the network.
+        is noticed at once, but not one that hangs, nor a machine that vanishes from the network.
 
     Raises
     ------
@@ -50,7 +50,9 @@ class Gloo(Reduction):
     ) -> None:
         self._torch = import_for("training by torch.distributed", "torch", "torch", "PyTorch")
         self._dist = dist = self._torch.distributed
-        limit = timedelta(seconds=as_size("timeout", timeout))
+        self._timeout = as_size("timeout", timeout)
+        limit = timedelta(seconds=self._timeout)
+        self._is_given = group is not None
         if group is None and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=limit)
             atexit.register(dist.destroy_process_group)  # or its threads may outlive what they use
@@ -80,6 +82,11 @@ class Gloo(Reduction):
             self._torch.from_numpy(got), sent, list(counts), [k] * self.size, group=self._group
         )
         return got
+
+    def _reason(self, error: BaseException) -> str:
+        if not self._is_given and "Timed out" in str(error):
+            return f"waited {self._timeout} seconds for it, the limit that timeout= sets ({error})"
+        return str(error)
 
     def _collect(self, part: Any) -> Any:
         whole = np.empty((self.size, part.size), part.dtype)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastlstm._arguments import as_size, shown
+from fastlstm._arguments import as_size
 from fastlstm._extras import import_for
-from fastlstm.distributed._frames import told_features, with_column
+from fastlstm.distributed._answers import listed
+from fastlstm.distributed._frames import with_column
 from fastlstm.distributed._models import Model
-from fastlstm.distributed._predictor import Method, Missing, Predictor
+from fastlstm.distributed._predictor import Method, Missing, Predictor, features_of_engine
 
 __all__ = ["predict"]
 
@@ -74,12 +75,10 @@ def predict(
         time=time,
         name=name,
     )
-    told_features(predictor)
+    features_of_engine(predictor, group, "Ray Data")
 
     cpus = predictor.threads
     if predictor.group is None:
-        if time is not None:
-            raise ValueError("time: got one without group, the columns that tell whose step it is")
         size = as_size("batch_size", batch_size)
 
         def call_rows(batch: Any) -> Any:
@@ -87,11 +86,6 @@ def predict(
 
         options = {"batch_format": "pyarrow", "num_cpus": cpus}
         return dataset.map_batches(call_rows, batch_size=size, **options)
-    if not predictor.group or time is None:
-        raise ValueError(
-            f"group, time: got {shown(group)} and {shown(time)}, expected columns for both: Ray "
-            "Data keeps no order of rows"
-        )
 
     # A plain function, since Ray takes no other objects that can be called.
     def call(batch: Any) -> Any:
@@ -107,7 +101,11 @@ def _of_rows(predictor: Predictor, table: Any) -> Any:
     What else there is stays as it is: as arrays of NumPy, integers beside gaps would be rounded.
     """
     accessor = import_for("fastlstm.distributed.ray", "ray.data.block", "ray").BlockAccessor
-    names = [name for name in predictor.features or () if name in table.column_names]
+    names = list(predictor.features or ())
+    if absent := [name for name in names if name not in table.column_names]:
+        raise ValueError(
+            f"frame: there is no column {absent[0]!r}, there are {listed(table.column_names)}"
+        )
     made = predictor(accessor.for_block(table).to_numpy(names))
     answers = {name: made[name] for name in (a.column(predictor.name) for a in predictor.answers)}
     added = accessor.batch_to_block(answers)

@@ -324,7 +324,7 @@ class Reduction:
             raise
         except BaseException as error:
             self._ended = True
-            text = f"a worker can't be reached: {error}"
+            text = f"a worker can't be reached: {self._reason(error)}"
             self._abort(text)
             if isinstance(error, Exception):
                 raise WorkerError(text, lost=True) from error
@@ -355,6 +355,10 @@ class Reduction:
         """Return the parts (n,) of all workers (W, n)."""
         whole: RealArray = part[np.newaxis]
         return whole
+
+    def _reason(self, error: BaseException) -> str:
+        """Say why a message did not come through."""
+        return str(error)
 
     def _abort(self, text: str) -> None:
         """End the other workers, where the engine does not by itself."""

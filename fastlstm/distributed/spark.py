@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm._arguments import shown
 from fastlstm._extras import import_for
-from fastlstm.distributed._frames import told_features
 from fastlstm.distributed._models import Model
-from fastlstm.distributed._predictor import Method, Missing, Predictor
+from fastlstm.distributed._predictor import Method, Missing, Predictor, features_of_engine
 
 __all__ = ["predict"]
 
@@ -78,23 +76,20 @@ def predict(
         time=time,
         name=name,
     )
-    features = told_features(predictor)
-    if absent := [column for column in features if column not in frame.columns]:
-        raise ValueError(f"features: there is no column {absent[0]!r}, there are {frame.columns}")
+    for what, names in (
+        ("features", features_of_engine(predictor, group, "Spark")),
+        ("group", predictor.group or ()),
+        ("time", () if time is None else (time,)),
+    ):
+        if absent := [column for column in names if column not in frame.columns]:
+            raise ValueError(f"{what}: there is no column {absent[0]!r}, there are {frame.columns}")
     schema = _schema(predictor, frame)
     if predictor.group is None:
-        if time is not None:
-            raise ValueError("time: got one without group, the columns that tell whose step it is")
 
         def call(batches: Iterator[Any]) -> Iterator[Any]:
             return map(predictor, batches)
 
         return frame.mapInArrow(call, schema)
-    if not predictor.group or time is None:
-        raise ValueError(
-            f"group, time: got {shown(group)} and {shown(time)}, expected columns for both: Spark "
-            "keeps no order of rows"
-        )
 
     def call_group(rows: Any) -> Any:
         return _in_utc(predictor(rows))
@@ -123,6 +118,8 @@ def _schema(predictor: Predictor, frame: Any) -> Any:
     is_table = predictor.group is not None
     kept = predictor.group if is_table and not predictor.each_step else frame.columns
     fields = {column: frame.schema[column] for column in kept or ()}
+    is_exact = frame.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
+    alike = {} if is_exact else {column.lower(): column for column in fields}
     for answer in predictor.answers:
         kind = _type_of(types, answer.dtype)
         count = int(np.prod(answer.shape))
@@ -130,7 +127,13 @@ def _schema(predictor: Predictor, frame: Any) -> Any:
         if not is_table:
             kind = types.ArrayType(kind) if count > 1 else kind
             kind = types.ArrayType(kind) if predictor.each_step else kind
-        fields |= {name: types.StructField(name, kind) for name in names}
+        for name in names:
+            if (other := alike.get(name.lower(), name)) != name:
+                raise ValueError(
+                    f"name: got {predictor.name!r}, by which an answer would be called {name!r} "
+                    f"beside column {other!r}, and Spark would take one for the other"
+                )
+            fields[name] = types.StructField(name, kind)
     return types.StructType(list(fields.values()))
 
 

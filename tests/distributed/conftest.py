@@ -14,6 +14,15 @@ from support.optional import require
 from support.processes import IMPORTABLE
 
 
+@pytest.fixture(scope="module")
+def importable() -> Iterator[None]:
+    """Let workers find this process' package, and these helpers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", IMPORTABLE)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_started() -> Iterator[Any]:
     """Ray, with two workers that find this process' package."""

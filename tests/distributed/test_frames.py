@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastlstm import LSTM
-from fastlstm.distributed import Predictor, _frames
+from fastlstm.distributed import Predictor, _cells, _frames
 from fastlstm.training import Embedding, HeadSpec, Network
 from support.arrays import assert_same_bits
 from support.optional import require
@@ -51,7 +51,7 @@ def of_batch(columns: dict[str, Any]) -> Any:
 
 def of_arrays(columns: dict[str, Any]) -> Any:
     return {
-        name: column if isinstance(column, np.ndarray) else _frames._objects(column)
+        name: column if isinstance(column, np.ndarray) else _cells.objects(column)
         for name, column in columns.items()
     }
 
@@ -155,7 +155,7 @@ def test_tokens_and_heads(make: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def test_batches_do_not_change_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {"x": _frames._objects(sequences())}
+    table = {"x": _cells.objects(sequences())}
     whole = Predictor(NETWORK, features="x")(table)
     monkeypatch.setattr(_frames, "_AT_A_TIME", 10)
     assert sorted(row for rows in _frames._batches(sequences(), 3) for row in rows) == [0, 1, 2, 3]

@@ -101,6 +101,12 @@ def test_wrong_arguments(data: Any, predict: Any, options: dict[str, Any], error
         predict(data.range(3), LSTM(1, 1))
 
 
+def test_columns_that_are_not_there(data: Any, predict: Any) -> None:
+    found = predict(data.from_items([{"a": [1.0], "b": [1.0]}]), NETWORK)
+    with pytest.raises(Exception, match="frame: there is no column 'c', there are 'a', 'b'"):
+        found.take_all()
+
+
 def test_without_ray() -> None:
     code = "import sys; sys.modules['ray'] = None\n"
     code += "import fastlstm.distributed.ray as r; r.predict(1, 2)"

@@ -87,6 +87,30 @@ def test_a_killed_worker_ends_the_others(
 
 @pytest.mark.slow(engine="gloo")
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_worker_that_hangs_is_not_waited_for_for_ever(engine: str, tmp_path: Path) -> None:
+    done = work(engine, 2, tmp_path, "hang")
+    assert done.returncode != 0
+    says = r"waited 2 seconds for (it|the others), the limit that timeout= sets"
+    assert re.search(says, done.stderr)
+    resumed = trainer("classes", Reduction())
+    resumed.load(tmp_path / "c.npz")
+    assert resumed.steps == STEPS
+
+
+def test_a_worker_that_exits_ends_the_others(tmp_path: Path) -> None:
+    """By ``sys.exit``, and outside of `Trainer.fit`; gloo has closed its connections then."""
+    done = work("mpi", 2, tmp_path, "exit")
+    assert done.returncode != 0
+    assert "worker 1 of 2 failed: its program has ended, while others go on" in done.stderr
+
+
+def test_workers_may_end_at_different_times(tmp_path: Path) -> None:
+    done = work("mpi", 2, tmp_path, "late")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow(engine="gloo")
+@pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_of_one_stops_all(
     engine: str, whole_runs: dict[str, Trainer], tmp_path: Path
 ) -> None:

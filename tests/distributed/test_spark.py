@@ -110,6 +110,10 @@ def test_wrong_arguments(spark: Any, predict: Any) -> None:
         ({"features": "x", "group": "id"}, "group, time: got 'id' and None, expected columns for"),
         ({"features": "x", "time": "id"}, "time: got one without group"),
         ({}, "features: there is no column 'a', there are"),
+        # Spark finds columns whatever their case, but tables of Arrow don't.
+        ({"features": "x", "group": "ID", "time": "x"}, "group: there is no column 'ID', there"),
+        ({"features": "x", "group": "id", "time": "X"}, "time: there is no column 'X', there are"),
+        ({"features": "x", "name": "Id"}, "name: got 'Id', .* called 'Id' beside column 'id', and"),
     ):
         with pytest.raises(ValueError, match=error):
             predict(frame, NETWORK, **options)

@@ -167,6 +167,8 @@ def test_one_place_and_a_data_array(xr: Any, apply: Any) -> None:
     made = apply(NETWORK, array, time="time", features="input")
     assert len(made.chunks[0]) == 3
     assert_same_bits(made.compute().values, expected)
+    with pytest.raises(ValueError, match="features: got 'time', which is the dimension of time"):
+        apply(NETWORK, array, time="time", features="time")
     bad = array.isel(input=slice(2))
     with pytest.raises(ValueError, match="features: got 2 inputs, expected 3"):
         apply(NETWORK, bad, time="time", features="input")
@@ -190,7 +192,7 @@ def test_time_ascends(xr: Any, apply: Any) -> None:
     expected = apply(NETWORK, dataset, time="time")
     backwards = dataset.isel(time=slice(None, None, -1))
     twice = dataset.isel(time=[0, 1, 1, 2])
-    for wrong in (backwards, twice):
+    for wrong in (backwards, twice, backwards.drop_indexes("time")):
         with pytest.raises(ValueError, match="time: 'time' does not ascend throughout"):
             apply(NETWORK, wrong, time="time")
     assert apply(NETWORK, backwards.sortby("time"), time="time").identical(expected)
@@ -198,11 +200,79 @@ def test_time_ascends(xr: Any, apply: Any) -> None:
     assert none.shape == (0, *expected.shape[1:])
 
 
+@pytest.mark.parametrize("labels", [list, np.bytes_, "beside"], ids=str)
+def test_names_of_inputs_however_they_are_kept(xr: Any, apply: Any, labels: Any) -> None:
+    """Bytes, as netCDF has them, or beside a coordinate of numbers, as of bands."""
+    dataset = grid(xr)
+    expected = apply(NETWORK, dataset, time="time").values
+    stacked = dataset[["temp", "height", "rain"]].to_dataarray("input")
+    names = stacked["input"].values
+    if labels == "beside":
+        stacked = stacked.assign_coords(input=[4, 5, 6], band=("input", names))
+        stacked = stacked.assign_coords(unit=("input", ["degC", "m", "mm"]))
+    elif labels is np.bytes_:
+        stacked["input"] = names.astype("S")
+    assert_same_bits(apply(NETWORK, stacked, time="time", features="input").values, expected)
+    twice = xr.concat([stacked, stacked[:1]], "input")
+    with pytest.raises(
+        ValueError, match="features: there are 2 inputs 'temp' along 'input', there"
+    ):
+        apply(NETWORK, twice, time="time", features="input")
+
+
+def test_values_as_a_file_holds_them(xr: Any, apply: Any) -> None:
+    """Not decoded, by their attributes, which stay where somebody decoded by hand."""
+    dataset = grid(xr)
+    packed = dataset.assign(rain=(dataset.rain * 100).astype("int16"))
+    packed.rain.attrs |= {"scale_factor": 0.01, "add_offset": 0.0, "_FillValue": -999}
+    with pytest.raises(ValueError, match="features: 'rain' holds int16, to be scaled by its attri"):
+        apply(NETWORK, packed, time="time")
+    by_hand = packed.assign(rain=(packed.rain * 0.01).assign_attrs(packed.rain.attrs))
+    expected = apply(NETWORK, by_hand, time="time")
+    decoded = apply(NETWORK, xr.decode_cf(packed), time="time")
+    np.testing.assert_allclose(decoded, expected, rtol=1e-4)
+    filled = dataset.assign(rain=dataset.rain.astype(np.float32))
+    filled.rain[3, 2, 1] = 1e20
+    for attrs in ({"missing_value": 1e20}, {"_FillValue": np.float32(1e20)}):
+        filled.rain.attrs = {"missing_value": [-999.0, np.nan], **attrs}
+        with pytest.raises(ValueError, match=r"features: got 1e\+20 in an input, which its attr"):
+            apply(NETWORK, filled, time="time")
+    require("dask.array")
+    with pytest.raises(ValueError, match=r"features: got 1e\+20 in an input, which its attr"):
+        apply(NETWORK, filled.chunk(time=3), time="time").compute()
+    filled["rain"] = filled.rain.where(filled.rain < 1e20)
+    assert "missing_value" in filled.rain.attrs
+    assert_same_bits(apply(NETWORK, filled, time="time").values, loop(NETWORK, filled)[..., 0])
+
+
+def test_a_predictor_has_its_own_options(apply: Any, xr: Any) -> None:
+    predictor = Predictor(NETWORK, missing="skip")
+    assert apply(predictor, grid(xr), time="time", missing="skip").attrs == {"missing": "skip"}
+    with pytest.raises(ValueError, match="missing: got 'raise' beside a Predictor's own, 'skip'"):
+        apply(predictor, grid(xr), time="time", missing="raise")
+
+
+def test_one_answer_for_one_place(xr: Any, apply: Any) -> None:
+    require("dask.array")
+    last = Network(LSTM(3, 8, seed=0), 1, features=FEATURES, each_step=False, seed=0)
+    dataset = grid(xr)
+    expected = loop(last, dataset)[1, 2, 0]
+    one = dataset.isel(lat=1, lon=2)
+    for each in (one, one.chunk()):
+        found = apply(last, each, time="time")
+        assert found.dims == ()
+        assert_same_bits(found.compute().values, expected)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         ({"time": "hour"}, "time: got 'hour', expected a dimension of the inputs: 'lat', 'lon'"),
         ({"features": ["rain", "snow", "temp"]}, "features: there is no variable 'snow', there"),
+        (
+            {"features": ["temp", "rain", "height"]},
+            "the model's own names in another order, ",
+        ),
         ({"features": ["rain"]}, "features: got 1 inputs, expected 3 as the model has"),
         ({"head": "x"}, "head: got 'x', expected one of ''"),
         ({"model": LSTM(3, 5)}, "features: got None, expected the names of the inputs"),

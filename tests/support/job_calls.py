@@ -57,7 +57,7 @@ def half_written(target: Path) -> None:
 
 def files_of(folder: Path, *names: str) -> list[File]:
     """Write a file for each name, and tell where its answers are to be."""
-    (folder / "in").mkdir(exist_ok=True)
+    (folder / "in").mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         np.save(folder / "in" / f"{name}.npy", np.arange(number, number + 5))
     return [File(folder / "in" / f"{name}.npy", folder / "out" / f"{name}.npy") for name in names]
@@ -66,6 +66,11 @@ def files_of(folder: Path, *names: str) -> list[File]:
 def check_answers(files: list[File]) -> None:
     for file in files:
         np.testing.assert_array_equal(np.load(file.target), 2 * np.load(file.source))
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 def set_aside(file: Path) -> None:

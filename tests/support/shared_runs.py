@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fastlstm.training import Network, Sequences, Trainer
 T, B, I = 5, 61, 3
 #: Of a run: 4 steps in an epoch, the last of which has fewer sequences than there are shards.
 STEPS, EPOCHS = 4, 3
+#: Seconds, beyond what a test waits for.
+FOREVER = 1000
 
 
 def _classes() -> tuple[Network, Sequences]:
@@ -68,19 +71,27 @@ def work(engine: str, folder: Path, what: str) -> None:
                 if reduce.rank == 0:
                     run.save(folder / f"{model}{reproducible}.npz")
         return
-    run = trainer("classes", reduce := made(), seed=reduce_seed(made, what))
-    if what == "raise outside" and reduce.rank == reduce.size - 1:
+    limit = {"timeout": 2} if what == "hang" else {}
+    run = trainer("classes", reduce := made(**limit), seed=reduce_seed(made, what))
+    is_last = reduce.rank == reduce.size - 1
+    if what == "raise outside" and is_last:
         raise OSError("no such data")
+    if what == "exit" and is_last:
+        sys.exit()
 
     def fail(_: Any) -> None:
-        if run.steps == STEPS + 2 and reduce.rank == reduce.size - 1:
+        if run.steps == STEPS + 2 and is_last:
+            if what == "hang":
+                time.sleep(FOREVER)
             if what == "raise":
                 raise OSError("the disk is full")
             signal.raise_signal(signal.SIGKILL if what == "kill" else signal.SIGINT)
 
     if what == "kill":  # torchrun sends this to the others, before they have noticed or after
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    run.fit(folder / "c.npz", callback=fail)
+    run.fit(folder / "c.npz", callback=None if what == "late" else fail)
+    if what == "late" and not is_last:  # than the other, which does not count on it any more
+        time.sleep(1)
 
 
 def reduce_seed(made: Any, what: str) -> int:
