@@ -1,11 +1,14 @@
-"""Two workers beside one, of each engine that distributes: the time of a large set.
+"""Two workers on two processors beside one on one, of each engine: the time of a large set.
 
 What it costs to send a model is told, too.
 
-``python -m fastlstm.bench.workers [ENGINE ...]``: the same network (H = 128) over the same set, by
-one and two workers in turns, all of them started and used before; the median of the ratios. Files
-are of ``run_job``, grids of ``fastlstm.xarray``, tables of Ray Data and Spark. Needs the extras
-``dask``, ``ray`` and ``spark``, each for its own.
+``python -m fastlstm.bench.workers [ENGINE ...]``: the same network (H = 128) over the same set, in
+turns by one worker on one processor, by one on two, and by two on two, all of them started and used
+before; the medians of the ratios. A processor is that of all that an engine runs, its scheduler and
+its client, too; where it has two, one worker may use both: Spark compiles and collects garbage on
+the other. How long processors worked in all is told beside the time. Files are of ``run_job``,
+grids of ``fastlstm.xarray``, tables of Ray Data and Spark. Needs Linux and the extras ``dask``,
+``ray`` and ``spark``, each for its own.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +35,8 @@ from fastlstm.distributed._jobs import File, Task
 from fastlstm.distributed._pools import ENGINES, Engine, run_parts
 from fastlstm.training import Network
 
+from .processes import bind, processor_seconds
+
 T, I, H = 365, 16, 128
 #: Sequences of a part.
 B = 256
@@ -39,8 +44,27 @@ B = 256
 #: Parts in which nothing is done.
 EMPTY = 300
 
-#: What measures: given a number of workers it runs the set, and returns the seconds.
-Run = Callable[[int], float]
+#: Of a round: workers, and the processors of them all.
+PLACES = ((1, 1), (1, 2), (2, 2))
+
+
+class Cost(NamedTuple):
+    """What a set took."""
+
+    seconds: float
+    work: float  # of processors, in seconds
+
+
+#: What measures: given a number of workers it runs the set.
+Run = Callable[[int], Cost]
+
+
+def cost_of(call: Callable[[], object]) -> Cost:
+    """Return what a call takes."""
+    before, start = processor_seconds(), time.perf_counter()
+    call()
+    seconds = time.perf_counter() - start
+    return Cost(seconds, processor_seconds() - before)
 
 
 def network() -> Network:
@@ -72,15 +96,15 @@ def files(engine: str, parts: int, folder: Path) -> Iterator[Run]:
     task = Task(partial(answer, Predictor(network())))
     idle: list[float] = []
 
-    def run(workers: int) -> float:
+    def run(workers: int) -> Cost:
+        failed: dict[File, BaseException] = {}
         with ENGINES[engine](partial(work, task), workers, None) as running:
             run_parts(running, todo[: 4 * workers], 0, lambda file: None)
-            start = time.perf_counter()
-            failed = run_parts(running, todo, 0, lambda file: None)
-            seconds = time.perf_counter() - start
+            cost = cost_of(lambda: failed.update(run_parts(running, todo, 0, lambda file: None)))
             assert not failed, failed
-            idle.append(time_of_nothing(running))
-        return seconds
+            if workers == 2:
+                idle.append(time_of_nothing(running))
+        return cost
 
     yield run
     each = statistics.median(idle)
@@ -96,7 +120,7 @@ def time_of_nothing(running: Engine) -> float:
 
 @contextmanager
 def grid(parts: int, folder: Path) -> Iterator[Run]:
-    """A grid over Dask, from zarr to zarr, in chunks of places and of time."""
+    """A grid over Dask, from zarr to zarr, in chunks of two parts: of places and of time."""
     import distributed
     import xarray as xr
 
@@ -104,11 +128,11 @@ def grid(parts: int, folder: Path) -> Iterator[Run]:
 
     numbers = np.random.default_rng(0).normal(size=(T, B * parts, I)).astype(np.float32)
     dataset = xr.DataArray(numbers, dims=("time", "place", "input")).to_dataset(name="x")
-    dataset.chunk(time=183, place=2 * B, input=I).to_zarr(folder / "in")
+    dataset.chunk(time=183, place=4 * B, input=I).to_zarr(folder / "in")
     opened = xr.open_zarr(folder / "in").x
     made = fastlstm.xarray.apply(network(), opened, time="time", features="input")
 
-    def run(workers: int) -> float:
+    def run(workers: int) -> Cost:
         with (
             distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
@@ -116,16 +140,17 @@ def grid(parts: int, folder: Path) -> Iterator[Run]:
             distributed.Client(here),
         ):
             made.isel(place=slice(8 * B)).compute()  # all that workers import is there
-            start = time.perf_counter()
-            made.to_dataset().to_zarr(folder / "out", mode="w")
-            return time.perf_counter() - start
+            return cost_of(lambda: made.to_dataset().to_zarr(folder / "out", mode="w"))
 
     yield run
 
 
 @contextmanager
 def ray_data(parts: int, folder: Path) -> Iterator[Run]:
-    """Tensors of Ray Data in four blocks, with as many processors as there are to be workers."""
+    """Tensors of Ray Data, with as many processors as there are to be workers.
+
+    A block, and so a task, is two parts.
+    """
     import ray.data
 
     from fastlstm.distributed.ray import predict
@@ -134,19 +159,20 @@ def ray_data(parts: int, folder: Path) -> Iterator[Run]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
 
-    def once(dataset: Any) -> float:
-        start = time.perf_counter()
+    def blocks(x: Any) -> Any:
+        return ray.data.from_numpy(np.array_split(x, max(len(x) // (2 * B), 1))).materialize()
+
+    def once(dataset: Any) -> None:
         made = predict(dataset, network(), features="data", batch_size=B)
         made.select_columns(["prediction"]).materialize()
-        return time.perf_counter() - start
 
-    def run(workers: int) -> float:
+    def run(workers: int) -> Cost:
         ray.shutdown()
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
         ray.init(num_cpus=workers, **quiet)
-        dataset = ray.data.from_numpy(np.array_split(x, 4)).materialize()
-        once(dataset)  # starts the workers
-        return once(dataset)
+        dataset = blocks(x)
+        once(blocks(x[: 16 * B]))  # starts the workers: in its first second Ray Data has one
+        return cost_of(lambda: once(dataset))
 
     try:
         yield run
@@ -173,12 +199,15 @@ def spark_frame(parts: int, folder: Path) -> Iterator[Run]:
     spark = session.getOrCreate()
     spark.sparkContext.setLogLevel("OFF")
 
-    def run(workers: int) -> float:
-        start = time.perf_counter()
+    def once(workers: int) -> None:
         frame = spark.read.parquet(str(folder / "[0-9]*.parquet")).coalesce(workers)
         made = predict(frame, network()).select("prediction")
         made.write.mode("overwrite").parquet(str(folder / "out"))
-        return time.perf_counter() - start
+
+    def run(workers: int) -> Cost:
+        return cost_of(lambda: once(workers))
+
+    once(2)  # Java compiles what it runs
 
     try:
         yield run
@@ -194,6 +223,16 @@ KINDS: dict[str, Callable[[int, Path], Any]] = {
     "ray.data": ray_data,
     "spark": spark_frame,
 }
+
+
+def on(processors: int, run: Run, workers: int) -> Cost:
+    """Run a set on the last of the processors that this process may use."""
+    every = sorted(os.sched_getaffinity(0))
+    bind(every[-processors:])
+    try:
+        return run(workers)
+    finally:
+        bind(every)
 
 
 def cost_of_sending() -> str:
@@ -231,15 +270,23 @@ def main() -> None:
     )
     for name in args.engines or KINDS:
         with tempfile.TemporaryDirectory() as folder, KINDS[name](args.parts, Path(folder)) as run:
-            if name == "spark":
-                run(2)
-            rounds = [(run(1), run(2)) for _ in range(args.rounds)]
-        one, two = (statistics.median(times) for times in zip(*rounds, strict=True))
-        ratio = statistics.median(first / second for first, second in rounds)
-        work = alone * args.parts / one
+            rounds = [
+                [on(processors, run, workers) for workers, processors in PLACES]
+                for _ in range(args.rounds)
+            ]
+        bound, one, two = (
+            Cost(*map(statistics.median, zip(*costs, strict=True)))
+            for costs in zip(*rounds, strict=True)
+        )
+        ratios = [
+            statistics.median(costs[place].seconds / costs[-1].seconds for costs in rounds)
+            for place in range(2)
+        ]
         print(
-            f"{name:10} one {one:6.2f} s, two {two:6.2f} s, {ratio:.2f} times as fast; "
-            f"{work:.0%} of one worker's time is the model's",
+            f"{name:10} one worker {bound.seconds:6.2f} s on one processor, {one.seconds:6.2f} s "
+            f"on two; two workers {two.seconds:6.2f} s: {ratios[0]:.2f} and {ratios[1]:.2f} times "
+            f"as fast; processors worked {bound.work:.2f}, {one.work:.2f}, {two.work:.2f} s; "
+            f"{alone * args.parts / bound.work:.0%} of the first is the model's",
             flush=True,
         )
 
