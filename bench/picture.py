@@ -103,6 +103,67 @@ def _draw_cell(axes: Any, position: int, result: CellResult) -> None:
         )
 
 
+def _scale_ratios(axes: Any, results: list[CellResult]) -> None:
+    """Let the axis of ratios reach as far as the whiskers do."""
+    ticker: Any = import_module("matplotlib.ticker")
+    axes.set_xscale("function", functions=(_position, _ratio_at))
+    edges = [
+        edge for r in results for name in r.peers if (s := r.ratio(name)) for edge in (s.q1, s.q3)
+    ]
+    ends = _position(np.array([min(0.93, *edges), max(1.25, *edges)]))
+    low, high = _ratio_at(ends + np.ptp(ends) * np.array([-0.03, 0.03]))
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks(low, high)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel(
+        "time of the peer / time of fastlstm   (log scale, wider near 1; right of 1: fastlstm is "
+        "faster)"
+    )
+
+
+def _name_rows(axes: Any, results: list[CellResult]) -> None:
+    """Put cells on the left of their rows, and the ratios to their best peers on the right."""
+    axes.set_ylim(len(results) - 0.4, -0.6)
+    axes.set_yticks(
+        range(len(results)), [r.cell.name for r in results], family="monospace", fontsize=9
+    )
+    right = axes.secondary_yaxis("right")
+    bests = [ratio.median for r in results if (ratio := r.ratio(r.best_peer))]
+    right.set_yticks(range(len(results)), [_label(value) for value in bests], fontsize=9)
+    for text, value in zip(right.get_yticklabels(), bests, strict=True):
+        text.set_color("black" if value >= 1.0 else "#b00000")
+        text.set_fontweight("normal" if value >= 1.0 else "bold")
+    right.set_ylabel("against the best peer", fontsize=9)
+    right.tick_params(length=0)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.88", lw=0.8, zorder=0)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+        right.spines[side].set_visible(False)
+
+
+def _explain_marks(figure: Any, report: Report, results: list[CellResult]) -> None:
+    """Tell below which peer has which mark."""
+    lines: Any = import_module("matplotlib.lines")
+    present = [name for name in PEERS if any(name in r.entries for r in results)]
+    handles = [
+        lines.Line2D(
+            [],
+            [],
+            color=_LOOKS[name][0],
+            marker=_LOOKS[name][1],
+            ls="none",
+            ms=6.5,
+            label=f"{name} {report.machine.packages.get(name, '')}".strip(),
+        )
+        for name in present
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9
+    )
+
+
 def draw(report: Report, file_format: str = "png") -> bytes:
     """Draw the report.
 
@@ -126,8 +187,6 @@ def draw(report: Report, file_format: str = "png") -> bytes:
     # Figure and canvas without pyplot: no window system, no global state.
     figure_type: Any = import_module("matplotlib.figure").Figure
     canvas_type: Any = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
-    ticker: Any = import_module("matplotlib.ticker")
-    lines: Any = import_module("matplotlib.lines")
 
     results = [r for r in report.results if r.best_peer is not None]
     if not results:
@@ -140,55 +199,9 @@ def draw(report: Report, file_format: str = "png") -> bytes:
         _draw_cell(axes, position, result)
     axes.axvline(1.0, color="black", lw=1.2, zorder=5)
 
-    axes.set_xscale("function", functions=(_position, _ratio_at))
-    edges = [
-        edge for r in results for name in r.peers if (s := r.ratio(name)) for edge in (s.q1, s.q3)
-    ]
-    ends = _position(np.array([min(0.93, *edges), max(1.25, *edges)]))
-    low, high = _ratio_at(ends + np.ptp(ends) * np.array([-0.03, 0.03]))
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(ticker.FixedLocator(ticks(low, high)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel(
-        "time of the peer / time of fastlstm   (log scale, wider near 1; right of 1: fastlstm is "
-        "faster)"
-    )
-
-    axes.set_ylim(len(results) - 0.4, -0.6)
-    axes.set_yticks(
-        range(len(results)), [r.cell.name for r in results], family="monospace", fontsize=9
-    )
-    right = axes.secondary_yaxis("right")
-    bests = [ratio.median for r in results if (ratio := r.ratio(r.best_peer))]
-    right.set_yticks(range(len(results)), [_label(value) for value in bests], fontsize=9)
-    for text, value in zip(right.get_yticklabels(), bests, strict=True):
-        text.set_color("black" if value >= 1.0 else "#b00000")
-        text.set_fontweight("normal" if value >= 1.0 else "bold")
-    right.set_ylabel("against the best peer", fontsize=9)
-    right.tick_params(length=0)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.88", lw=0.8, zorder=0)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-        right.spines[side].set_visible(False)
-
-    present = [name for name in PEERS if any(name in r.entries for r in results)]
-    handles = [
-        lines.Line2D(
-            [],
-            [],
-            color=_LOOKS[name][0],
-            marker=_LOOKS[name][1],
-            ls="none",
-            ms=6.5,
-            label=f"{name} {report.machine.packages.get(name, '')}".strip(),
-        )
-        for name in present
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9
-    )
+    _scale_ratios(axes, results)
+    _name_rows(axes, results)
+    _explain_marks(figure, report, results)
     found = summary(results)
     count = report.settings.threads
     axes.set_title(

@@ -44,16 +44,16 @@ def write(path: Any, arrays: Arrays, own: Arrays, about: dict[str, Any]) -> None
         group = zarr.open_group(str(target), mode="w")
         group.attrs["about"] = about
         for name, array in every.items():
-            _write_zarr(group, name, array)
+            if name in arrays and array.size:
+                _write_zarr(group, name, array)
+            else:
+                group.create_array(name, data=np.ascontiguousarray(array))
     else:
         raise ValueError(f"path: got {shown(path)}, expected one that ends in .npz or .zarr")
 
 
 def _write_zarr(group: Any, name: str, array: npt.NDArray[Any]) -> None:
-    """Write an array in blocks of its second axis, the first of a trace's being rows."""
-    if array.ndim < 2 or array.size == 0:
-        group.create_array(name, data=np.ascontiguousarray(array))
-        return
+    """Write a traced array, memory map or not, row by row in blocks of its second axis."""
     each = max(1, array[:1, :1].size)
     block = max(1, min(array.shape[1], _BLOCK // each))
     chunks = (1, block, *(max(1, size) for size in array.shape[2:]))
@@ -138,9 +138,9 @@ def to_pandas(trace: Trace) -> Any:
         ],
         names=["row", "sequence", "step", "unit"],
     )
-    columns = {
-        name: np.concatenate([trace.by_time(one).swapaxes(0, 1)[present].ravel() for one in array])
-        for name, array in trace.arrays.items()
-        if trace.is_of_units(name)
-    }
+    columns = {}
+    for name, array in trace.arrays.items():
+        if trace.is_of_units(name):
+            rows = [trace.by_time(one).swapaxes(0, 1)[present].ravel() for one in array]
+            columns[name] = np.concatenate([np.zeros(0, array.dtype), *rows])
     return pandas.DataFrame(columns, index)

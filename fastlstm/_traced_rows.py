@@ -125,8 +125,8 @@ class RealRow:
         found: dict[str, RealArray] = {}
         if tape is not None:
             records = tape.reshape(N, -1)
-            before = {"h_before": (y[0], state[0]), "c_before": (records[:, 4 * H : 5 * H],
-                      state[1])}  # fmt: skip
+            c = records[:, 4 * H : 5 * H]
+            before = {"h_before": (y[0], state[0]), "c_before": (c, state[1])}
             found = self._found(x, y[0], records, before, starts, names)
         state[0][:n], state[1][:n] = h_n[0], c_n[0]
         return y[0], found

@@ -41,6 +41,7 @@ from fastlstm.data.features import (
     gap_masks,
 )
 from fastlstm.data.models import StrPath, load_model
+from fastlstm.plot._axes import ANSWERS, NAIVE, TRUTH
 
 __all__ = [
     "DIGITS_SPLIT",
@@ -321,14 +322,10 @@ def draw(result: ForecastResult | GapFillResult, above: Any, below: Any) -> tupl
         title = f"gaps of {result.gap_length} months filled, each month hidden once"
         piece = result.gap_length
     rival = min(result.baseline_scores, key=lambda name: result.baseline_scores[name].rmse)
-    # Colours that all eyes tell apart, and strokes for grey print.
-    lines = {
-        model: (result.estimate, {"color": "#0072B2", "linewidth": 2.4}),
-        rival: (result.baselines[rival], {"color": "#E69F00", "linewidth": 1.2, "linestyle": "--"}),
-    }
+    lines = {model: (result.estimate, ANSWERS), rival: (result.baselines[rival], NAIVE)}
     dates = _broken(result.dates, piece, np.datetime64("NaT"))
     below.axhline(0.0, color="black", linewidth=0.8)
-    above.plot(result.dates, result.truth, color="black", linewidth=1.2, label="observed", zorder=3)
+    above.plot(result.dates, result.truth, label="observed", zorder=3, **TRUTH)
     for name, (values, style) in lines.items():
         for axes, drawn in ((above, values), (below, values - result.truth)):
             axes.plot(dates, _broken(drawn, piece, np.nan), label=name, zorder=2, **style)

@@ -455,7 +455,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: Any) -> Trace:
-        """Read a trace that `save` wrote; it knows its layer no more.
+        """Read a trace that `save` wrote; it no longer knows its layer.
 
         Raises
         ------

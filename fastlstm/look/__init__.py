@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from importlib import resources
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,17 @@ def page(
     if trace.present.size != T:
         raise ValueError(f"trace: has {trace.present.size // T} sequences, expected one")
     called = trace.steps if steps is None else as_array("steps", steps)
+    if called.ndim != 1 or called.dtype.kind not in "iu":
+        raise ValueError(
+            f"steps: got shape {called.shape} of {called.dtype}, expected integers ({T},)"
+        )
     given = None if x is None else as_array("x", x)
     if given is not None and given.ndim == 1:
         given = given[:, np.newaxis]
     for name, each in (("x", given), ("tokens", tokens), ("steps", called)):
         if each is not None and len(each) != T:
             raise ValueError(f"{name}: got {len(each)}, expected {T}, as many as there are steps")
+    present = trace.by_time(trace.present)[:, 0]
     blocks: list[str] = []
     about = {
         "steps": called.tolist(),
@@ -86,8 +92,8 @@ def page(
         "names": names,
         "amounts": [name for name in names if name in _AMOUNTS],
         "rows": [_row(trace, row, names, blocks) for row in range(len(trace.rows))],
-        "input": None if given is None else _input(given, blocks),
-        "tokens": None if tokens is None else list(tokens),
+        "input": None if given is None else _input(given, present, blocks),
+        "tokens": None if tokens is None else list(map(str, tokens)),
         "maps": {name: colour_map(name).tolist() for name in ("amount", "signed")},
         "lines": [colour for colour, *_ in LINES],
     }
@@ -123,9 +129,11 @@ def _in_script(value: Any) -> str:
 
 def _packed(values: npt.NDArray[Any], low: float, high: float, blocks: list[str]) -> dict[str, Any]:
     """Put values (T, n) among the blocks, and return where they are and what they mean."""
-    scale = _LEVELS / (high - low)
+    # The range of the largest floats is none of them, but half of it is.
+    part = 1.0 if np.isfinite(high - low) else 0.5
     with np.errstate(invalid="ignore"):
-        levels = np.rint((np.clip(values, low, high) - low) * scale)
+        above = np.clip(values, low, high) * part - low * part
+        levels = np.rint(above / (high * part - low * part) * _LEVELS)
         bytes_ = np.where(np.isfinite(values), levels + 1, 0).astype(np.uint8)
     blocks.append(base64.b64encode(zlib.compress(bytes_.tobytes(), 6)).decode("ascii"))
     return {"block": len(blocks) - 1, "low": low, "high": high}
@@ -154,20 +162,29 @@ def _row(trace: Trace, row: int, names: list[str], blocks: list[str]) -> dict[st
     }
 
 
-def _rounded(values: npt.NDArray[Any]) -> list[float | None]:
-    """Return numbers as JSON has them: None for what never ends, and for what is not there."""
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
+def _rounded(values: npt.NDArray[Any]) -> list[float | str | None]:
+    """Return numbers as JSON has them: "Infinity" for what never ends, None for what is not there.
+
+    JavaScript's `Number` reads the former.
+    """
+    return [
+        None if np.isnan(v) else "Infinity" if np.isinf(v) else float(f"{v:.4g}")
+        for v in values.tolist()
+    ]
 
 
-def _input(given: npt.NDArray[Any], blocks: list[str]) -> dict[str, Any]:
+def _input(
+    given: npt.NDArray[Any], present: npt.NDArray[np.bool_], blocks: list[str]
+) -> dict[str, Any]:
     if given.ndim != 2 or given.dtype.kind not in "biuf":
         raise ValueError(f"x: got {shown(given.shape)} of {given.dtype}, expected (T, I) or (T,)")
     features = []
     for values in given[:, :_FEATURES].T.astype(np.float64):
+        values[~present] = np.nan  # padding is no input, whatever stands there
         known = values[np.isfinite(values)]
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
         if low == high:  # in the middle, by a width that is there in floats of any size
-            width = abs(low) or 1.0
-            low, high = low - width, high + width
+            width = abs(low) / 2 or 1.0
+            low, high = max(low - width, -float_info.max), min(high + width, float_info.max)
         features.append(_packed(values, low, high, blocks))
     return {"features": features, "count": given.shape[1]}

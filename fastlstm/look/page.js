@@ -43,9 +43,13 @@ function halves(bytes, n) {
   return levels;
 }
 
-const valueOf = (one, byte) => byte ? one.low + (byte - 1) * (one.high - one.low) / 254 : NaN;
-const written = (value, one) => Number.isNaN(value) ? "–"
-  : value.toFixed(Math.max(0, Math.min(12, Math.ceil(-Math.log10((one.high - one.low) / 254)) + 1)));
+// Each end by itself, as the range of the largest floats is none of them.
+const valueOf = (one, byte) => byte ? one.low * ((255 - byte) / 254) + one.high * ((byte - 1) / 254) : NaN;
+function written(value, one) {
+  if (Number.isNaN(value)) return "–";
+  const digits = Math.ceil(-Math.log10(one.high / 254 - one.low / 254)) + 1;
+  return digits > 9 ? value.toExponential(2) : value.toFixed(Math.max(0, digits));
+}
 
 let here = null; // what is drawn: bytes of all arrays of the row, and the halves of the chosen one
 let asked = 0;
@@ -204,16 +208,16 @@ function drawLines() {
     const top = (k * strip + label) * ratio, height = (strip - label - 3) * ratio;
     const one = here.row.arrays[name];
     context.fillStyle = colour("--faint");
-    const zero = top + height * (one.high / (one.high - one.low));
+    const zero = top + height / (1 - one.low / one.high);
     context.fillRect(0, zero, canvas.width, ratio);
     drawStrip(context, canvas, top, height, (t) => own[name][t], about.lines[k % about.lines.length]);
     context.font = `${12 * ratio}px system-ui, sans-serif`;
     context.textBaseline = "top"; context.fillStyle = colour("--ink");
-    context.fillText(`${name}  ${one.low.toPrecision(2)} to ${one.high.toPrecision(2)}`, 3 * ratio, k * strip * ratio);
+    context.fillText(`${name}  ${one.low.toPrecision(3)} to ${one.high.toPrecision(3)}`, 3 * ratio, k * strip * ratio);
   });
   cursor(context, canvas);
-  const remembers = here.row.remembers;
-  const tells = remembers && remembers[state.unit] !== null ? `: remembers ${remembers[state.unit].toPrecision(3)} steps` : "";
+  const steps = memoryOf(here.row, state.unit);
+  const tells = Number.isNaN(steps) ? "" : steps === Infinity ? ": never forgets" : `: remembers ${steps.toPrecision(3)} steps`;
   at("unit-caption").textContent = `unit ${about.units[state.unit]} of ${here.row.name}${tells}`;
 }
 
@@ -235,10 +239,13 @@ function drawText() {
   if (!about.tokens) return;
   const text = at("text"), bytes = here.arrays[state.array];
   const colours = about.maps[isSigned(state.array) ? "signed" : "amount"];
-  const last = Math.min(T, state.first + Math.min(state.shown, MOST));
-  const isWords = about.tokens.some((token) => token.length > 1);
-  const pieces = [];
-  for (let t = state.first; t < last; t++) {
+  // Of a window that has more, the part with the chosen step.
+  const end = Math.min(T, state.first + state.shown), inside = state.step >= state.first && state.step < end;
+  const first = state.first + (inside ? Math.floor((state.step - state.first) / MOST) * MOST : 0);
+  const last = Math.min(end, first + MOST);
+  const isWords = about.tokens.some((token) => [...token].length > 1);
+  const pieces = first > state.first ? ["… "] : [];
+  for (let t = first; t < last; t++) {
     const span = document.createElement("span"), byte = bytes[t * H + state.unit];
     span.textContent = about.tokens[t];
     span.dataset.step = t;
@@ -251,6 +258,7 @@ function drawText() {
     pieces.push(span);
     if (isWords) pieces.push(" ");
   }
+  if (last < end) pieces.push(" …");
   text.hidden = false;
   text.replaceChildren(...pieces);
 }
@@ -288,6 +296,8 @@ function tableInto(id, head, lines) {
   at(id).replaceChildren(table);
 }
 
+// Steps that a unit remembers, NaN where that is not known.
+const memoryOf = (row, k) => Number(row.remembers?.[k] ?? NaN);
 const percent = (share) => share === null || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(0)}%`;
 const mean = (values) => values.reduce((sum, value) => sum + (value ?? NaN), 0) / values.length;
 
@@ -296,14 +306,15 @@ function drawTables() {
   tableInto("saturation", ["gate", "shut (< 0.1)", "open (> 0.9)"], gates.map((gate) => [
     gate === "g" ? "g (< −0.9, > 0.9)" : gate, percent(mean(row.low[gate])), percent(mean(row.high[gate]))]));
   const order = [...about.units.keys()];
-  const memory = (k) => row.remembers ? row.remembers[k] ?? Infinity : 0;
-  order.sort((a, b) => memory(b) === memory(a) ? a - b : memory(b) - memory(a));
+  const rank = (k) => { const steps = memoryOf(row, k); return Number.isNaN(steps) ? -1 : steps; };
+  order.sort((a, b) => rank(b) === rank(a) ? a - b : rank(b) - rank(a));
   tableInto("memory", ["unit", "remembers (steps)", "f open", "i shut", "o shut", "moves"], order.slice(0, 30).map((k) => {
     const button = document.createElement("button");
     button.type = "button"; button.textContent = about.units[k];
     button.setAttribute("aria-label", `Show unit ${about.units[k]}`);
     button.onclick = () => choose({ unit: k });
-    return [button, !row.remembers ? "–" : row.remembers[k] === null ? "∞" : row.remembers[k].toPrecision(3),
+    const steps = memoryOf(row, k);
+    return [button, Number.isNaN(steps) ? "–" : steps === Infinity ? "∞" : steps.toPrecision(3),
             percent(row.high.f?.[k] ?? null), percent(row.low.i?.[k] ?? null), percent(row.low.o?.[k] ?? null),
             row.still ? (row.still[k] ? "never" : "yes") : "–"];
   }));
@@ -340,8 +351,9 @@ function options(id, texts) {
 }
 
 at("title").textContent = document.title;
-at("about-data").textContent = `${T.toLocaleString("en")} steps, ${H} units, ${about.rows.length} `
-  + `direction${about.rows.length > 1 ? "s" : ""} of layers; values are rounded to 8 bits`;
+const counted = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+at("about-data").textContent = `${counted(T, "step")}, ${counted(H, "unit")}, `
+  + `${counted(about.rows.length, "direction")} of layers; values are rounded to 1/254 of each array's range`;
 options("row", about.rows.map((row) => row.name));
 options("array", about.names);
 options("unit", about.units.map(String));
@@ -362,18 +374,20 @@ for (const id of ["heat", "lines", "input"]) {
     const box = canvas.getBoundingClientRect();
     return Math.floor(state.first + (event.clientX - box.left) / box.width * state.shown);
   };
-  let held = null;
-  canvas.onpointerdown = (event) => { held = { x: event.clientX, first: state.first }; };
-  canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
-  canvas.onpointermove = (event) => {
+  const point = (event) => {
     const box = canvas.getBoundingClientRect();
-    if (held && event.buttons) {
-      choose({ first: held.first - (event.clientX - held.x) / box.width * state.shown });
-      return;
-    }
     const change = { step: stepAt(event), first: state.first };
     if (id === "heat") change.unit = H - 1 - Math.floor((event.clientY - box.top) / box.height * H);
     choose(change);
+  };
+  let held = null;
+  // A finger does not move before it is down.
+  canvas.onpointerdown = (event) => { held = { x: event.clientX, first: state.first }; point(event); };
+  canvas.onpointerup = canvas.onpointerleave = () => { held = null; };
+  canvas.onpointermove = (event) => {
+    if (held && event.buttons && state.shown < T) {
+      choose({ first: held.first - (event.clientX - held.x) / canvas.clientWidth * state.shown });
+    } else point(event);
   };
   canvas.addEventListener("wheel", (event) => {
     if (event.ctrlKey) zoom(event.deltaY > 0 ? 1.25 : 0.8, stepAt(event));

@@ -65,8 +65,6 @@ def forecast(
     for name, given in (*of_truth, *of_naive, ("steps", at), *(("interval", end) for end in ends)):
         same_length(name, given, values.size, "answers")
     axes = as_axes(ax)
-    # A line needs two points.
-    point = {"marker": "o", "markersize": 4} if values.size < 2 else {}
     if interval is not None:
         name, (lower, upper) = interval[0], ends
         if right is not None and not (gaps := np.isnan(right) | np.isnan(lower + upper)).all():
@@ -74,10 +72,10 @@ def forecast(
             name = f"{name}, holds {inside:.0%}"
         axes.fill_between(at, lower, upper, color=ANSWERS["color"], alpha=0.2, label=name)
     if beside is not None:
-        axes.plot(at, beside[1], label=beside[0], **NAIVE)
-    axes.plot(at, values, label="model", **ANSWERS, **point)
+        axes.plot(at, beside[1], label=beside[0], **NAIVE, **_points(beside[1]))
+    axes.plot(at, values, label="model", **ANSWERS, **_points(values))
     if right is not None:
-        axes.plot(at, right, label="truth", **TRUTH, **point)
+        axes.plot(at, right, label="truth", **TRUTH, **_points(right))
         both = np.isfinite(right) & np.isfinite(values)
         if both.any():
             rmse = np.sqrt(np.mean((right - values)[both] ** 2))
@@ -87,6 +85,16 @@ def forecast(
     axes.grid(alpha=0.3)
     axes.margins(x=0.01)
     return axes
+
+
+def _points(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return the markers of values that have no neighbour, which a line would not show."""
+    known = np.isfinite(values)
+    beside = np.zeros_like(known)
+    beside[1:] |= known[:-1]
+    beside[:-1] |= known[1:]
+    alone = np.flatnonzero(known & ~beside)
+    return {"marker": "o", "markersize": 4, "markevery": alone.tolist()} if alone.size else {}
 
 
 def predicted_over_true(truth: npt.ArrayLike, answers: npt.ArrayLike, *, ax: Any = None) -> Any:

@@ -35,7 +35,8 @@ def attributions(
     found : Attribution, or array_like (T, I) or (T,)
         Of `fastlstm.explain`, or shares of one sequence.
     x : array_like (T,), optional
-        A series that is drawn as a line, on an axis of its own.
+        A series that is drawn as a line, on an axis of its own; here and of tokens T are the steps
+        that exist.
     tokens : sequence of T str, optional
         Words or characters: then these are written, on the colours of their shares.
     feature : int, optional
@@ -56,7 +57,7 @@ def attributions(
     TypeError, ValueError
         If an argument is not as described.
     """
-    shares = _shares(found, sequence, feature)
+    shares, steps = _shares(found, sequence, feature)
     T = shares.size
     if tokens is not None and x is not None:
         raise ValueError("x: got some, expected none with tokens")
@@ -68,20 +69,23 @@ def attributions(
             same_length(name, each, T, "found")
     if tokens is None:
         axes = as_axes(ax)
-        _draw(axes, shares, given)
+        _draw(axes, shares, steps, given)
     else:
         places = _places(tokens)
         axes = as_axes(ax, figsize=(8.0, 1.2 + 0.32 * max(places[-1][0] + 1, _LEAST)))
         _write(axes, shares, tokens, places)
     t = int(np.abs(shares).argmax())
-    what = f"step {t}" if tokens is None else f"{shown(tokens[t])} (step {t})"
+    step = f"step {steps[t]}"
+    what = step if tokens is None else f"{shown(tokens[t])} ({step})"
     title = f"{what} gives most: {shares[t]:+.3g}, all together {shares.sum():+.3g}"
     axes.set_title(title, parse_math=False)
     return axes
 
 
-def _shares(found: Any, sequence: int, feature: int | None) -> npt.NDArray[Any]:
-    """Return (T,) of a sequence, steps that don't exist left out."""
+def _shares(
+    found: Any, sequence: int, feature: int | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Return (T,) of a sequence, steps that don't exist left out, and which steps these are."""
     values, present = found, None
     if hasattr(found, "by_step"):
         values, present = np.asarray(found.values, np.float64), np.asarray(found.present)
@@ -92,22 +96,24 @@ def _shares(found: Any, sequence: int, feature: int | None) -> npt.NDArray[Any]:
     shares = as_numbers("found", values, (1, 2))
     if not np.isfinite(shares).all():
         raise ValueError("found: holds NaN or infinity, expected finite shares")
-    if present is not None:
-        shares = shares[present]
+    steps = np.arange(len(shares)) if present is None else np.flatnonzero(present)
+    if not steps.size:
+        raise ValueError(f"sequence: got {shown(sequence)}, which has no step that exists")
+    shares = shares[steps]
     if shares.ndim == 1:
         if feature is not None:
             raise ValueError(f"feature: got {shown(feature)}, but found has one share for a step")
-        return shares
-    own: npt.NDArray[Any] = shares.sum(axis=1)
+        return shares, steps
     if feature is not None:
-        own = shares[:, as_place("feature", feature, shares.shape[1], "features")]
-    return own
+        return shares[:, as_place("feature", feature, shares.shape[1], "features")], steps
+    return shares.sum(axis=1), steps
 
 
-def _draw(axes: Any, shares: npt.NDArray[Any], x: npt.NDArray[Any] | None) -> None:
+def _draw(
+    axes: Any, shares: npt.NDArray[Any], steps: npt.NDArray[np.intp], x: npt.NDArray[Any] | None
+) -> None:
     largest = float(np.abs(shares).max()) or 1.0
     colours = as_map("signed")(0.5 + 0.5 * shares / largest)
-    steps = np.arange(shares.size)
     axes.bar(steps, shares, width=1.0, color=colours, edgecolor="0.4",
              linewidth=0.4 if shares.size <= 100 else 0.0)  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.6)

@@ -18,6 +18,9 @@ _AMOUNTS = ("i", "f", "o")
 #: Lines of the input, which more would hide.
 _LINES = 6
 
+#: Chosen units that all have their numbers written beside them.
+_LABELS = 16
+
 #: What counts as shut, and as open, as of `Trace.saturation`.
 _SHUT, _OPEN = 0.1, 0.9
 
@@ -163,8 +166,12 @@ def _draw_heat(axes: Any, trace: Trace, name: str, values: npt.NDArray[Any], at:
     axes.figure.colorbar(image, ax=axes, pad=0.01)
     units = trace.units if trace.is_of_units(name) else np.arange(values.shape[1])
     axes.set_ylabel(f"{name}, by unit")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    if (units != np.arange(units.size)).any():
+    if (units == np.arange(units.size)).all():
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    elif units.size <= _LABELS:  # in an order of their own, of which a few would tell nothing
+        axes.set_yticks(np.arange(units.size), units, fontsize="xx-small")
+    else:
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(lambda value, _: _label(units, value))
     axes.set_title(f"{name} of {trace.rows[at].name}: {_seen(trace, name, values, units)}",
                    fontsize="medium", loc="left")  # fmt: skip

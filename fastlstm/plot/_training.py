@@ -49,7 +49,7 @@ def learning_curves(
     """
     histories = {name: _history(name, run) for name, run in _named("runs", runs).items()}
     axes = as_axes(ax)
-    best: tuple[float, int, str] | None = None
+    scores: list[tuple[float, int, str]] = []
     positive = True
     for k, (name, history) in enumerate(histories.items()):
         look, epochs = line(k), np.arange(1, len(history) + 1)
@@ -63,12 +63,14 @@ def learning_curves(
         if scored:
             thick = {**look, "linewidth": 1.8, "markevery": marked(len(scored))}
             axes.plot(epochs[scored], losses, label=f"{tail}validation", **thick)
-            at = int(losses.argmin())
-            best = min(filter(None, (best, (float(losses[at]), int(epochs[scored[at]]), name))))
-    if best is not None:
-        axes.axvline(best[1], color="black", linewidth=0.8, linestyle=":")
-        of = f", {best[2]}" if best[2] and len(histories) > 1 else ""
-        axes.set_title(f"least validation loss {best[0]:.4g}, epoch {best[1]}{of}")
+            known = ~np.isnan(losses)  # a run that diverged has NaN
+            at = zip(losses[known].tolist(), epochs[scored][known].tolist(), strict=True)
+            scores += [(loss, epoch, name) for loss, epoch in at]
+    if scores:
+        loss, epoch, name = min(scores)
+        axes.axvline(epoch, color="black", linewidth=0.8, linestyle=":")
+        of = f", {name}" if name and len(histories) > 1 else ""
+        axes.set_title(f"least validation loss {loss:.4g}, epoch {epoch}{of}")
     if positive:
         logarithmic(axes, "y")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -21,7 +21,7 @@ from fastlstm.quantization.measures import Errors, ErrorSums
 
 
 class Decisions(NamedTuple):
-    """How many decisions are others.
+    """How many decisions change.
 
     Attributes
     ----------
@@ -214,7 +214,7 @@ class Answers:
 
     @property
     def decisions(self) -> Decisions | None:
-        """How many are others; None where answers decide nothing."""
+        """How many change; None where answers decide nothing."""
         if self._reader.rule is None:
             return None
         return Decisions(str(self._reader.rule), self._changed, self._decided)

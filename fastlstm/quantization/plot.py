@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from fastlstm._colours import LINES
 from fastlstm._extras import import_for
 from fastlstm.quantization.report import QuantizationReport
 
@@ -30,18 +31,20 @@ def plot_report(report: QuantizationReport, path: str | os.PathLike[str]) -> Non
     figure.suptitle(f"{report.layer}: difference from float32")
 
     edges = [report.over_time[0].start, *(part.stop for part in report.over_time)]
-    for field in ("largest", "rms"):
+    for field, (colour, dashes, _) in zip(("largest", "rms"), LINES[:2], strict=True):
         values = [getattr(part.errors, field) for part in report.over_time]
-        over_time.stairs(values, edges, label=field, baseline=None)
+        over_time.stairs(values, edges, label=field, baseline=None, color=colour, ls=dashes, lw=1.8)
     over_time.set_xlabel("step")
     over_time.set_ylabel("error of y")
     over_time.set_yscale("log")
 
     layers = range(len(report.layers))
-    for name, shift in (("own", -0.2), ("accumulated", 0.2)):
+    sides = zip(("own", "accumulated"), (-0.2, 0.2), LINES[:2], strict=True)
+    for name, shift, (colour, *_) in sides:
         errors = [getattr(layer, name) for layer in report.layers]
         places = [layer + shift for layer in layers]
-        by_layer.bar(places, [error.rms for error in errors], 0.4, label=f"{name}, rms")
+        rms = [error.rms for error in errors]
+        by_layer.bar(places, rms, 0.4, label=f"{name}, rms", color=colour)
         by_layer.plot(places, [error.largest for error in errors], "k_", markersize=12)
     by_layer.plot([], [], "k_", label="largest")
     by_layer.set_xticks(layers)

@@ -29,11 +29,16 @@ def about(text: str) -> dict[str, Any]:
     return result
 
 
-def values(text: str, one: dict[str, Any]) -> Any:
-    """The numbers of a block, as the page makes them of bytes."""
+def levels_of(text: str, one: dict[str, Any]) -> Any:
+    """The bytes of a block."""
     found = re.search(rf'id="block{one["block"]}">(.*?)</script>', text)
     assert found is not None
-    levels = np.frombuffer(zlib.decompress(base64.b64decode(found[1])), np.uint8).astype(float)
+    return np.frombuffer(zlib.decompress(base64.b64decode(found[1])), np.uint8)
+
+
+def values(text: str, one: dict[str, Any]) -> Any:
+    """The numbers of a block, as the page makes them of bytes."""
+    levels = levels_of(text, one).astype(float)
     return np.where(
         levels > 0, one["low"] + (levels - 1) * (one["high"] - one["low"]) / 254, np.nan
     )
@@ -77,6 +82,39 @@ def test_input_far_from_0_has_all_levels(scale: float) -> None:
     np.testing.assert_allclose(values(text, told[1]), x[:, 1], rtol=0.01)
 
 
+@pytest.mark.parametrize("largest", [5e-324, 1.7e308])
+def test_floats_of_any_size_have_their_places(largest: float) -> None:
+    """The range of the largest is no float, nor is half of the least."""
+    x = largest * np.column_stack([np.sign(X[:, 0]), np.ones(T), np.arange(T) % 2])
+    told = about(text := page(LSTM(I, H, seed=1).trace(X), x))["input"]["features"]
+    for k in (0, 2):
+        assert (told[k]["low"], told[k]["high"]) == (x[:, k].min(), x[:, k].max())
+        expected = np.where(x[:, k] == x[:, k].max(), 255, 1)
+        np.testing.assert_array_equal(levels_of(text, told[k]), expected)
+    middle = levels_of(text, told[1])
+    assert middle.min() == middle.max() > 1
+
+
+def test_what_is_not_known_is_no_memory_without_end() -> None:
+    x = X.copy()
+    x[3, 0] = np.nan
+    for trace in (LSTM(I, H, seed=1).trace(x), LSTM(I, H, seed=1).trace(X[:, None], lengths=[0])):
+        assert about(page(trace))["rows"][0]["remembers"] == [None] * H
+    layer = LSTM(1, 2, gate_activation="relu", bias=True, seed=0)
+    vector = np.zeros_like(layer.parameters)
+    layer.named_views(vector)["bias_ih_l0"][2:4] = [1, 0.5]  # of f
+    layer.load_parameters(vector)
+    remembers = about(page(layer.trace(X[:, :1])))["rows"][0]["remembers"]
+    assert remembers == ["Infinity", pytest.approx(-1 / np.log(0.5), rel=1e-3)]
+
+
+def test_padding_is_no_input() -> None:
+    trace = LSTM(I, H, seed=1).trace(X[:, None], lengths=[T - 5])
+    told = about(text := page(trace, 100 * X))["input"]["features"][0]
+    assert told["high"] == pytest.approx(100 * X[:-5, 0].max())
+    assert (levels_of(text, told)[-5:] == 0).all()
+
+
 def test_projected_h_is_left_out() -> None:
     trace = LSTM(I, H, proj_size=2, seed=1).trace(X)
     assert about(page(trace))["names"] == ["i", "f", "g", "o", "c"]
@@ -102,6 +140,8 @@ def test_names_that_are_no_text_can_be_written() -> None:
         (lambda trace: page(trace, X[:3]), ValueError, "x: got 3, expected 40"),
         (lambda trace: page(trace, tokens=["a"]), ValueError, "tokens: got 1, expected 40"),
         (lambda trace: page(trace, np.full(T, "a")), ValueError, "x: got .* of <U1, expected"),
+        (lambda trace: page(trace, steps=[0.5] * T), ValueError, "steps: got .* of float64"),
+        (lambda trace: page(trace, steps=np.arange(T).astype("M8[D]")), ValueError, "steps: got"),
     ],
 )
 def test_mistakes(call: Any, error: Any, words: str) -> None:
@@ -173,6 +213,27 @@ def test_text_of_an_embedding(here: Path) -> None:
     check(text, network.lstm.trace(table[tokens]))
 
 
+def test_steps_that_an_embedding_masks_are_left_out(here: Path) -> None:
+    embedding = Embedding(9, I, padding_idx=0, masked=True)
+    network = Network(LSTM(I, H, seed=1), 2, embedding=embedding, seed=2)
+    network.save("n.npz")
+    tokens = np.array([[3, 0, 5, 8, 0, 1], [1, 2, 3, 4, 5, 6]]).T
+    np.save("x.npy", tokens)
+    assert look("n.npz x.npy -o r.html") == 0
+    text = Path("r.html").read_text(encoding="utf-8")
+    assert about(text)["steps"] == [0, 2, 3, 5]
+    assert about(text)["tokens"] == ["3", "5", "8", "1"]
+    check(text, network.lstm.trace(network.state_dict()["embedding.weight"][[3, 5, 8, 1]]))
+
+
+def test_lines_of_a_text_end_at_newlines_alone(here: Path) -> None:
+    tokens = ["a\x0cb", "\u2028", "", "\x85", "<b>"]
+    Path("t.txt").write_bytes("\r\n".join([*tokens, ""]).encode())
+    np.save("x.npy", X[:5])
+    assert look("m.npz x.npy -o r.html --text t.txt") == 0
+    assert about(Path("r.html").read_text(encoding="utf-8"))["tokens"] == tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -223,6 +284,46 @@ def test_a_browser_shows_the_values_of_the_chosen_unit(here: Path) -> None:
             "document.getElementById('readout').textContent.startsWith('step 19, unit 5')"
         )
         check_readout(shown.text("readout"), trace, rows[1], 19, 4)
+        shown.touch("heat", 10.5 / T, 0.5 / 5)  # the highest unit is at the top
+        shown.wait_for(
+            "document.getElementById('readout').textContent.startsWith('step 10, unit 5')"
+        )
+        check_readout(shown.text("readout"), trace, rows[1], 10, 4)
+        assert shown.complaints == []
+
+
+@pytest.mark.slow
+def test_a_browser_shows_what_is_without_end_or_not_there(tmp_path: Path) -> None:
+    layer = LSTM(1, 3, gate_activation="relu", bias=True, seed=0)
+    vector = np.zeros_like(layer.parameters)
+    layer.named_views(vector)["bias_ih_l0"][3:6] = [0.5, 1, 0]  # of f
+    layer.load_parameters(vector)
+    x = 1.7e308 * np.sign(X[:, :1].astype(float))
+    tokens = ["\N{PILE OF POO}", "<b>", "</script>", "\N{ARABIC LETTER AIN}"] * 300
+    trace = layer.trace(np.zeros((1200, 1)))
+    trace.f[..., 2] = np.nan
+    text = page(trace, np.tile(x, (30, 1)), tokens=tokens)
+    (tmp_path / "r.html").write_text(text, encoding="utf-8")
+    with opened(tmp_path / "r.html", "unit=1&step=1", tmp_path) as shown:
+        shown.wait_for("document.documentElement?.dataset.drawn > 0")
+        assert shown.text("unit-caption") == "unit 1 of l0: never forgets"
+        readout = shown.text("readout")
+        assert readout.startswith('step 1 "<b>", unit 1: i 0.0')
+        assert float(readout.rpartition("x0 ")[2]) == x[1]
+        units, memory = (
+            shown.evaluate(f"[...document.querySelectorAll('#memory td:nth-child({k})')]"
+                           ".map((cell) => cell.textContent)") for k in (1, 2)
+        )  # fmt: skip
+        assert units == ["1", "0", "2"]
+        assert memory == ["\N{INFINITY}", "1.44", "\N{EN DASH}"]
+        written = [*" ".join(tokens[:400]), " ", " ", "\N{HORIZONTAL ELLIPSIS}"]
+        assert [*shown.text("text")] == written
+        shown.evaluate("choose({ step: 1199, unit: 2 })")
+        shown.wait_for("document.getElementById('readout').textContent.startsWith('step 1199')")
+        assert shown.text("unit-caption") == "unit 2 of l0"
+        assert shown.text("text").startswith("\N{HORIZONTAL ELLIPSIS} \N{PILE OF POO} <b>")
+        now = shown.evaluate("document.querySelector('.text .now').dataset.step")
+        assert now == "1199"
         assert shown.complaints == []
 
 

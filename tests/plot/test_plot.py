@@ -83,8 +83,14 @@ def test_gates_of_chosen_steps_and_units_have_their_numbers() -> None:
     assert len(axes) == 7
     np.testing.assert_array_equal(axes[0].get_lines()[0].get_ydata(), X[4:12:2, 0, 0])
     assert axes[-1].xaxis.get_major_formatter()(1, None) == "6"
+    assert [label.get_text() for label in axes[-1].get_yticklabels()] == ["1", "3"]
+
+
+def test_gates_of_many_chosen_units_have_some_of_their_numbers() -> None:
+    trace = LSTM(I, 40, seed=1).trace(X[:, 0], units=np.arange(1, 40, 2))
+    axes = plot.gates(trace, figure=Figure())
     assert axes[-1].yaxis.get_major_formatter()(1, None) == "3"
-    assert axes[-1].yaxis.get_major_formatter()(2, None) == ""
+    assert axes[-1].yaxis.get_major_formatter()(20, None) == ""
 
 
 def test_memory() -> None:
@@ -113,6 +119,24 @@ def test_attributions_over_series() -> None:
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], found.values[:7, 1, 2])
 
 
+def test_attributions_of_a_mask_are_at_their_steps() -> None:
+    mask = np.zeros((T, B), bool)
+    mask[[1, 2, 5, 8], 0] = True
+    found = explain.gradients(LSTM(I, H, seed=1), X, 2, mask=mask)
+    ax = plot.attributions(found, X[mask[:, 0], 0, 0], ax=axes_of())
+    shares = found.values[:, 0].sum(axis=1)
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in ax.patches],
+                               [1, 2, 5, 8])  # fmt: skip
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], shares[mask[:, 0]])
+    assert list(ax.figure.axes[1].get_lines()[0].get_xdata()) == [1, 2, 5, 8]
+    t = np.abs(shares).argmax()
+    assert ax.get_title().startswith(f"step {t} gives most: {shares[t]:+.3g}, all together")
+    ax = plot.attributions(found, tokens="abcd", ax=axes_of())
+    assert f"(step {t}) gives most" in ax.get_title()
+    with pytest.raises(ValueError, match="sequence: got 1, which has no step that exists"):
+        plot.attributions(found, sequence=1)
+
+
 def test_attributions_over_text() -> None:
     words = ["it", "is", "not", "bad", "at", "all", "although", "what", "is", "told", "comes"]
     words += ["rather", "late", "and", "ends", "before", "its", "time"]
@@ -136,6 +160,22 @@ def test_forecast() -> None:
     np.testing.assert_array_equal(drawn["last"], [0, 1, 2, 3])
     assert ax.collections[0].get_label() == "80%, holds 50%"
     assert ax.get_title() == f"RMSE {np.sqrt((0.25 + 1) / 2):.3g} over 2 steps"
+
+
+def test_answers_without_a_neighbour_are_seen() -> None:
+    """A line has no point where both neighbours are missing: one answer after a past, say."""
+    nan = np.nan
+    ax = plot.forecast([nan, nan, nan, 4], truth=[1, 2, nan, 3], naive=("last", [1, nan, 2, 2]),
+                       ax=axes_of())  # fmt: skip
+    truth, model, naive = (
+        next(line for line in ax.get_lines() if line.get_label() == name)
+        for name in ("truth", "model", "last")
+    )
+    for line, alone in ((truth, [3]), (model, [3]), (naive, [0])):
+        assert line.get_marker() == "o"
+        assert line.get_markevery() == alone
+    whole = plot.forecast(np.arange(3.0), ax=axes_of()).get_lines()[0]
+    assert whole.get_marker() == "None"
 
 
 def test_an_interval_without_an_end_holds_nothing_and_misses_nothing() -> None:
@@ -196,6 +236,15 @@ def test_learning_curves() -> None:
     assert (ax.get_ylabel(), ax.get_yscale()) == ("squared metres", "log")
     least = log["validation_loss"].min()
     assert ax.get_title() == f"least validation loss {least:.4g}, epoch {run.best_epoch}, one"
+
+
+def test_a_run_that_diverged_has_a_least_loss() -> None:
+    nan = float("nan")
+    run = [Epoch(Score(1.0, 3.0), Score(1.0, each)) for each in (2.0, 1.5, nan)]
+    lost = [Epoch(Score(1.0, nan), Score(1.0, nan))]
+    title = plot.learning_curves({"lost": lost, "run": run}, ax=axes_of()).get_title()
+    assert title == "least validation loss 1.5, epoch 2, run"
+    assert plot.learning_curves({"lost": lost}, ax=axes_of()).get_title() == ""
 
 
 def test_gradient_norms() -> None:

@@ -66,7 +66,12 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Runtime", "Log", "Page"):
             self._call(f"{domain}.enable")
+        self.go(url)
+
+    def go(self, url: str) -> None:
+        """Go on to another page, and wait until it is there."""
         self._call("Page.navigate", url=url)
+        self.wait_for(f"location.href === new URL({json.dumps(url)}).href")
 
     def evaluate(self, expression: str) -> Any:
         """Return what JavaScript makes, a promise when it is kept."""
@@ -86,6 +91,16 @@ class Page:
         """Press a key."""
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def touch(self, name: str, across: float, down: float) -> None:
+        """Touch the element of that id with a finger, at shares of its width and height."""
+        box = self.evaluate(
+            f"(({{x, y, width, height}}) => ({{x, y, width, height}}))"
+            f"(document.getElementById({json.dumps(name)}).getBoundingClientRect())"
+        )
+        at = {"x": box["x"] + across * box["width"], "y": box["y"] + down * box["height"]}
+        self._call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[at])
+        self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def text(self, name: str) -> str:
         """Return what the element of that id says."""

@@ -220,6 +220,12 @@ def test_what_is_saved_is_loaded(trace: Trace, ending: str, tmp_path: Path) -> N
         got.unit(0).top(1, [np.ones((2, 3))])
 
 
+def test_a_long_trace_is_few_files(tmp_path: Path) -> None:
+    require("zarr")
+    LSTM(3, 6, seed=0).trace(np.ones((500, 2, 3))).save(tmp_path / "trace.zarr")
+    assert sum(path.is_file() for path in (tmp_path / "trace.zarr").rglob("*")) < 50
+
+
 def test_a_pair_of_outputs_and_arrays_in_files_are_saved(tmp_path: Path) -> None:
     layer = BiLSTM(3, 6, merge_mode=None, seed=0)
     trace = layer.trace(np.ones((4, 3)), to=tmp_path / "arrays")
@@ -267,6 +273,13 @@ def test_a_data_frame_has_a_line_for_each_step_of_each_unit(trace: Trace) -> Non
     for row, one in enumerate(trace.rows):
         expected = by_time(trace, trace.c[row])[4, 3, 5]
         assert table.loc[(one.name, 3, 4, 5), "c"] == expected
+
+
+def test_a_trace_of_no_layer_has_no_lines() -> None:
+    require("pandas")
+    table = LSTM(3, 6, seed=0).trace(np.ones((4, 3)), layers=[]).to_pandas()
+    assert table.shape == (0, 6)
+    assert table.index.names == ["row", "sequence", "step", "unit"]
 
 
 def test_a_trace_is_pickled_but_for_its_layer(trace: Trace) -> None:
