@@ -4,8 +4,7 @@
 on to pytest, and ``nox`` alone runs what a change should pass before it is sent. Sessions that need
 PyTorch, JAX and the other peers share one virtual environment, which ``environment`` makes; with
 ``-R`` nothing is installed or built again. ``.ci/run`` has all of them but ``tests``, which is for
-who works on the project and for other platforms: ``readme`` and ``peers`` run the same tests, each
-once.
+work on the project and for other platforms: ``readme`` and ``peers`` run the same tests, each once.
 
 All but ``lint``, ``types``, ``coefficients``, ``readme`` and ``tests`` need Linux on x86-64 with
 Clang, gcc-aarch64-linux-gnu, qemu-user, Valgrind, Java and Chromium.

@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = "fastlstm"
+html_search_scorer = str(Path(__file__).with_name("search_scorer.js"))
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

@@ -11,12 +11,15 @@ import pkgutil
 import re
 import zlib
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from sphinx.search.en import SearchEnglish
 
 import fastlstm
+from support.browser import opened
 from support.paths import ROOT
 
 SITE = ROOT / "docs" / "_build" / "html"
@@ -80,20 +83,51 @@ def search(query: str) -> list[str]:
     return [index()["docnames"][page] for page in ranked]
 
 
-@pytest.mark.parametrize(
-    ("question", "page"),
-    [
-        ("see gates", "gallery/see_gates"),
-        ("explain a forecast", "gallery/explain_forecast"),
-        ("stream audio", "gallery/audio_effect"),
-        ("read a checkpoint", "how-to/weights"),
-        ("train on ragged data", "tutorials/training"),
-        ("quantise", "gallery/quantise"),
-        ("scikit-learn", "how-to/scikit-learn"),
-        ("PyTorch", "how-to/pytorch"),
-        ("on Dask", "how-to/xarray"),
-        ("call from C", "how-to/c_api"),
-    ],
-)
+#: What a new user asks, and the page that answers.
+QUESTIONS = {
+    "see gates": "gallery/see_gates",
+    "explain a forecast": "gallery/explain_forecast",
+    "stream audio": "gallery/audio_effect",
+    "read a checkpoint": "how-to/weights",
+    "train on ragged data": "tutorials/training",
+    "quantise": "gallery/quantise",
+    "scikit-learn": "how-to/scikit-learn",
+    "PyTorch": "how-to/pytorch",
+    "on Dask": "how-to/xarray",
+    "call from C": "how-to/c_api",
+}
+
+#: In other words, which the site's own search is asked as well.
+MORE_QUESTIONS = {
+    "use in scikit-learn": "how-to/scikit-learn",
+    "in PyTorch": "how-to/pytorch",
+    "how do I see the gates of my LSTM?": "gallery/see_gates",
+    "install": "tutorials/first-steps",
+    "variable length sequences": "tutorials/training",
+    "GPU": "index",
+    "lstm.trace": "reference/api/fastlstm",
+    "quantize": "reference/api/fastlstm.quantization",
+}
+
+
+@pytest.mark.parametrize(("question", "page"), QUESTIONS.items())
 def test_a_new_user_finds_the_page(question: str, page: str) -> None:
     assert page in search(question)[:3]
+
+
+def test_search_in_a_browser_finds_it(tmp_path: Path) -> None:
+    """The site's own search, from files and without a network, by `docs/search_scorer.js`."""
+    found = {}
+    with opened(SITE / "index.html", "", tmp_path) as shown:
+        for question in QUESTIONS | MORE_QUESTIONS:
+            shown.go(f"{(SITE / 'search.html').as_uri()}?q={quote(question)}")
+            shown.wait_for(
+                "/finished|did not/.test(document.querySelector('.search-summary')?.textContent)"
+            )
+            found[question] = shown.evaluate(
+                "[...document.querySelectorAll('#search-results li a')].slice(0, 3)"
+                ".map((link) => link.getAttribute('href').split(/[?#]|[.]html/)[0])"
+            )
+    missed = {question: found[question] for question, page in (QUESTIONS | MORE_QUESTIONS).items()
+              if page not in found[question]}  # fmt: skip
+    assert missed == {}
