@@ -74,7 +74,7 @@ class BuildExt(build_ext):
                 ext.extra_compile_args += ["--coverage", "-O1"]
                 ext.extra_link_args.append("--coverage")
             if not (switch("DEBUG") or switch("SANITIZE") or sys.platform == "darwin"):
-                ext.extra_link_args.append("-Wl,--strip-all")
+                ext.extra_link_args += ["-Wl,--strip-all", "-Wl,--hash-style=gnu"]
         super().build_extension(ext)
 
 
