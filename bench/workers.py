@@ -14,6 +14,7 @@ grids of ``fastlstm.xarray``, tables of Ray Data and Spark. Needs Linux and the 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import statistics
@@ -31,7 +32,7 @@ import numpy as np
 
 from fastlstm import LSTM
 from fastlstm.distributed import Predictor
-from fastlstm.distributed._jobs import File, Task
+from fastlstm.distributed._jobs import MANIFEST, VERSION, File, Task
 from fastlstm.distributed._pools import ENGINES, Engine, run_parts
 from fastlstm.training import Network
 
@@ -94,6 +95,9 @@ def files(engine: str, parts: int, folder: Path) -> Iterator[Run]:
     for file in todo:
         np.save(file.source, x)
     task = Task(partial(answer, Predictor(network())))
+    # A task writes for the run alone that began last in a folder.
+    begun = {"version": VERSION, "run": task.run, "told": {}, "inputs": {}}
+    (folder / MANIFEST).write_text(json.dumps(begun))
     idle: list[float] = []
 
     def run(workers: int) -> Cost:
@@ -120,7 +124,7 @@ def time_of_nothing(running: Engine) -> float:
 
 @contextmanager
 def grid(parts: int, folder: Path) -> Iterator[Run]:
-    """A grid over Dask, from zarr to zarr, in chunks of two parts: of places and of time."""
+    """A grid over Dask, from zarr to zarr, in chunks of places and of time, a part each."""
     import distributed
     import xarray as xr
 
@@ -128,7 +132,7 @@ def grid(parts: int, folder: Path) -> Iterator[Run]:
 
     numbers = np.random.default_rng(0).normal(size=(T, B * parts, I)).astype(np.float32)
     dataset = xr.DataArray(numbers, dims=("time", "place", "input")).to_dataset(name="x")
-    dataset.chunk(time=183, place=4 * B, input=I).to_zarr(folder / "in")
+    dataset.chunk(time=183, place=2 * B, input=I).to_zarr(folder / "in")
     opened = xr.open_zarr(folder / "in").x
     made = fastlstm.xarray.apply(network(), opened, time="time", features="input")
 
@@ -149,7 +153,7 @@ def grid(parts: int, folder: Path) -> Iterator[Run]:
 def ray_data(parts: int, folder: Path) -> Iterator[Run]:
     """Tensors of Ray Data, with as many processors as there are to be workers.
 
-    A block, and so a task, is two parts.
+    A block, and so a task, is 16 parts: between two tasks a worker waits for a fifth of a second.
     """
     import ray.data
 
@@ -160,7 +164,7 @@ def ray_data(parts: int, folder: Path) -> Iterator[Run]:
     context.enable_progress_bars = False
 
     def blocks(x: Any) -> Any:
-        return ray.data.from_numpy(np.array_split(x, max(len(x) // (2 * B), 1))).materialize()
+        return ray.data.from_numpy(np.array_split(x, max(len(x) // (16 * B), 2))).materialize()
 
     def once(dataset: Any) -> None:
         made = predict(dataset, network(), features="data", batch_size=B)
